@@ -108,16 +108,16 @@ pub enum BootError {
     },
     /// D19.
     #[error(
-        "the database is applied up to index {applied} but the log begins behind index {first}: \
-         failed to find database snapshot file (snap: snapshot file doesn't exist); the database is \
-         older than the log, restore both from the same backup, or remove this member and add it \
-         again"
+        "the database is applied only up to index {applied}, before every snapshot of the log: \
+         failed to find database snapshot file (snap: snapshot file doesn't exist); restore both \
+         from the same backup, or remove this member and add it again"
     )]
     DatabaseBehind {
         /// How far the database is applied.
         applied: Index,
-        /// The log's first mark.
-        first: Index,
+        /// What the log said.
+        #[source]
+        source: wal::OpenError,
     },
     /// SRV-032.
     #[error(
@@ -190,8 +190,8 @@ fn restart(parts: Parts) -> Result<Booted, BootError> {
     };
     let (wal, replay) = match Wal::open(&wal_parent, &wal_name, newest_below) {
         Ok(opened) => opened,
-        Err(wal::OpenError::NoMark { oldest, .. }) => {
-            return Err(BootError::DatabaseBehind { applied: applied.index, first: oldest });
+        Err(source @ wal::OpenError::NoMark { .. }) => {
+            return Err(BootError::DatabaseBehind { applied: applied.index, source });
         }
         Err(error) => return Err(BootError::Log(error)),
     };

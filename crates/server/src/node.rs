@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 
 use base::{LeaseId, LogPosition};
 use member::{Answer, Input, Member, Outputs, Proposal, Ticket};
-use raft::Message;
+use raft::{Entry, HardState, Message};
 use tokio::sync::{oneshot, watch};
-use wal::Wal;
+use wal::{AppendError, Wal};
 
 use crate::committer::CommitterQueue;
 use crate::handle::{ProposeError, Published};
@@ -258,7 +258,7 @@ impl Node {
                 let must_sync = batch.must_sync;
                 let persisted = batch
                     .persist(|entries, hard_state, _snapshot| {
-                        self.wal.append_and_sync(entries, hard_state, must_sync)
+                        append(&mut self.wal, entries, hard_state, must_sync)
                     })
                     .map_err(NodeError::Log)?;
                 self.step(Input::Persisted(persisted.token), out)?;
@@ -337,5 +337,31 @@ impl Node {
             && voters.contains(&status.id)
             && status.conf_state.voters_outgoing.is_empty();
         published.alone.store(alone, Ordering::Release);
+    }
+}
+
+/// Between two tries to write a log whose disk is full.
+const FULL_DISK_PAUSE: Duration = Duration::from_millis(200);
+
+/// Appends and syncs; a full disk is waited out, because what was proposed can be neither
+/// acknowledged nor forgotten. Callers give up by themselves meanwhile.
+fn append(
+    wal: &mut Wal,
+    entries: &[Entry],
+    hard_state: Option<&HardState>,
+    must_sync: bool,
+) -> Result<(), AppendError> {
+    let mut told = false;
+    loop {
+        match wal.append_and_sync(entries, hard_state, must_sync) {
+            Err(error @ AppendError::NoSpace { .. }) => {
+                if !told {
+                    tracing::warn!(error = %error, "the log waits for room");
+                }
+                told = true;
+                std::thread::sleep(FULL_DISK_PAUSE);
+            }
+            ended => return ended,
+        }
     }
 }

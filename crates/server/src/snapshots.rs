@@ -41,6 +41,9 @@ pub enum SnapshotError {
     /// The mark.
     #[error("marking the snapshot in the log")]
     Mark(#[source] wal::AppendError),
+    /// The old segments.
+    #[error("releasing the log behind the snapshot")]
+    Release(#[source] wal::ReleaseError),
 }
 
 impl Snapshots {
@@ -85,7 +88,7 @@ impl Snapshots {
         wal.mark(&Mark { position: durable, conf_state: Some(conf_state.clone()) })
             .map_err(SnapshotError::Mark)?;
         tracing::info!(snapshot_index = durable.index.0, "saved snapshot");
-        let released = wal.release(durable.index).map_err(SnapshotError::Mark)?;
+        let released = wal.release(durable.index).map_err(SnapshotError::Release)?;
         if released > 0 {
             tracing::info!(segments = released, "released old log segments");
         }
