@@ -58,6 +58,12 @@ pub enum Refusal {
     /// E-23.
     #[error("too many learner members in cluster")]
     TooManyLearners,
+    /// E-40.
+    #[error("authentication is not enabled")]
+    AuthNotEnabled,
+    /// A change of users or roles, which this release cannot make yet.
+    #[error("users and roles are not supported by this release")]
+    AuthNotBuilt,
     /// E-54.
     #[error("corrupt cluster")]
     Corrupt,

@@ -22,6 +22,8 @@ pub enum Reply {
     LeaseRevoke(pb::LeaseRevokeResponse),
     /// Alarms changed or listed.
     Alarm(pb::AlarmResponse),
+    /// Whether users are asked who they are.
+    AuthStatus(pb::AuthStatusResponse),
     /// The members after a change.
     Members(Vec<pb::Member>),
 }
