@@ -14,12 +14,14 @@ use retcd_raft::{
     ReadReady, Ready, Restored, RoleKind, SnapshotMeta,
 };
 
-/// What a state machine holds: the entries applied, and the configuration after them.
+/// What a state machine holds: the entries applied, and the configuration after each.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct State {
     pub(crate) applied: Vec<Entry>,
     pub(crate) position: LogPosition,
     pub(crate) conf_state: ConfState,
+    first_conf_state: ConfState,
+    conf_states: Vec<ConfState>,
 }
 
 /// What survives a crash of the process, besides the state.
@@ -28,6 +30,8 @@ pub(crate) struct Disk {
     pub(crate) hard_state: HardState,
     pub(crate) snapshot: LogPosition,
     pub(crate) entries: Vec<Entry>,
+    /// A commit index alone is written without a sync; only this one survives for sure.
+    synced_commit: Index,
 }
 
 #[derive(Debug)]
@@ -61,6 +65,7 @@ impl Disk {
         entries: &[Entry],
         hard_state: Option<&HardState>,
         snapshot: Option<&SnapshotMeta>,
+        must_sync: bool,
     ) {
         if let Some(meta) = snapshot {
             self.snapshot = meta.position;
@@ -83,8 +88,22 @@ impl Disk {
             );
             self.hard_state = *hard_state;
         }
-        let last = self.entries.last().map_or(self.snapshot, Entry::position);
-        assert!(self.hard_state.commit <= last.index, "commit index beyond the disk's log");
+        assert!(self.hard_state.commit <= self.last().index, "commit index beyond the log");
+        if must_sync {
+            self.synced_commit = self.hard_state.commit;
+        }
+    }
+
+    pub(crate) fn last(&self) -> LogPosition {
+        self.entries.last().map_or(self.snapshot, Entry::position)
+    }
+
+    /// Drops what is not needed to start from a state at `to`.
+    pub(crate) fn compact(&mut self, to: LogPosition) {
+        if self.snapshot.index < to.index {
+            self.entries.retain(|entry| to.index < entry.index);
+            self.snapshot = to;
+        }
     }
 }
 
@@ -97,6 +116,20 @@ impl State {
         }
         raft.applied(entry.index);
         self.applied.push(entry);
+        self.conf_states.push(self.conf_state.clone());
+    }
+
+    fn new(conf_state: ConfState) -> Self {
+        Self { first_conf_state: conf_state.clone(), conf_state, ..Self::default() }
+    }
+
+    /// The state after `index` entries, as if the rest had not become durable.
+    fn roll_back(&mut self, index: Index) {
+        let len = usize::try_from(index.0).unwrap();
+        self.applied.truncate(len);
+        self.conf_states.truncate(len);
+        self.position = self.applied.last().map(Entry::position).unwrap_or_default();
+        self.conf_state = self.conf_states.last().unwrap_or(&self.first_conf_state).clone();
     }
 }
 
@@ -123,7 +156,7 @@ impl Member {
             raft: Some(Raft::new(config.clone(), restored)),
             config,
             disk: Disk::default(),
-            state: State { conf_state, ..State::default() },
+            state: State::new(conf_state),
             reads: Vec::new(),
             writes: VecDeque::new(),
             is_disk_held: false,
@@ -147,6 +180,14 @@ impl Member {
         self.reads.clear();
     }
 
+    /// Loses, of what was not synced, everything that may be lost: the newest commit index, and
+    /// what the state machine applied behind `applied`.
+    pub(crate) fn lose_power(&mut self, applied: Index) {
+        self.crash();
+        self.disk.hard_state.commit = self.disk.synced_commit;
+        self.state.roll_back(applied.max(self.disk.snapshot.index).min(self.state.position.index));
+    }
+
     pub(crate) fn restart(&mut self) {
         let restored = Restored {
             hard_state: self.disk.hard_state,
@@ -164,6 +205,24 @@ impl Member {
 impl Cluster {
     pub(crate) fn add(&mut self, config: Config, conf_state: ConfState) {
         self.members.insert(config.id, Member::new(config, conf_state));
+    }
+
+    /// A member of a new cluster as etcd makes it: its log begins with the changes that add all
+    /// voters, committed.
+    pub(crate) fn bootstrap(&mut self, config: Config, voters: u64) {
+        let mut member = Member::new(config, ConfState::default());
+        let entry = |id| Entry {
+            kind: EntryKind::ConfChange,
+            term: Term(1),
+            index: Index(id),
+            data: Bytes::from(format!("voter {id}")),
+        };
+        member.disk.entries = (1..=voters).map(entry).collect();
+        member.disk.synced_commit = Index(voters);
+        member.disk.hard_state =
+            HardState { term: Term(1), vote: MemberId::NONE, commit: Index(voters) };
+        member.restart();
+        self.members.insert(member.id(), member);
     }
 
     pub(crate) fn raft(&mut self, id: MemberId) -> &mut Raft {
@@ -229,9 +288,10 @@ impl Cluster {
             assert_eq!(image.position, meta.position);
             image.clone()
         });
+        let must_sync = persist.must_sync;
         let persisted = persist
             .persist(|entries, hard_state, snapshot| {
-                member.disk.write(entries, hard_state, snapshot);
+                member.disk.write(entries, hard_state, snapshot, must_sync);
                 Ok::<(), std::convert::Infallible>(())
             })
             .unwrap();
@@ -254,7 +314,7 @@ impl Cluster {
         while let Some(entry) = member.committed.pop_front() {
             let raft = member.raft.as_mut().expect("it is up");
             // The disk must have it already.
-            let end = member.disk.entries.last().map_or(member.disk.snapshot, Entry::position);
+            let end = member.disk.last();
             assert!(entry.index <= end.index, "{} applied, the disk ends at {end}", entry.index);
             member.state.apply(raft, entry);
             any = true;
