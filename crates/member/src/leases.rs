@@ -2,13 +2,13 @@
 
 use base::LeaseId;
 use proto::etcdserverpb as pb;
-use state::{Applied, Lessor, Reply, State};
+use state::{Applied, CheckpointNumber, Lessor, RenewError, Reply, State};
 
 /// The lessor with its pace (L-10 to L-12).
 #[derive(Debug)]
 pub(crate) struct Leases {
     lessor: Lessor,
-    leading: bool,
+    election_millis: u64,
     next_sweep_millis: u64,
 }
 
@@ -22,49 +22,61 @@ const REVOKES_PER_SWEEP_MAX: usize = 500;
 /// or a restart.
 const CHECKPOINT_MILLIS: u64 = 300_000;
 
+/// Checkpoints proposed in one sweep.
+const CHECKPOINTS_PER_SWEEP_MAX: usize = 10_000;
+
 /// Checkpoints in one entry.
 const CHECKPOINTS_PER_ENTRY_MAX: usize = 1000;
 
 impl Leases {
-    pub(crate) fn new() -> Self {
-        Self { lessor: Lessor::default(), leading: false, next_sweep_millis: 0 }
+    /// `election_millis` is the least time without a leader before an election.
+    pub(crate) fn new(election_millis: u64) -> Self {
+        Self { lessor: Lessor::new(), election_millis, next_sweep_millis: 0 }
     }
 
     /// This member leads now: every lease lives on for what it had left, at least.
     pub(crate) fn promote(&mut self, now_millis: u64, state: &State) {
-        self.leading = true;
         self.next_sweep_millis = now_millis + SWEEP_MILLIS;
-        self.lessor.promote(now_millis, state.leases_for_promotion());
+        self.lessor.promote(now_millis, self.election_millis, &state.leases_for_promotion());
     }
 
     /// This member leads no more: its clock decides nothing.
     pub(crate) fn demote(&mut self) {
-        self.leading = false;
         self.lessor.demote();
     }
 
     /// Takes note of what an applied entry did to leases.
-    pub(crate) fn on_applied(&mut self, now_millis: u64, applied: &Applied, revoked: Option<LeaseId>) {
-        if !self.leading {
-            return;
-        }
-        if let Applied::Done(Reply::LeaseGrant(granted)) = applied {
-            self.lessor.grant(LeaseId(granted.id), granted.ttl, now_millis);
-        }
-        if let Some(id) = revoked {
-            self.lessor.forget(id);
+    pub(crate) fn on_applied(&mut self, now_millis: u64, applied: &Applied) {
+        match applied {
+            Applied::Done(Reply::LeaseGrant(granted)) => {
+                self.lessor.grant(LeaseId(granted.id), granted.ttl, now_millis);
+            }
+            Applied::Done(Reply::LeaseRevoke(id, _)) => self.lessor.revoke(*id),
+            Applied::Done(_) | Applied::Refused(_) => {}
         }
     }
 
-    /// Seconds a renewed lease lives on; `None` for an unknown or ended one, or if another member
-    /// leads.
-    pub(crate) fn renew(&mut self, id: LeaseId, now_millis: u64) -> Option<i64> {
-        if self.leading { self.lessor.renew(id, now_millis) } else { None }
+    /// Renews a lease: the seconds it lives on, and the checkpoint to clear, if members know of a
+    /// shorter rest. `None` for an unknown or ended one, or if another member leads.
+    pub(crate) fn renew(
+        &mut self,
+        id: LeaseId,
+        now_millis: u64,
+    ) -> Option<(i64, Option<CheckpointNumber>)> {
+        match self.lessor.renew(id, now_millis) {
+            Ok(renewal) => Some((renewal.ttl_seconds, renewal.clear_checkpoint)),
+            Err(RenewError::NotLeader | RenewError::NotFound | RenewError::Ended) => None,
+        }
+    }
+
+    /// A checkpoint of 0 was committed.
+    pub(crate) fn checkpoint_cleared(&mut self, id: LeaseId, number: CheckpointNumber) {
+        self.lessor.checkpoint_cleared(id, number);
     }
 
     /// Seconds a lease lives on.
     pub(crate) fn remaining(&self, id: LeaseId, now_millis: u64) -> Option<i64> {
-        if self.leading { self.lessor.remaining(id, now_millis) } else { None }
+        self.lessor.remaining(id, now_millis)
     }
 
     /// Leases, soonest end first.
@@ -74,11 +86,12 @@ impl Leases {
 
     /// What must be proposed now.
     pub(crate) fn due(&mut self, now_millis: u64) -> Due {
-        if !self.leading || now_millis < self.next_sweep_millis {
+        if !self.lessor.is_leading() || now_millis < self.next_sweep_millis {
             return Due::default();
         }
         self.next_sweep_millis = now_millis + SWEEP_MILLIS;
-        let checkpoints = self.lessor.checkpoints_due(now_millis, CHECKPOINT_MILLIS);
+        let checkpoints =
+            self.lessor.checkpoints_due(now_millis, CHECKPOINT_MILLIS, CHECKPOINTS_PER_SWEEP_MAX);
         Due {
             revoke: self.lessor.expired(now_millis, REVOKES_PER_SWEEP_MAX),
             checkpoint: checkpoints

@@ -1,11 +1,13 @@
 //! The member: one input at a time, everything it causes at once.
 
+use std::collections::BTreeMap;
+
 use base::{Index, LeaseId, LogPosition, MemberId, Term};
 use bytes::Bytes;
 use prost::Message as _;
 use proto::etcdserverpb::{self as pb, alarm_request::AlarmAction};
 use raft::{Entry, EntryKind, MembershipChange, Message, Persist, PersistToken, Raft, RoleKind};
-use state::{Applied, Committed, MemberChange, Outcome, Payload, State};
+use state::{Applied, CheckpointNumber, Committed, MemberChange, Outcome, Payload, State};
 
 use crate::RequestIds;
 use crate::leases::Leases;
@@ -103,6 +105,8 @@ pub struct Options {
     pub id: MemberId,
     /// Bytes of the database above which NOSPACE is raised; `None` for never.
     pub quota_bytes: Option<u64>,
+    /// The least time without a leader before an election, in milliseconds.
+    pub election_millis: u64,
     /// Ids for what the member proposes by itself.
     pub ids: RequestIds,
 }
@@ -116,6 +120,8 @@ pub struct Member {
     options: Options,
     reads: Reads,
     leases: Leases,
+    /// Renewals that wait for their checkpoint of 0, by the request that carries it.
+    clearing: BTreeMap<u64, Clearing>,
     leader: Option<MemberId>,
     leading_since: Option<Term>,
     /// Set from proposing NOSPACE until it is seen applied.
@@ -134,6 +140,7 @@ impl Member {
     #[must_use]
     pub fn new(raft: Raft, state: State, backend: backend::Backend, options: Options) -> Self {
         let applied = state.applied().index;
+        let options_election = options.election_millis;
         let status = raft.status();
         assert!(status.applied <= applied, "applied {} beyond the state's {applied}", status.applied);
         Self {
@@ -142,7 +149,8 @@ impl Member {
             backend,
             options,
             reads: Reads::default(),
-            leases: Leases::new(),
+            leases: Leases::new(options_election),
+            clearing: BTreeMap::new(),
             leader: None,
             leading_since: None,
             alarm_proposed: false,
@@ -173,10 +181,7 @@ impl Member {
                 }
             }
             Input::Persisted(token) => self.raft.persisted(token),
-            Input::RenewLease(ticket, id) => {
-                let ttl = self.leases.renew(id, now_millis);
-                out.answers.push((ticket, Answer::Lease(ttl)));
-            }
+            Input::RenewLease(ticket, id) => self.renew_lease(now_millis, ticket, id, out),
             Input::LeaseRemaining(ticket, id) => {
                 let ttl = self.leases.remaining(id, now_millis);
                 out.answers.push((ticket, Answer::Lease(ttl)));
@@ -239,8 +244,9 @@ impl Member {
         let batch = proposals.into_iter().map(|proposal| proposal.request).collect();
         let failure = match self.raft.propose(batch) {
             Ok(()) => return,
-            Err(raft::ProposeError::NoLeader) => Failure::NoLeader,
-            Err(raft::ProposeError::Overloaded) => Failure::Overloaded,
+            Err(raft::ProposeError::NoLeader | raft::ProposeError::NotMember) => Failure::NoLeader,
+            Err(raft::ProposeError::Transferring { .. }) => Failure::LeaderChanged,
+            Err(raft::ProposeError::Overloaded { .. }) => Failure::Overloaded,
         };
         out.answers.extend(tickets.into_iter().map(|ticket| (ticket, Answer::Failed(failure))));
     }
@@ -275,6 +281,9 @@ impl Member {
             self.leases.promote(now_millis, &self.state);
         } else if !leads && self.leading_since.take().is_some() {
             self.leases.demote();
+            for clearing in std::mem::take(&mut self.clearing).into_values() {
+                out.answers.push((clearing.ticket, Answer::Failed(Failure::LeaderChanged)));
+            }
         }
         if self.leader != soft.leader {
             self.leader = soft.leader;
@@ -300,7 +309,8 @@ impl Member {
                 self.raft.apply_change(&membership_change(change));
                 out.members_changed = true;
             }
-            self.leases.on_applied(now_millis, &outcome.applied, outcome.revoked);
+            self.leases.on_applied(now_millis, &outcome.applied);
+            self.finish_renewal(outcome.request_id, out);
             match &outcome.applied {
                 Applied::Done(state::Reply::Compact(_)) => out.compaction_begun = true,
                 Applied::Done(state::Reply::Alarm(_)) => self.alarm_proposed = false,
@@ -371,12 +381,56 @@ impl Member {
         }
     }
 
+    /// Answers at once, unless members know of a shorter rest: then the owner is answered when
+    /// they know better, or the next leader would end the lease too early.
+    fn renew_lease(&mut self, now_millis: u64, ticket: Ticket, id: LeaseId, out: &mut Outputs) {
+        let Some((ttl_seconds, clear)) = self.leases.renew(id, now_millis) else {
+            out.answers.push((ticket, Answer::Lease(None)));
+            return;
+        };
+        let Some(number) = clear else {
+            out.answers.push((ticket, Answer::Lease(Some(ttl_seconds))));
+            return;
+        };
+        let checkpoints = vec![pb::LeaseCheckpoint { id: id.0, remaining_ttl: 0 }];
+        let lease_checkpoint = Some(pb::LeaseCheckpointRequest { checkpoints });
+        let request = pb::InternalRaftRequest { lease_checkpoint, ..Default::default() };
+        match self.propose_with_id(request) {
+            Some(request) => {
+                self.clearing.insert(request, Clearing { ticket, id, number, ttl_seconds });
+            }
+            None => out.answers.push((ticket, Answer::Failed(Failure::Overloaded))),
+        }
+    }
+
+    fn finish_renewal(&mut self, request: u64, out: &mut Outputs) {
+        if let Some(clearing) = self.clearing.remove(&request) {
+            self.leases.checkpoint_cleared(clearing.id, clearing.number);
+            out.answers.push((clearing.ticket, Answer::Lease(Some(clearing.ttl_seconds))));
+        }
+    }
+
     /// Proposes for nobody; whether it was taken. What is not taken is asked for again later.
-    fn propose_own(&mut self, mut request: pb::InternalRaftRequest) -> bool {
+    fn propose_own(&mut self, request: pb::InternalRaftRequest) -> bool {
+        self.propose_with_id(request).is_some()
+    }
+
+    /// Proposes, under an id of this member's own lane.
+    fn propose_with_id(&mut self, mut request: pb::InternalRaftRequest) -> Option<u64> {
         let id = self.options.ids.next_id();
         request.header = Some(pb::RequestHeader { id, ..Default::default() });
-        self.raft.propose(vec![request.encode_to_vec().into()]).is_ok()
+        self.raft.propose(vec![request.encode_to_vec().into()]).ok()?;
+        Some(id)
     }
+}
+
+/// A renewal that waits for its checkpoint of 0.
+#[derive(Debug)]
+struct Clearing {
+    ticket: Ticket,
+    id: LeaseId,
+    number: CheckpointNumber,
+    ttl_seconds: i64,
 }
 
 fn committed(entry: Entry) -> Committed {

@@ -233,7 +233,7 @@ fn bootstrap(options: &BootOptions, parts: Parts) -> Result<Booted, BootError> {
         .initial_cluster
         .iter()
         .map(|(name, urls)| MemberObject {
-            id: members::member_id(urls, &options.token, None).0,
+            id: members::member_id(urls, &options.token, None),
             name: name.clone(),
             peer_urls: urls.clone(),
             client_urls: Vec::new(),
@@ -243,8 +243,8 @@ fn bootstrap(options: &BootOptions, parts: Parts) -> Result<Booted, BootError> {
     first.sort_by_key(|member| member.id);
     let own = first.iter().find(|member| member.name == options.name);
     let own = own.ok_or_else(|| BootError::NameNotInCluster { name: options.name.clone() })?;
-    let ids: Vec<MemberId> = first.iter().map(|member| MemberId(member.id)).collect();
-    let metadata = Metadata { member: MemberId(own.id), cluster: members::cluster_id(&ids) };
+    let ids: Vec<MemberId> = first.iter().map(|member| member.id).collect();
+    let metadata = Metadata { member: own.id, cluster: members::cluster_id(&ids) };
     let entries: Vec<Entry> = (1..).zip(&first).map(|(index, member)| add(index, member)).collect();
     let commit = entries.last().map_or(Index(0), |entry| entry.index);
     let hard_state = HardState { term: Term(1), vote: MemberId::NONE, commit };
@@ -273,8 +273,8 @@ fn add(index: u64, member: &MemberObject) -> Entry {
     let change = raftpb::ConfChange {
         id: Some(0),
         r#type: Some(raftpb::ConfChangeType::ConfChangeAddNode as i32),
-        node_id: Some(member.id),
-        context: Some(member.to_json().into()),
+        node_id: Some(member.id.0),
+        context: Some(members::ChangeContext::of(member.clone()).to_json()),
     };
     Entry {
         kind: EntryKind::ConfChange,
@@ -288,7 +288,7 @@ fn add(index: u64, member: &MemberObject) -> Entry {
 pub(crate) fn conf_state_of(members: &[MemberObject]) -> ConfState {
     let ids = |learner: bool| -> BTreeSet<MemberId> {
         let of_kind = members.iter().filter(|member| member.is_learner == learner);
-        of_kind.map(|member| MemberId(member.id)).collect()
+        of_kind.map(|member| member.id).collect()
     };
     ConfState { voters: ids(false), learners: ids(true), ..ConfState::default() }
 }

@@ -64,7 +64,7 @@ impl SnapshotFile<'_> {
     fn store_json(&self) -> Vec<u8> {
         let mut members = Map::new();
         for member in self.members {
-            let path = format!("/0/members/{:x}", member.id);
+            let path = format!("/0/members/{}", member.id);
             let mut raft = json!({ "peerURLs": member.peer_urls });
             if member.is_learner {
                 raft["isLearner"] = Value::Bool(true);
@@ -77,7 +77,7 @@ impl SnapshotFile<'_> {
             }
             let leaf = node(&format!("{path}/raftAttributes"), &raft.to_string(), None);
             children.insert("raftAttributes".into(), leaf);
-            members.insert(format!("{:x}", member.id), node(&path, "", Some(children)));
+            members.insert(member.id.to_string(), node(&path, "", Some(children)));
         }
         let mut removed = Map::new();
         for id in self.removed {

@@ -185,6 +185,7 @@ impl Running {
         let member_options = member::Options {
             id,
             quota_bytes: options.limits.quota_bytes,
+            election_millis: u64::try_from(options.limits.election_timeout.as_millis()).unwrap_or(u64::MAX),
             ids: RequestIds::for_member(id, wall_millis),
         };
         let node = Node::new(NodeParts {

@@ -67,7 +67,7 @@ impl Service for Leases {
         request: Request<pb::LeaseRevokeRequest>,
     ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
         match self.handle.propose(RequestKind::LeaseRevoke, &request.into_inner()).await? {
-            Reply::LeaseRevoke(mut response) => {
+            Reply::LeaseRevoke(_, mut response) => {
                 let revision = response.header.as_ref().map_or(0, |header| header.revision);
                 response.header = Some(self.handle.header(revision));
                 Ok(Response::new(response))
