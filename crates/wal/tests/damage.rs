@@ -397,7 +397,7 @@ fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// No panic, no great allocation, and no entry that was never written.
     #[test]
