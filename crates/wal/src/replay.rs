@@ -1,7 +1,10 @@
 //! Turns the records of a log into what a member starts from.
 //!
 //! Later records overwrite earlier ones: an entry removes all behind its index, the last hard state
-//! wins. Entries at or below the start are in the state already.
+//! wins. Entries at or below the start are in the state already, but they too remove what is behind
+//! them, and so does a received snapshot that the log contradicts. (etcd only skips them, and a
+//! restart brings back entries that had been given up; with their older term at its end a log would
+//! vote for a candidate that lacks committed entries.)
 
 use base::{Index, LogPosition, Term};
 use raft::{Entry, HardState};
@@ -29,7 +32,8 @@ pub(crate) fn marks(segments: &[OpenSegment]) -> Result<(Vec<Mark>, End), OpenEr
 
 /// The entries behind `start`. `segments` begins with the one that holds the first of them.
 pub(crate) fn entries(segments: &[OpenSegment], start: &Mark) -> Result<Vec<Entry>, OpenError> {
-    let mut replay = Entries { start: start.position, entries: Vec::new(), mark_found: false };
+    let mut replay =
+        Entries { start: start.position, entries: Vec::new(), at_start: None, mark_found: false };
     let end = scan(segments, |place, found| replay.on(place, found))?;
     let newest = segments.last().expect("a log has a segment");
     let folder = || newest.path.parent().unwrap_or(&newest.path).to_owned();
@@ -47,6 +51,8 @@ pub(crate) fn entries(segments: &[OpenSegment], start: &Mark) -> Result<Vec<Entr
 struct Entries {
     start: LogPosition,
     entries: Vec<Entry>,
+    /// The term of the log's own entry at the start, if it has one.
+    at_start: Option<Term>,
     mark_found: bool,
 }
 
@@ -69,7 +75,7 @@ impl Entries {
                     });
                 };
                 self.entries.truncate(kept);
-                let LogPosition { term: Term(before), .. } = self.last();
+                let Term(before) = self.entries.last().map_or(Term(0), |entry| entry.term);
                 if entry.term.0 < before {
                     return Err(OpenError::GoesBack {
                         file: place.segment.path.clone(),
@@ -82,6 +88,11 @@ impl Entries {
                 self.entries.push(entry.to_entry());
                 Ok(())
             }
+            Found::Entry(entry) => {
+                self.entries.clear();
+                self.at_start = (entry.index == self.start.index).then_some(entry.term);
+                Ok(())
+            }
             Found::Mark(mark) if mark.position.index == self.start.index => {
                 if mark.position.term != self.start.term {
                     return Err(OpenError::MarkTerm {
@@ -92,9 +103,12 @@ impl Entries {
                     });
                 }
                 self.mark_found = true;
+                if self.at_start.is_some_and(|term| term != self.start.term) {
+                    self.entries.clear();
+                }
                 Ok(())
             }
-            Found::Entry(_) | Found::Mark(_) => Ok(()),
+            Found::Mark(_) => Ok(()),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What is appended is found again: on the real file system and byte for byte.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
+
 mod common;
 
 use base::Index;

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, clippy::unwrap_used, reason = "tests; each file uses a part")]
 
+pub(crate) mod model;
+
 use std::ops::RangeInclusive;
 
 use base::{ClusterId, Index, LogPosition, MemberId, Term};
