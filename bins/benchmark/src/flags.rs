@@ -155,7 +155,7 @@ pub(crate) struct MixedFlags {
 #[derive(Debug, Args)]
 pub(crate) struct SuiteFlags {
     /// Our server's program.
-    #[arg(long, value_name = "PROGRAM", required_unless_present = "theirs")]
+    #[arg(long, value_name = "PROGRAM", required_unless_present_any = ["theirs", "list"])]
     pub(crate) ours: Option<PathBuf>,
     /// The other server's program.
     #[arg(long, value_name = "PROGRAM")]

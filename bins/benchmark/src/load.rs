@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 use crate::connection::{Connection, ConnectionError, Endpoint, Next, Session};
 use crate::http2::{Event, Http2, Http2Error};
 use crate::measurement::{Latency, Measurement, as_f64, latency_histogram, per, record};
-use crate::process::{Process, ProcessError};
+use crate::process::{Process, ProcessError, machine_cpu};
 use crate::workload::{Generator, Workload};
 
 /// How much load, from where, for how long.
@@ -125,6 +125,9 @@ pub(crate) struct Outcome {
     pub(crate) server_cpu: Option<Duration>,
     /// Processor time of this program in it.
     pub(crate) client_cpu: Duration,
+    /// Share of the machine's processors that neither of the two used, if both are known: above
+    /// a few percent, the figures say less.
+    pub(crate) others_share: Option<f64>,
 }
 
 /// Client threads whose connections are open and wait for the start.
@@ -167,6 +170,7 @@ pub(crate) fn run(
     }
     let client = Process::own();
     let begin = (Instant::now(), server.map(Process::cpu).transpose()?, client.cpu()?);
+    let machine_begin = machine_cpu()?;
     shared.set(Phase::Measure);
     let limit = match load.extent {
         Extent::Duration(duration) => duration,
@@ -176,11 +180,13 @@ pub(crate) fn run(
     let elapsed = begin.0.elapsed();
     let server_cpu = server.map(Process::cpu).transpose()?;
     let client_cpu = client.cpu()?.saturating_sub(begin.2);
+    let machine = machine_cpu()?.since(machine_begin);
     shared.set(Phase::Stop);
     collect(&threads, &mut tallies, running, Duration::MAX);
     threads.join();
     let server_cpu = server_cpu.zip(begin.1).map(|(end, begin)| end.saturating_sub(begin));
-    Ok(Outcome { tally: tallies, elapsed, server_cpu, client_cpu })
+    let others_share = server_cpu.map(|server| machine.share_beside(server + client_cpu));
+    Ok(Outcome { tally: tallies, elapsed, server_cpu, client_cpu, others_share })
 }
 
 /// Adds up the tallies of threads that finish within `limit`; returns how many still run.
@@ -210,7 +216,9 @@ impl Outcome {
         let short = (self.tally.short_answers > 0).then(|| {
             format!("{} answers lack rows: are all keys written?", self.tally.short_answers)
         });
+        let others = self.others_share.map(|share| ("others_cpu_share", share));
         Measurement {
+            extra: others.into_iter().collect(),
             operations,
             errors: self.tally.errors,
             first_error: self.tally.first_error.clone().or(short),
@@ -471,6 +479,9 @@ struct Slot {
 struct Pace {
     due: Instant,
     interval: Duration,
+    /// The last wait was for the clock, not for an answer. The clock wakes up to a millisecond
+    /// late, which is not the server's doing: latency then counts from the sending.
+    waited_for_clock: bool,
 }
 
 impl ClosedLoop {
@@ -494,7 +505,8 @@ impl ClosedLoop {
         let pace = load.rate.map(|rate| {
             let interval = Duration::from_secs_f64(f64::from(load.connections) / rate);
             // Connections take turns instead of sending all at once.
-            Pace { due: now + interval * number / load.connections, interval }
+            let due = now + interval * number / load.connections;
+            Pace { due, interval, waited_for_clock: true }
         });
         Self {
             generator,
@@ -570,9 +582,10 @@ impl Session for ClosedLoop {
             let mut started = now;
             if let Some(pace) = &mut self.pace {
                 if pace.due > now {
+                    pace.waited_for_clock = true;
                     return Ok(Next::WaitUntil(pace.due.min(now + PHASE_POLL)));
                 }
-                started = pace.due;
+                started = if pace.waited_for_clock { now } else { pace.due };
                 pace.due += pace.interval;
             }
             if !self.shared.take(phase) {
@@ -585,6 +598,9 @@ impl Session for ClosedLoop {
         }
         if stopped && self.free.len() == self.slots.len() {
             return Ok(Next::Done);
+        }
+        if let Some(pace) = &mut self.pace {
+            pace.waited_for_clock = false;
         }
         Ok(Next::Wait)
     }

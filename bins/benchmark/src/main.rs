@@ -13,6 +13,7 @@ mod disk;
 mod flags;
 mod hpack;
 mod http2;
+mod interrupt;
 mod load;
 mod measurement;
 mod measures;
@@ -58,7 +59,9 @@ enum BenchmarkError {
     Process(#[from] ProcessError),
     #[error("unknown measure {0:?}; --list shows all")]
     UnknownMeasure(String),
-    #[error("writing {path}")]
+    #[error("listening to signals")]
+    Signals(#[source] std::io::Error),
+    #[error("writing {}", path.display())]
     Json {
         path: PathBuf,
         #[source]
@@ -201,6 +204,7 @@ fn run_suite(flags: SuiteFlags) -> Result<ExitCode, BenchmarkError> {
     let measures: Vec<_> = all.into_iter().filter(|measure| wanted(measure.name)).collect();
     let own = format!("retcd-benchmark-{}", std::process::id());
     let work_folder = flags.work_dir.unwrap_or_else(std::env::temp_dir).join(own);
+    interrupt::clean_up_on_signals(work_folder.clone()).map_err(BenchmarkError::Signals)?;
     let suite = Suite {
         ours: flags.ours,
         theirs: flags.theirs,

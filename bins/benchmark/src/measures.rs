@@ -58,8 +58,10 @@ pub(crate) enum Procedure {
 pub(crate) struct WatchShape {
     /// How many.
     pub(crate) watchers: u32,
-    /// On how many connections, a stream each.
+    /// On how many connections.
     pub(crate) connections: u32,
+    /// On how many streams of each.
+    pub(crate) streams: u32,
     /// Puts of the watched key; `None` for none.
     pub(crate) puts_per_second: Option<f64>,
 }
@@ -123,7 +125,7 @@ const WATCH_EVENTS: &[(Metric, Target)] = &[
     (P99Latency, Reported),
 ];
 const WATCH_MEMORY: &[(Metric, Target)] =
-    &[(PrivateMemory, RatioAtMost(0.2)), (MemoryGrowth, Reported)];
+    &[(MemoryGrowth, RatioAtMost(0.2)), (PrivateMemory, Reported)];
 const FILL: &[(Metric, Target)] =
     &[(PrivateMemory, RatioAtMost(1.0 / 3.0)), (Restart, AtMost(2.0)), (Throughput, Reported)];
 const RANGE_MEMORY: &[(Metric, Target)] =
@@ -156,8 +158,9 @@ pub(crate) fn all() -> Vec<Measure> {
             rows: 10,
             ..load("range-limit-10", range(100_000, 10, 100_000), true, (8, 1), RANGE_LIMIT)
         },
-        watchers("watch-1000", 1_000, Some(WATCHED_PUTS_PER_SECOND), WATCH_EVENTS),
-        watchers("watch-10000-memory", 10_000, None, WATCH_MEMORY),
+        watchers("watch-1000", (1_000, 1), Some(WATCHED_PUTS_PER_SECOND), WATCH_EVENTS),
+        watchers("watch-10000-memory", (10_000, 1), None, WATCH_MEMORY),
+        watchers("watch-10000-streams-memory", (10_000, 1_000), None, WATCH_MEMORY),
         Measure {
             name: "fill",
             procedure: Procedure::FillAndRestart { workload: put() },
@@ -197,11 +200,11 @@ fn load(
 
 fn watchers(
     name: &'static str,
-    watchers: u32,
+    (watchers, streams): (u32, u32),
     puts_per_second: Option<f64>,
     figures: &'static [(Metric, Target)],
 ) -> Measure {
-    let shape = WatchShape { watchers, connections: 10, puts_per_second };
+    let shape = WatchShape { watchers, connections: 10, streams, puts_per_second };
     Measure { name, procedure: Procedure::Watch(shape), rows: 1, figures }
 }
 

@@ -28,6 +28,12 @@ pub(crate) enum ProcessError {
         #[source]
         source: io::Error,
     },
+    /// The machine's processor times cannot be read.
+    #[error("reading the machine's processor times")]
+    Machine(#[source] io::Error),
+    /// The machine's processor times have another form than documented.
+    #[error("the machine's processor times have an unknown form")]
+    MachineForm,
     /// The file has another form than documented.
     #[error("{file} of process {id} has an unknown form")]
     Form {
@@ -86,6 +92,50 @@ impl Process {
     }
 }
 
+/// What all processors of the machine did so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MachineCpu {
+    busy: Duration,
+    total: Duration,
+}
+
+/// Reads what the machine's processors did since it started.
+///
+/// # Errors
+/// If the system does not say.
+pub(crate) fn machine_cpu() -> Result<MachineCpu, ProcessError> {
+    let text = fs::read_to_string("/proc/stat").map_err(ProcessError::Machine)?;
+    machine(&text).ok_or(ProcessError::MachineForm)
+}
+
+impl MachineCpu {
+    /// What they did after `begin`.
+    pub(crate) fn since(self, begin: Self) -> Self {
+        Self {
+            busy: self.busy.saturating_sub(begin.busy),
+            total: self.total.saturating_sub(begin.total),
+        }
+    }
+
+    /// The share of their time that went into something else than the known `used`.
+    pub(crate) fn share_beside(self, used: Duration) -> f64 {
+        let others = self.busy.saturating_sub(used).as_secs_f64();
+        if self.total.is_zero() { 0.0 } else { others / self.total.as_secs_f64() }
+    }
+}
+
+/// The first line: user, nice, system, idle, waiting for disks, interrupts, soft interrupts,
+/// stolen by the host; what follows is contained in user.
+fn machine(stat: &str) -> Option<MachineCpu> {
+    let line = stat.lines().next()?.strip_prefix("cpu ")?;
+    let fields: Option<Vec<u64>> =
+        line.split_ascii_whitespace().take(8).map(|field| field.parse().ok()).collect();
+    let [user, nice, system, idle, disk, interrupts, soft, stolen] = fields?.try_into().ok()?;
+    let time = |ticks: u64| Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND);
+    let busy = user + nice + system + interrupts + soft + stolen;
+    Some(MachineCpu { busy: time(busy), total: time(busy + idle + disk) })
+}
+
 /// User and system time: the 14th and 15th field; the second is a name that may hold anything.
 fn ticks(stat: &str) -> Option<u64> {
     let (_, after_name) = stat.rsplit_once(')')?;
@@ -125,6 +175,16 @@ mod tests {
         let wanted = Memory { private_bytes: 12 << 10, anonymous_bytes: 4 << 10 };
         assert_eq!(memory(rollup), Some(wanted));
         assert_eq!(memory("Private_Clean: 8 kB"), None);
+    }
+
+    #[test]
+    fn others_are_what_is_busy_beside_the_known() {
+        let begin = machine("cpu  0 0 0 0 0 0 0 0 0 0").unwrap();
+        let end = machine("cpu  100 10 50 200 20 10 10 0 7 7\ncpu0 1").unwrap().since(begin);
+        assert_eq!((end.busy, end.total), (Duration::from_millis(1800), Duration::from_secs(4)));
+        assert!((end.share_beside(Duration::from_secs(1)) - 0.2).abs() < 1e-9);
+        assert_eq!(machine("cpu  1 2"), None);
+        assert!(machine_cpu().is_ok());
     }
 
     #[test]

@@ -101,11 +101,13 @@ pub(crate) fn suite_text(report: &Report) -> String {
         .map(|(measure, side, found)| {
             let cost = found.client_cpu_micros_per_operation.map_or_else(String::new, micros);
             let errors = found.errors.to_string();
-            [measure.clone(), (*side).to_owned(), cost, errors]
+            let others = found.extra.get("others_cpu_share");
+            let others = others.map_or_else(String::new, |share| format!("{:.0} %", share * 100.0));
+            [measure.clone(), (*side).to_owned(), cost, others, errors]
         })
         .collect();
     text.push('\n');
-    text.push_str(&render(["measure", "server", "client cpu/op", "errors"], &costs));
+    text.push_str(&render(["measure", "server", "client cpu/op", "others' cpu", "errors"], &costs));
     for (measure, sides) in &report.measurements {
         for (side, found) in sides {
             if let Some(error) = &found.first_error {

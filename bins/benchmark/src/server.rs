@@ -9,6 +9,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use crate::connection::Endpoint;
@@ -23,14 +24,20 @@ pub(crate) struct Server {
     folder: PathBuf,
     client: SocketAddr,
     peer: SocketAddr,
-    child: Child,
+    child: SharedChild,
 }
+
+/// A server's process, which an interruption must be able to kill while it is in use.
+type SharedChild = Arc<Mutex<Child>>;
+
+/// The servers that an interruption kills.
+static RUNNING: Mutex<Vec<Weak<Mutex<Child>>>> = Mutex::new(Vec::new());
 
 /// Why a server does not serve.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ServerError {
     /// Its folder, log or ports could not be had.
-    #[error("preparing {folder}")]
+    #[error("preparing {}", folder.display())]
     Prepare {
         /// The server's folder.
         folder: PathBuf,
@@ -39,7 +46,7 @@ pub(crate) enum ServerError {
         source: io::Error,
     },
     /// The program cannot be run.
-    #[error("running {program}")]
+    #[error("running {}", program.display())]
     Run {
         /// The program.
         program: PathBuf,
@@ -48,7 +55,7 @@ pub(crate) enum ServerError {
         source: io::Error,
     },
     /// It ended instead of serving.
-    #[error("{program} ended with {status}; last line of its log: {log_tail}")]
+    #[error("{} ended with {status}; last line of its log: {log_tail}", program.display())]
     Ended {
         /// The program.
         program: PathBuf,
@@ -58,7 +65,7 @@ pub(crate) enum ServerError {
         log_tail: String,
     },
     /// It runs, but does not answer.
-    #[error("{program} does not answer after {} s", waited.as_secs())]
+    #[error("{} does not answer after {} s", program.display(), waited.as_secs())]
     Silent {
         /// The program.
         program: PathBuf,
@@ -84,10 +91,9 @@ impl Server {
         folder: &Path,
     ) -> Result<Self, ServerError> {
         let prepare = |source| ServerError::Prepare { folder: folder.to_owned(), source };
-        fs::create_dir_all(folder).map_err(prepare)?;
         let (client, peer) = free_ports().map_err(prepare)?;
         let child = spawn(program, arguments, folder, client, peer)?;
-        let mut server = Self {
+        let server = Self {
             program: program.to_owned(),
             arguments: arguments.to_vec(),
             folder: folder.to_owned(),
@@ -106,7 +112,7 @@ impl Server {
 
     /// Its process.
     pub(crate) fn process(&self) -> Process {
-        Process::new(self.child.id())
+        Process::new(lock(&self.child).id())
     }
 
     /// Kills it, starts it again on the same data, and returns the time from the start of the new
@@ -123,23 +129,21 @@ impl Server {
     }
 
     /// Kills it and removes its data.
-    pub(crate) fn remove(mut self) {
+    pub(crate) fn remove(self) {
         self.kill();
         // What cannot be removed lies below the work folder, whose removal is reported.
         fs::remove_dir_all(&self.folder).ok();
     }
 
-    fn kill(&mut self) {
-        // Both fail only for a process that is gone already.
-        self.child.kill().ok();
-        self.child.wait().ok();
+    fn kill(&self) {
+        kill(&mut lock(&self.child));
     }
 
-    fn wait_until_serving(&mut self) -> Result<(), ServerError> {
+    fn wait_until_serving(&self) -> Result<(), ServerError> {
         let begin = Instant::now();
         let mut control = None;
         loop {
-            if let Ok(Some(status)) = self.child.try_wait() {
+            if let Ok(Some(status)) = lock(&self.child).try_wait() {
                 return Err(ServerError::Ended {
                     program: self.program.clone(),
                     status,
@@ -173,11 +177,13 @@ fn spawn(
     folder: &Path,
     client: SocketAddr,
     peer: SocketAddr,
-) -> Result<Child, ServerError> {
+) -> Result<SharedChild, ServerError> {
     let prepare = |source| ServerError::Prepare { folder: folder.to_owned(), source };
+    let mut running = RUNNING.lock().expect("nobody panics while starting a server");
+    fs::create_dir_all(folder).map_err(prepare)?;
     let log = File::options().create(true).append(true).open(folder.join(LOG)).map_err(prepare)?;
     let errors = log.try_clone().map_err(prepare)?;
-    Command::new(program)
+    let child = Command::new(program)
         .args(flags(folder, client, peer))
         .args(arguments)
         .env_clear()
@@ -185,7 +191,32 @@ fn spawn(
         .stdout(log)
         .stderr(errors)
         .spawn()
-        .map_err(|source| ServerError::Run { program: program.to_owned(), source })
+        .map_err(|source| ServerError::Run { program: program.to_owned(), source })?;
+    let child = Arc::new(Mutex::new(child));
+    running.retain(|child| child.strong_count() > 0);
+    running.push(Arc::downgrade(&child));
+    Ok(child)
+}
+
+/// Kills every server that was started here and is still in use, and lets no other start: for a
+/// program that is about to end at once.
+pub(crate) fn kill_all() {
+    let running = RUNNING.lock().expect("nobody panics while starting a server");
+    for child in running.iter().filter_map(Weak::upgrade) {
+        kill(&mut lock(&child));
+    }
+    // Whoever wants to start a server waits for this lock until the program ends.
+    std::mem::forget(running);
+}
+
+fn kill(child: &mut Child) {
+    // Both fail only for a process that is gone already.
+    child.kill().ok();
+    child.wait().ok();
+}
+
+fn lock(child: &Mutex<Child>) -> MutexGuard<'_, Child> {
+    child.lock().expect("nobody panics while asking a process")
 }
 
 const LOG: &str = "log";

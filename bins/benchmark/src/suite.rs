@@ -76,7 +76,7 @@ pub(crate) enum SuiteError {
         first: String,
     },
     /// The work folder is not usable.
-    #[error("using the work folder {folder}")]
+    #[error("using the work folder {}", folder.display())]
     Folder {
         /// The folder.
         folder: PathBuf,
@@ -206,8 +206,10 @@ impl Suite {
                 Ok(measurement)
             }
             Procedure::Watch(shape) => {
-                let load =
-                    Load { rate: shape.puts_per_second, ..self.load(server, shape.connections, 1) };
+                let load = Load {
+                    rate: shape.puts_per_second,
+                    ..self.load(server, shape.connections, shape.streams)
+                };
                 let puts = shape.puts_per_second.map(|_| shape.puts());
                 let watch_load = WatchLoad {
                     load,
@@ -261,7 +263,6 @@ impl Suite {
         let restarted = server.process().memory()?;
         measurement.server_private_bytes = Some(full.private_bytes);
         let extra = &mut measurement.extra;
-        extra.insert("keys", as_f64(workload.key_space));
         extra.insert("anonymous_bytes", as_f64(full.anonymous_bytes));
         extra.insert("private_bytes_after_restart", as_f64(restarted.private_bytes));
         extra.insert("anonymous_bytes_after_restart", as_f64(restarted.anonymous_bytes));
@@ -283,7 +284,9 @@ impl Suite {
         std::thread::sleep(SETTLE);
         let process = server.process();
         let before = process.memory()?;
-        let load = Load { warmup: Duration::ZERO, ..self.load(server, connections, 1) };
+        // Each connection gets its answer twice: an answer may take longer than the duration.
+        let extent = Extent::Total(u64::from(connections) * 2);
+        let load = Load { warmup: Duration::ZERO, extent, ..self.load(server, connections, 1) };
         let stop = Arc::new(AtomicBool::new(false));
         let peak = {
             let stop = Arc::clone(&stop);
@@ -323,8 +326,16 @@ pub(crate) fn fill(
         let first = measurement.first_error.unwrap_or_else(|| "refused".to_owned());
         return Err(SuiteError::Fill { errors: measurement.errors, first });
     }
-    let rate = as_f64(workload.key_space) / measurement.seconds;
-    measurement.extra.insert("keys_per_second", rate);
+    // Keys are what was asked for; the latencies are those of the txns that wrote them.
+    let txns = measurement.operations;
+    let per_key = |micros: f64| micros * as_f64(txns) / as_f64(workload.key_space);
+    let server = measurement.server_cpu_micros_per_operation.map(per_key);
+    let client = measurement.client_cpu_micros_per_operation.map(per_key);
+    measurement.server_cpu_micros_per_operation = server;
+    measurement.client_cpu_micros_per_operation = client;
+    measurement.operations = workload.key_space;
+    measurement.throughput = as_f64(workload.key_space) / measurement.seconds;
+    measurement.extra.insert("txns", as_f64(txns));
     Ok(measurement)
 }
 

@@ -70,6 +70,27 @@ fn filled_server_comes_back() {
 }
 
 #[test]
+fn interrupted_suite_leaves_nothing_behind() {
+    let Some(etcd) = etcd() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let mut suite = Command::new(env!("CARGO_BIN_EXE_benchmark"))
+        .args(["suite", "--theirs", etcd.to_str().unwrap(), "--duration", "60s"])
+        .args(["--work-dir", folder.path().to_str().unwrap()])
+        .spawn()
+        .unwrap();
+    let own = folder.path().join(format!("retcd-benchmark-{}", suite.id()));
+    let log = own.join("put-1x1-theirs/log");
+    let begin = std::time::Instant::now();
+    while !log.exists() && begin.elapsed().as_secs() < 60 {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let id = suite.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    assert_eq!(suite.wait().unwrap().code(), Some(143));
+    assert!(!own.exists());
+}
+
+#[test]
 fn unreachable_server_is_an_error() {
     // Port 1 is reserved and served by nothing.
     let output = benchmark(&["put", "--endpoints", "127.0.0.1:1"]);
