@@ -122,27 +122,30 @@ impl State {
         let Some(first) = entries.first() else {
             return Ok(());
         };
-        let mut applier = Applier {
-            writer: self.store.write(first.position),
-            leases: &mut self.leases,
-            facts: &mut self.facts,
-            options: &self.options,
-            compact_revision: &mut self.compact_revision,
-            skipped_v2: &mut self.skipped_v2,
-            facts_changed: false,
+        let (position, facts_changed) = {
+            let mut applier = Applier {
+                writer: self.store.write(first.position),
+                leases: &mut self.leases,
+                facts: &mut self.facts,
+                options: &self.options,
+                compact_revision: &mut self.compact_revision,
+                skipped_v2: &mut self.skipped_v2,
+                facts_changed: false,
+            };
+            let mut position = self.applied;
+            for entry in entries {
+                assert!(
+                    entry.position.index == position.index.next(),
+                    "entry {} does not follow {position}",
+                    entry.position
+                );
+                position = entry.position;
+                outcomes.push(applier.entry(entry)?);
+            }
+            let facts_changed = applier.facts_changed;
+            applier.writer.finish(position);
+            (position, facts_changed)
         };
-        let mut position = self.applied;
-        for entry in entries {
-            assert!(
-                entry.position.index == position.index.next(),
-                "entry {} does not follow {position}",
-                entry.position
-            );
-            position = entry.position;
-            outcomes.push(applier.entry(entry)?);
-        }
-        let facts_changed = applier.facts_changed;
-        applier.writer.finish(position);
         self.applied = position;
         self.leases.publish(&self.reads.shared().leases);
         if facts_changed {

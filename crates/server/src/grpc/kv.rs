@@ -90,8 +90,8 @@ impl Kv {
     async fn txn(&self, request: pb::TxnRequest) -> Result<pb::TxnResponse, Status> {
         let ops_max = self.handle.limits().txn_ops_max;
         state::check_txn(&request, ops_max).map_err(|refusal| refused(&refusal))?;
-        let mut response = if state::is_read_only(&request) {
-            if !state::is_serializable(&request) {
+        let mut response = if state::check::is_read_only(&request) {
+            if !state::check::is_serializable(&request) {
                 self.handle.linearize().await?;
             }
             self.handle.reads().txn(&request).map_err(|refusal| refused(&refusal))?

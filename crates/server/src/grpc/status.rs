@@ -42,6 +42,8 @@ fn refusal(refusal: &Refusal) -> (Code, &'static str) {
             (Code::FailedPrecondition, "too many learner members in cluster")
         }
         Refusal::Corrupt => (Code::DataLoss, "corrupt cluster"),
+        Refusal::AuthNotEnabled => (Code::FailedPrecondition, "authentication is not enabled"),
+        Refusal::AuthNotBuilt => (Code::Unimplemented, "auth is not served by this release yet"),
     }
 }
 
