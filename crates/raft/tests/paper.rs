@@ -5,143 +5,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod alone;
+
 use std::collections::BTreeSet;
 
-use base::{Index, LogPosition, MemberId, Term};
+use alone::{ME, THREE, TWO, accepted, alone, append, conf_state, position, seeded, vote};
+use base::{Index, MemberId, Term};
 use bytes::Bytes;
-use retcd_raft::{
-    Append, AppendReply, Body, ConfState, Config, Entry, EntryKind, HardState, Message, Raft,
-    Restored, RoleKind, SnapshotMeta, VoteRequest,
-};
-
-const ME: MemberId = MemberId(1);
-const TWO: MemberId = MemberId(2);
-const THREE: MemberId = MemberId(3);
-
-/// One member, and what it has written and said.
-struct Alone {
-    raft: Raft,
-    said: Vec<Message>,
-    hard_state: HardState,
-    applied: Vec<LogPosition>,
-}
-
-/// Member 1 of `voters` with a log that has entries of these terms, in the last of them.
-fn alone(voters: u64, terms: &[u64]) -> Alone {
-    seeded(voters, terms, 1)
-}
-
-fn seeded(voters: u64, terms: &[u64], seed: u64) -> Alone {
-    let config = Config { pre_vote: false, check_quorum: false, ..Config::new(ME, seed) };
-    let hard_state = HardState {
-        term: Term(terms.last().copied().unwrap_or(0)),
-        vote: MemberId::NONE,
-        commit: Index(0),
-    };
-    let restored = Restored {
-        hard_state,
-        conf_state: conf_state(voters),
-        entries: entries(1, terms),
-        ..Restored::default()
-    };
-    let raft = Raft::new(config, restored);
-    Alone { raft, said: Vec::new(), hard_state, applied: Vec::new() }
-}
-
-fn conf_state(voters: u64) -> ConfState {
-    ConfState { voters: (1..=voters).map(MemberId).collect(), ..ConfState::default() }
-}
-
-fn entries(from: u64, terms: &[u64]) -> Vec<Entry> {
-    let entry = |(index, &term): (u64, &u64)| Entry {
-        kind: EntryKind::Normal,
-        term: Term(term),
-        index: Index(index),
-        data: Bytes::new(),
-    };
-    (from..).zip(terms).map(entry).collect()
-}
-
-fn position(term: u64, index: u64) -> LogPosition {
-    LogPosition { index: Index(index), term: Term(term) }
-}
-
-fn append(previous: LogPosition, terms: &[u64], commit: u64) -> Body {
-    let entries = entries(previous.index.0 + 1, terms);
-    Body::Append(Append { previous, entries, commit: Index(commit) })
-}
-
-fn vote(last: LogPosition) -> Body {
-    Body::Vote(VoteRequest { last, forced: false })
-}
-
-fn accepted(index: u64) -> Body {
-    Body::AppendReply(AppendReply { index: Index(index), rejected: None })
-}
-
-impl Alone {
-    /// Does all that is wanted.
-    fn work(&mut self) {
-        while let Some(ready) = self.raft.ready() {
-            self.said.extend(ready.at_once);
-            if let Some(persist) = ready.persist {
-                self.hard_state = persist.hard_state.unwrap_or(self.hard_state);
-                let persisted = persist.persist(|_, _, _| Ok::<(), ()>(())).unwrap();
-                self.said.extend(persisted.messages);
-                self.raft.persisted(persisted.token);
-            }
-            for entry in ready.committed {
-                self.applied.push(entry.position());
-                self.raft.applied(entry.index);
-            }
-        }
-    }
-
-    fn hear(&mut self, from: MemberId, term: u64, body: Body) {
-        self.raft.step(Message { from, to: ME, term: Term(term), body });
-        self.work();
-    }
-
-    fn say(&mut self) -> Vec<Message> {
-        self.work();
-        std::mem::take(&mut self.said)
-    }
-
-    fn answer(&mut self) -> Body {
-        let mut said = self.say();
-        assert_eq!(said.len(), 1, "one answer, not {said:?}");
-        said.remove(0).body
-    }
-
-    fn role(&self) -> RoleKind {
-        self.raft.status().role
-    }
-
-    fn term(&self) -> u64 {
-        self.raft.status().term.0
-    }
-
-    fn commit(&self) -> u64 {
-        self.raft.status().commit.0
-    }
-
-    fn last(&self) -> LogPosition {
-        self.raft.status().last
-    }
-
-    /// Wins an election with the vote of member 2 (and 3 of five).
-    fn lead(mut self) -> Self {
-        self.raft.campaign();
-        self.work();
-        let term = self.term();
-        for from in [TWO, THREE] {
-            self.hear(from, term, Body::VoteReply { granted: true });
-        }
-        assert_eq!(self.role(), RoleKind::Leader);
-        self.said.clear();
-        self
-    }
-}
+use retcd_raft::{AppendReply, Body, Message, RoleKind, SnapshotMeta};
 
 #[test]
 fn s5_1_whoever_hears_of_a_later_term_follows_in_it() {
