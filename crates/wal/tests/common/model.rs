@@ -10,7 +10,7 @@ use vfs::Dir;
 use super::{METADATA, mark, newest};
 
 /// Small, so that a short run closes many segments.
-pub(crate) const OPTIONS: Options = Options { segment_bytes: 8192 };
+pub(crate) const OPTIONS: Options = Options { segment_bytes: 8192, unsafe_no_sync: false };
 
 /// SplitMix64.
 #[derive(Clone)]
