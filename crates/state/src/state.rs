@@ -107,7 +107,8 @@ impl State {
     ///
     /// # Errors
     ///
-    /// `Halt` means this member alone failed and must stop.
+    /// `Halt` means this member alone failed and must stop. The entries before one that is not
+    /// known are applied.
     ///
     /// # Panics
     ///
@@ -132,23 +133,40 @@ impl State {
             facts_changed: false,
         };
         let mut position = self.applied;
+        let mut halt = None;
         for entry in entries {
             assert!(
                 entry.position.index == position.index.next(),
                 "entry {} does not follow {position}",
                 entry.position
             );
+            match applier.entry(entry) {
+                Ok(outcome) => outcomes.push(outcome),
+                // Of an entry that is not understood nothing was done: what came before it holds.
+                Err(unknown @ Halt::Unknown { .. }) => {
+                    halt = Some(unknown);
+                    break;
+                }
+                Err(broken @ Halt::Backend { .. }) => return Err(broken),
+            }
             position = entry.position;
-            outcomes.push(applier.entry(entry)?);
         }
-        let facts_changed = applier.facts_changed;
-        applier.writer.finish(position);
-        self.applied = position;
-        self.leases.publish(&self.reads.shared().leases);
+        if position != self.applied {
+            let facts_changed = applier.facts_changed;
+            applier.writer.finish(position);
+            self.show(position, facts_changed);
+        }
+        halt.map_or(Ok(()), Err)
+    }
+
+    /// Shows readers what a finished batch did beside keys.
+    fn show(&mut self, applied: LogPosition, facts_changed: bool) {
+        self.applied = applied;
+        let shared = self.reads.shared();
+        self.leases.publish(&shared.leases);
         if facts_changed {
-            self.reads.shared().show(self.facts.clone());
+            shared.show(self.facts.clone());
         }
-        Ok(())
     }
 
     /// A handle for readers.
