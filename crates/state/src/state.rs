@@ -107,8 +107,8 @@ impl State {
     ///
     /// # Errors
     ///
-    /// `Halt` means this member alone failed and must stop. The entries before one that is not
-    /// known are applied.
+    /// `Halt` means this member alone failed and must stop. The entries before the one that failed
+    /// are applied, unless it failed half way.
     ///
     /// # Panics
     ///
@@ -123,8 +123,29 @@ impl State {
         let Some(first) = entries.first() else {
             return Ok(());
         };
+        let before = self.applied;
+        let (facts_changed, halted) = self.apply_batch(first.position, entries, outcomes)?;
+        if self.applied != before {
+            // The keys are shown already; now the rest.
+            let shared = self.reads.shared();
+            self.leases.publish(&shared.leases);
+            if facts_changed {
+                shared.show(self.facts.clone());
+            }
+        }
+        halted.map_or(Ok(()), Err)
+    }
+
+    /// Applies entries as one batch of the store and hands it over. Returns whether facts changed,
+    /// and the failure of the entry before which the batch ends, if one failed without effect.
+    fn apply_batch(
+        &mut self,
+        first: LogPosition,
+        entries: &[Committed],
+        outcomes: &mut Vec<Outcome>,
+    ) -> Result<(bool, Option<Halt>), Halt> {
         let mut applier = Applier {
-            writer: self.store.write(first.position),
+            writer: self.store.write(first),
             leases: &mut self.leases,
             facts: &mut self.facts,
             options: &self.options,
@@ -133,40 +154,30 @@ impl State {
             facts_changed: false,
         };
         let mut position = self.applied;
-        let mut halt = None;
+        let mut halted = None;
         for entry in entries {
             assert!(
                 entry.position.index == position.index.next(),
                 "entry {} does not follow {position}",
                 entry.position
             );
+            let revision = applier.writer.revision();
             match applier.entry(entry) {
                 Ok(outcome) => outcomes.push(outcome),
-                // Of an entry that is not understood nothing was done: what came before it holds.
-                Err(unknown @ Halt::Unknown { .. }) => {
-                    halt = Some(unknown);
+                // The entry did nothing before it failed: what came before it holds.
+                Err(failure) if applier.writer.revision() == revision => {
+                    halted = Some(failure);
                     break;
                 }
-                Err(broken @ Halt::Backend { .. }) => return Err(broken),
+                Err(failure) => return Err(failure),
             }
             position = entry.position;
         }
         if position != self.applied {
-            let facts_changed = applier.facts_changed;
             applier.writer.finish(position);
-            self.show(position, facts_changed);
+            self.applied = position;
         }
-        halt.map_or(Ok(()), Err)
-    }
-
-    /// Shows readers what a finished batch did beside keys.
-    fn show(&mut self, applied: LogPosition, facts_changed: bool) {
-        self.applied = applied;
-        let shared = self.reads.shared();
-        self.leases.publish(&shared.leases);
-        if facts_changed {
-            shared.show(self.facts.clone());
-        }
+        Ok((applier.facts_changed, halted))
     }
 
     /// A handle for readers.

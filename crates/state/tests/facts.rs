@@ -1,5 +1,9 @@
 //! Leases, alarms, members and versions as entries change them, and as a restart finds them.
 
+#![allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
+
+extern crate retcd_state as state;
+
 mod support;
 
 use backend::Bucket;

@@ -1,5 +1,9 @@
 //! Put, DeleteRange, Range and compaction as clients see them.
 
+#![allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
+
+extern crate retcd_state as state;
+
 mod support;
 
 use proto::etcdserverpb as pb;

@@ -1,5 +1,9 @@
 //! Transactions: which branch, what they see, what they refuse.
 
+#![allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
+
+extern crate retcd_state as state;
+
 mod support;
 
 use pb::compare::{CompareResult, CompareTarget, TargetUnion};
@@ -31,10 +35,10 @@ fn put_op(key: &str, value: &str) -> Request {
 }
 
 fn ranged(response: &pb::ResponseOp) -> &pb::RangeResponse {
-    match &response.response {
-        Some(Response::ResponseRange(response)) => response,
-        other => panic!("{other:?}"),
-    }
+    let Some(Response::ResponseRange(response)) = &response.response else {
+        panic!("{response:?}")
+    };
+    response
 }
 
 /// KV-23: a missing key counts as zero, except for its value.
