@@ -1,18 +1,30 @@
-//! Opening, reading and committing. This first engine keeps everything in memory; the page engine
-//! takes its place behind the same interface.
+//! The database as its users see it: deltas over pages.
+//!
+//! A reader asks the active delta, the frozen one, then the pages of the root, all three taken
+//! together under one short lock, so that a row is never missed while it moves from one to the
+//! next. A commit holds that lock only to freeze the active delta and to publish the new root.
+//!
+//! Lock order: the writer's, then the state's.
 
-use std::collections::BTreeMap;
-use std::io;
-use std::ops::{Bound, ControlFlow};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use base::LogPosition;
 use bytes::Bytes;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use vfs::Dir;
 
-use crate::{Batch, Bucket};
+use crate::copy::Copy;
+use crate::delta::Delta;
+use crate::num::to_count;
+use crate::page::Page;
+use crate::pages::Pages;
+use crate::rows::{Change, RowKey};
+use crate::tree::{Cursor, Root, find_leaf};
+use crate::walk::inspect;
+use crate::writer::{Touch, Writer};
+use crate::{Batch, Bucket, CheckError, CommitError, OpenError, ReadError, open};
 
 /// How a database is opened.
 #[derive(Clone, Debug)]
@@ -25,6 +37,9 @@ pub struct Options {
     pub lock_timeout: Option<Duration>,
     /// Whether commits sync; `false` only for `--unsafe-no-fsync`.
     pub sync: bool,
+    /// Where the file of checksums is kept; `None` for no checksums. Without them a changed byte
+    /// may go unnoticed, as with etcd.
+    pub aux: Option<Arc<dyn Dir>>,
 }
 
 impl Default for Options {
@@ -34,85 +49,9 @@ impl Default for Options {
             page_bytes: 4096,
             lock_timeout: Some(Duration::from_secs(10)),
             sync: true,
+            aux: None,
         }
     }
-}
-
-/// Why a database does not open. Texts name the file, the page and the remedy.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Another process has the file.
-    #[error("database {file} is locked by another process; stop it, or use another data directory")]
-    Locked {
-        /// The file.
-        file: String,
-    },
-    /// The file is not whole.
-    #[error("database {file} is damaged at page {page}: {what}")]
-    Damaged {
-        /// The file.
-        file: String,
-        /// The page.
-        page: u64,
-        /// What is wrong with it.
-        what: String,
-    },
-    /// The operating system refused.
-    #[error("opening database {file}")]
-    Io {
-        /// The file.
-        file: String,
-        /// The cause.
-        #[source]
-        source: io::Error,
-    },
-}
-
-/// Why a read failed: the world's fault, never "not found".
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// A page does not match its checksum or its structure; its bytes are not served.
-    #[error("page {page} of the database is damaged: {what}")]
-    Damaged {
-        /// The page.
-        page: u64,
-        /// What is wrong with it.
-        what: String,
-    },
-    /// The operating system refused.
-    #[error("reading page {page} of the database")]
-    Io {
-        /// The page.
-        page: u64,
-        /// The cause.
-        #[source]
-        source: io::Error,
-    },
-}
-
-/// Why a commit failed.
-#[derive(Debug, thiserror::Error)]
-pub enum CommitError {
-    /// No space: nothing is lost or half done; the changes stay in memory and a later commit takes
-    /// them.
-    #[error("no space left for the database")]
-    NoSpace(#[source] io::Error),
-    /// A write or sync failed; the backend refuses everything from now on.
-    #[error("committing the database")]
-    Io(#[source] io::Error),
-    /// A page needed for the commit is damaged.
-    #[error("committing the database")]
-    Read(#[source] ReadError),
-}
-
-/// What a whole-file check found first.
-#[derive(Debug, thiserror::Error)]
-#[error("page {page}: {what}")]
-pub struct CheckError {
-    /// The page.
-    pub page: u64,
-    /// What is wrong with it.
-    pub what: String,
 }
 
 /// What a commit did.
@@ -139,14 +78,65 @@ pub struct Sizes {
 /// The database: one writer, any number of readers; clones share it.
 #[derive(Clone, Debug)]
 pub struct Backend {
-    inner: Arc<RwLock<Inner>>,
+    inner: Arc<Inner>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inner {
-    rows: BTreeMap<(Bucket, Bytes), Bytes>,
+    pages: Arc<Pages>,
+    state: RwLock<State>,
+    writer: Mutex<Writer>,
+}
+
+#[derive(Debug)]
+struct State {
+    active: Delta,
+    /// What a commit is writing now.
+    frozen: Option<Arc<Delta>>,
+    root: Arc<Root>,
     applied: LogPosition,
-    pending: usize,
+    durable: LogPosition,
+    sizes: Sizes,
+}
+
+impl State {
+    /// What the deltas say of a key.
+    fn changed(&self, bucket: Bucket, key: &[u8]) -> Option<&Change> {
+        let frozen = || self.frozen.as_ref().and_then(|frozen| frozen.get(bucket, key));
+        self.active.get(bucket, key).or_else(frozen)
+    }
+
+    /// Changes from `from` on, below `to`, at most `count_max`; the frozen ones are hidden by the
+    /// active ones. `true` if there may be more.
+    fn changes(
+        &self,
+        bucket: Bucket,
+        from: &[u8],
+        to: Option<&[u8]>,
+        count_max: usize,
+    ) -> (Vec<(RowKey, Change)>, bool) {
+        let below = |(key, _): &(&RowKey, &Change)| to.is_none_or(|to| key.bytes() < to);
+        let mut active = self.active.rows(bucket).from(from).take_while(below).peekable();
+        let frozen = self.frozen.as_ref().map(|frozen| frozen.rows(bucket).from(from));
+        let mut frozen = frozen.into_iter().flatten().take_while(below).peekable();
+        let mut changes = Vec::new();
+        while changes.len() < count_max {
+            let next = match (active.peek(), frozen.peek()) {
+                (None, None) => return (changes, false),
+                (Some(_), None) => active.next(),
+                (None, Some(_)) => frozen.next(),
+                (Some((a, _)), Some((f, _))) if a < f => active.next(),
+                (Some((a, _)), Some((f, _))) if a > f => frozen.next(),
+                (Some(_), Some(_)) => {
+                    frozen.next();
+                    active.next()
+                }
+            };
+            let (key, change) = next.expect("it was just looked at");
+            changes.push((key.clone(), change.clone()));
+        }
+        (changes, true)
+    }
 }
 
 impl Backend {
@@ -155,50 +145,79 @@ impl Backend {
     /// # Errors
     ///
     /// The file is locked, damaged, or cannot be read or made.
-    pub fn open(_dir: &Arc<dyn Dir>, _name: &str, _options: &Options) -> Result<Self, OpenError> {
-        Ok(Self { inner: Arc::default() })
+    ///
+    /// # Panics
+    ///
+    /// If a new file is asked for with a page size that is no power of two from 1,024 to 65,536.
+    pub fn open(dir: &Arc<dyn Dir>, name: &str, options: &Options) -> Result<Self, OpenError> {
+        let page_bytes = options.page_bytes;
+        let known = page_bytes.is_power_of_two() && (1024..=65_536).contains(&page_bytes);
+        assert!(known, "a page size of {page_bytes}");
+        let open::Opened { pages, writer, root, applied } = open::open(dir, name, options)?;
+        let sizes = sizes(&pages, &writer, &root);
+        let state = State {
+            active: Delta::default(),
+            frozen: None,
+            root,
+            applied,
+            durable: applied,
+            sizes,
+        };
+        let (pages, state, writer) = (Arc::new(pages), RwLock::new(state), Mutex::new(writer));
+        Ok(Self { inner: Arc::new(Inner { pages, state, writer }) })
     }
 
     /// Makes the changes visible to readers, all at once. Durable after the next commit.
+    ///
+    /// # Panics
+    ///
+    /// If the applied position goes back.
     pub fn apply(&self, batch: Batch) {
-        let mut inner = self.inner.write();
+        let mut state = self.inner.state.write();
         if let Some(position) = batch.position() {
-            inner.applied = position;
+            let before = state.applied;
+            assert!(before.index <= position.index, "applied goes back: {before} to {position}");
+            state.applied = position;
         }
-        inner.pending += batch.len();
-        for (key, value) in batch.changes {
-            match value {
-                Some(value) => inner.rows.insert(key, value),
-                None => inner.rows.remove(&key),
-            };
-        }
+        state.active.apply(batch);
     }
 
     /// How far the log is applied, as readers see it; zero in a new database.
     #[must_use]
     pub fn applied(&self) -> LogPosition {
-        self.inner.read().applied
+        self.inner.state.read().applied
     }
 
     /// How far the log is applied in the durable file.
     #[must_use]
     pub fn durable(&self) -> LogPosition {
-        self.inner.read().applied
+        self.inner.state.read().durable
     }
 
-    /// Number of changes that the next commit will write.
+    /// Number of changes that the next commit will write, or that one is writing now.
     #[must_use]
     pub fn pending(&self) -> usize {
-        self.inner.read().pending
+        let state = self.inner.state.read();
+        state.active.len() + state.frozen.as_ref().map_or(0, |frozen| frozen.len())
     }
 
     /// The value of a key, shared with the page it lies in.
+    ///
+    /// The applied position in bucket `meta` is written by the next commit; ask
+    /// [`Backend::applied`] for it.
     ///
     /// # Errors
     ///
     /// The page is damaged or cannot be read.
     pub fn get(&self, bucket: Bucket, key: &[u8]) -> Result<Option<Bytes>, ReadError> {
-        Ok(self.inner.read().rows.get(&(bucket, Bytes::copy_from_slice(key))).cloned())
+        let root = {
+            let state = self.inner.state.read();
+            if let Some(change) = state.changed(bucket, key) {
+                return Ok(change.clone());
+            }
+            Arc::clone(&state.root)
+        };
+        root.find(&self.inner.pages, bucket, key)
     }
 
     /// Values of many keys of one bucket, in the order asked; cheaper than one by one, most of all
@@ -213,10 +232,40 @@ impl Backend {
         keys: &mut dyn Iterator<Item = [u8; 17]>,
         found: &mut dyn FnMut(Option<Bytes>),
     ) -> Result<(), ReadError> {
-        for key in keys {
-            found(self.get(bucket, &key)?);
+        /// Keys that are looked for in the deltas under one lock.
+        const TOGETHER: usize = 128;
+        let mut asked: Vec<[u8; 17]> = Vec::with_capacity(TOGETHER);
+        loop {
+            asked.clear();
+            asked.extend((&mut *keys).take(TOGETHER));
+            if asked.is_empty() {
+                return Ok(());
+            }
+            let (changes, root) = {
+                let state = self.inner.state.read();
+                let changes: Vec<Option<Change>> =
+                    asked.iter().map(|key| state.changed(bucket, key).cloned()).collect();
+                (changes, Arc::clone(&state.root))
+            };
+            // Another root may have other leaves.
+            let mut leaf: Option<Page> = None;
+            for (key, change) in asked.iter().zip(changes) {
+                if let Some(change) = change {
+                    found(change);
+                    continue;
+                }
+                let Some(tree) = root.tree(bucket) else {
+                    found(None);
+                    continue;
+                };
+                let near = match leaf.take().filter(|leaf| holds(leaf, key)) {
+                    Some(near) => near,
+                    None => find_leaf(&self.inner.pages, root.high_water, tree, key)?,
+                };
+                found(near.find(key).ok().map(|at| near.shared_value(at)));
+                leaf = Some(near);
+            }
         }
-        Ok(())
     }
 
     /// Visits keys from `from` (inclusive) to `to` (exclusive; `None` to the end) in order, as they
@@ -232,17 +281,29 @@ impl Backend {
         to: Option<&[u8]>,
         visit: &mut dyn FnMut(&Bytes, &Bytes) -> ControlFlow<()>,
     ) -> Result<(), ReadError> {
-        let inner = self.inner.read();
-        let start = Bound::Included((bucket, Bytes::copy_from_slice(from)));
-        for ((at, key), value) in inner.rows.range((start, Bound::Unbounded)) {
-            if *at != bucket || to.is_some_and(|to| to <= &key[..]) {
-                break;
+        /// Changes that are copied under one lock; the visitor runs without it.
+        const TOGETHER: usize = 1024;
+        let mut start = from.to_vec();
+        loop {
+            let (changes, more, root) = {
+                let state = self.inner.state.read();
+                let (changes, more) = state.changes(bucket, &start, to, TOGETHER);
+                (changes, more, Arc::clone(&state.root))
+            };
+            // Behind the last change there may be others that were not copied.
+            let last = changes.last().filter(|_| more).map(|(key, _)| key.bytes().to_vec());
+            let mut merge = Merge { pages: &self.inner.pages, root, changes, visit };
+            if merge.run(bucket, &start, to, last.as_deref())?.is_break() {
+                return Ok(());
             }
-            if visit(key, value).is_break() {
-                break;
+            match last {
+                None => return Ok(()),
+                Some(last) => {
+                    start = last;
+                    start.push(0);
+                }
             }
         }
-        Ok(())
     }
 
     /// Writes all changes applied so far, makes them durable, then makes them the file's state.
@@ -250,11 +311,46 @@ impl Backend {
     ///
     /// # Errors
     ///
-    /// `NoSpace` may be tried again; after any other the backend is done for.
+    /// `NoSpace` may be tried again; after `Io` the backend is done for.
     pub fn commit(&self) -> Result<Commit, CommitError> {
-        let mut inner = self.inner.write();
-        let changes = std::mem::take(&mut inner.pending);
-        Ok(Commit { durable: inner.applied, changes, pages: 0 })
+        self.commit_with(&mut self.inner.writer.lock(), &[])
+    }
+
+    fn commit_with(&self, writer: &mut Writer, touches: &[Touch]) -> Result<Commit, CommitError> {
+        if writer.poisoned {
+            let source = std::io::Error::other("an earlier write or sync failed");
+            return Err(CommitError::Io(source));
+        }
+        let (frozen, root) = {
+            let mut state = self.inner.state.write();
+            if state.active.is_empty() && touches.is_empty() {
+                return Ok(Commit { durable: state.durable, ..Commit::default() });
+            }
+            let mut frozen = std::mem::take(&mut state.active);
+            frozen.seal();
+            let frozen = Arc::new(frozen);
+            state.frozen = Some(Arc::clone(&frozen));
+            (frozen, Arc::clone(&state.root))
+        };
+        let result = writer.commit(&self.inner.pages, &root, &frozen, touches);
+        let mut state = self.inner.state.write();
+        match result {
+            Ok((root, pages)) => {
+                state.frozen = None;
+                state.sizes = sizes(&self.inner.pages, writer, &root);
+                state.root = root;
+                state.durable = frozen.applied().unwrap_or(state.durable);
+                Ok(Commit { durable: state.durable, changes: frozen.len(), pages })
+            }
+            Err(error) => {
+                // The changes are still visible, and the next commit takes them.
+                state.frozen = None;
+                let mut all = Arc::unwrap_or_clone(frozen);
+                all.merge(std::mem::take(&mut state.active));
+                state.active = all;
+                Err(error)
+            }
+        }
     }
 
     /// Commits, then pins that state for a consistent copy while writing goes on.
@@ -263,17 +359,16 @@ impl Backend {
     ///
     /// As [`Backend::commit`].
     pub fn copy(&self) -> Result<Copy, CommitError> {
-        self.commit()?;
-        Ok(Copy { image: Bytes::new() })
+        let mut writer = self.inner.writer.lock();
+        self.commit_with(&mut writer, &[])?;
+        let root = Arc::clone(&self.inner.state.read().root);
+        Ok(Copy::new(Arc::clone(&self.inner.pages), root, writer.unused()))
     }
 
     /// Allocated and used bytes.
     #[must_use]
     pub fn sizes(&self) -> Sizes {
-        let inner = self.inner.read();
-        let bytes = inner.rows.iter().map(|((_, key), value)| (key.len() + value.len()) as u64);
-        let total = bytes.sum();
-        Sizes { total, in_use: total }
+        self.inner.state.read().sizes
     }
 
     /// Moves the highest pages into free ones lower down and gives the end of the file back, as a
@@ -292,49 +387,95 @@ impl Backend {
     ///
     /// The first thing that is wrong.
     pub fn check(&self) -> Result<(), CheckError> {
+        let (root, unused) = {
+            let writer = self.inner.writer.lock();
+            let root = Arc::clone(&self.inner.state.read().root);
+            (root, writer.unused())
+        };
+        let used = inspect(&self.inner.pages, &root.meta(), &mut |_, _| {})?;
+        for page in 0..root.high_water {
+            match (used.contains(page), unused.contains(page)) {
+                (true, false) | (false, true) => {}
+                (true, true) => {
+                    return Err(CheckError { page, what: "it is used and free".to_owned() });
+                }
+                (false, false) => {
+                    return Err(CheckError {
+                        page,
+                        what: "it is neither used nor free".to_owned(),
+                    });
+                }
+            }
+        }
         Ok(())
     }
 }
 
-/// Told bucket, key and value.
-pub type Visit<'a> = dyn FnMut(&str, &[u8], &[u8]) -> ControlFlow<()> + 'a;
-
-/// A pinned state of the whole database, as the bytes of a database file.
-#[derive(Debug)]
-pub struct Copy {
-    image: Bytes,
+fn sizes(pages: &Pages, writer: &Writer, root: &Root) -> Sizes {
+    let page_bytes = to_count(pages.page_bytes);
+    let total = root.high_water * page_bytes;
+    Sizes { total, in_use: total.saturating_sub(writer.unused_pages() * page_bytes) }
 }
 
-impl Copy {
-    /// Bytes of the file.
-    #[must_use]
-    pub fn len(&self) -> u64 {
-        self.image.len() as u64
+/// Whether a key can only be in this leaf.
+fn holds(leaf: &Page, key: &[u8]) -> bool {
+    leaf.count() > 0 && leaf.key(0) <= key && key <= leaf.key(leaf.count() - 1)
+}
+
+/// Rows of the pages with changes over them.
+struct Merge<'a> {
+    pages: &'a Pages,
+    root: Arc<Root>,
+    changes: Vec<(RowKey, Change)>,
+    visit: &'a mut dyn FnMut(&Bytes, &Bytes) -> ControlFlow<()>,
+}
+
+impl Merge<'_> {
+    /// Visits from `from` to `to` (exclusive) or `last` (inclusive), whichever is first.
+    fn run(
+        &mut self,
+        bucket: Bucket,
+        from: &[u8],
+        to: Option<&[u8]>,
+        last: Option<&[u8]>,
+    ) -> Result<ControlFlow<()>, ReadError> {
+        let changes = std::mem::take(&mut self.changes);
+        let mut changes = changes.into_iter().peekable();
+        if let Some(tree) = self.root.tree(bucket) {
+            let mut cursor = Cursor::seek(self.pages, self.root.high_water, tree, from)?;
+            while let Some((page, at)) = cursor.here() {
+                let key = page.key(at);
+                if to.is_some_and(|to| to <= key) || last.is_some_and(|last| last < key) {
+                    break;
+                }
+                while let Some((key, change)) = changes.next_if(|(change, _)| change.bytes() < key)
+                {
+                    if self.show(&key, change).is_break() {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                }
+                let shown = match changes.next_if(|(change, _)| change.bytes() == key) {
+                    Some((key, change)) => self.show(&key, change),
+                    None => (self.visit)(&page.shared_key(at), &page.shared_value(at)),
+                };
+                if shown.is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+                cursor.advance()?;
+            }
+        }
+        for (key, change) in changes {
+            if self.show(&key, change).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
     }
 
-    /// Whether there is nothing to copy.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.image.is_empty()
-    }
-
-    /// The next bytes of the file, at most `bytes_max`; empty at the end. Every byte is checked
-    /// against its checksum on the way.
-    ///
-    /// # Errors
-    ///
-    /// As [`Backend::get`].
-    pub fn read(&mut self, bytes_max: usize) -> Result<Bytes, ReadError> {
-        let end = bytes_max.min(self.image.len());
-        Ok(self.image.split_to(end))
-    }
-
-    /// Visits every key of every bucket in the order of the file, until `visit` breaks.
-    ///
-    /// # Errors
-    ///
-    /// As [`Backend::get`].
-    pub fn scan(&self, _visit: &mut Visit<'_>) -> Result<(), ReadError> {
-        Ok(())
+    fn show(&mut self, key: &RowKey, change: Change) -> ControlFlow<()> {
+        match change {
+            Some(value) => (self.visit)(&key.to_shared(), &value),
+            None => ControlFlow::Continue(()),
+        }
     }
 }

@@ -6,13 +6,33 @@
 //! come apart (reliability G4).
 //!
 //! Not here: what the bytes mean (`mvcc`, `state`), when to commit (`server`).
+//!
+//! Formats: docs/formats/backend.md.
 
 mod batch;
 mod bucket;
+mod cache;
+mod copy;
 mod db;
+mod delta;
+mod edit;
+mod error;
+mod free;
+mod meta;
+mod num;
+mod open;
+mod output;
+mod pack;
+mod page;
+mod pages;
+mod rows;
+mod sums;
+mod tree;
+mod walk;
+mod writer;
 
 pub use batch::Batch;
 pub use bucket::Bucket;
-pub use db::{
-    Backend, CheckError, Commit, CommitError, Copy, OpenError, Options, ReadError, Sizes, Visit,
-};
+pub use copy::{Copy, Visit};
+pub use db::{Backend, Commit, Options, Sizes};
+pub use error::{CheckError, CommitError, OpenError, ReadError};

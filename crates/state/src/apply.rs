@@ -61,7 +61,10 @@ impl Applier<'_> {
             Command::Txn(request) => self.txn(&request).map(Reply::Txn),
             Command::Compact(request) => self.compact(&request).map(Reply::Compact),
             Command::LeaseGrant(request) => self.lease_grant(&request).map(Reply::LeaseGrant),
-            Command::LeaseRevoke(request) => self.lease_revoke(&request).map(Reply::LeaseRevoke),
+            Command::LeaseRevoke(request) => {
+                let id = LeaseId(request.id);
+                self.lease_revoke(&request).map(|response| Reply::LeaseRevoke(id, response))
+            }
             Command::LeaseCheckpoint(request) => {
                 self.lease_checkpoint(&request);
                 Ok(Reply::None)

@@ -173,6 +173,13 @@ impl Reads {
         self.facts().versions.cluster.as_ref().map(ToString::to_string)
     }
 
+    /// The version of the storage's layout, which follows the cluster version from 3.6 on; `None`
+    /// below.
+    #[must_use]
+    pub fn storage_version(&self) -> Option<String> {
+        self.facts().versions.storage()
+    }
+
     /// Whether members are being replaced by older ones.
     #[must_use]
     pub fn downgrade(&self) -> Downgrade {

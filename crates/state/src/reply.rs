@@ -1,5 +1,6 @@
 //! What an applied request answers.
 
+use base::LeaseId;
 use proto::etcdserverpb as pb;
 
 /// The answer of one kind of request, its header without cluster, member and term: those are the
@@ -18,8 +19,8 @@ pub enum Reply {
     Compact(pb::CompactionResponse),
     /// A lease was granted.
     LeaseGrant(pb::LeaseGrantResponse),
-    /// A lease was revoked.
-    LeaseRevoke(pb::LeaseRevokeResponse),
+    /// This lease was revoked.
+    LeaseRevoke(LeaseId, pb::LeaseRevokeResponse),
     /// Alarms changed or listed.
     Alarm(pb::AlarmResponse),
     /// Whether users are asked who they are.

@@ -70,6 +70,12 @@ impl Versions {
         self.at_least(V3_6)
     }
 
+    /// The version of the storage's layout, `3.7.0`, if the cluster's writes one.
+    pub(crate) fn storage(&self) -> Option<String> {
+        let cluster = self.cluster.as_ref().filter(|_| self.at_least(V3_6))?;
+        Some(format!("{}.{}.0", cluster.major, cluster.minor))
+    }
+
     /// Sets the cluster version; `false` for a text that is none.
     pub(crate) fn set_cluster(&mut self, text: &str, batch: &mut Batch) -> bool {
         let Some(version) = ClusterVersion::parse(text) else {

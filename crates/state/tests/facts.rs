@@ -80,7 +80,7 @@ fn a_revoke_takes_the_keys_along() {
     for key in ["b", "a\0", "a"] {
         machine.done(leased(key, 1));
     }
-    let Reply::LeaseRevoke(reply) = machine.done(revoke(1)) else { panic!() };
+    let Reply::LeaseRevoke(LeaseId(1), reply) = machine.done(revoke(1)) else { panic!() };
     assert_eq!(reply.header.unwrap().revision, 5);
     assert_eq!(machine.reads().range(&range("a", "\0")).unwrap().count, 0);
     assert_eq!(machine.reads().lease(LeaseId(1), false), None);

@@ -227,7 +227,8 @@ impl Model {
         if keys.len() != self.now().len() {
             self.history.push(keys);
         }
-        Ok(Reply::LeaseRevoke(pb::LeaseRevokeResponse { header: header(self.revision()) }))
+        let response = pb::LeaseRevokeResponse { header: header(self.revision()) };
+        Ok(Reply::LeaseRevoke(base::LeaseId(id), response))
     }
 }
 
