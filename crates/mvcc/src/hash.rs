@@ -67,8 +67,11 @@ impl Reader {
     /// If a row has no revision for a name: opening the store checked that.
     pub fn hash(&self, at: i64) -> Result<Hash, HashError> {
         let current = self.revision();
-        if let Some(hash) = self.shared.hashes.lock().iter().find(|hash| hash.revision == at) {
-            return Ok(Hash { current, ..*hash });
+        // Unlike etcd's, a compaction at 0, which drops nothing, is not found when the newest
+        // revision is asked for.
+        let stored = self.shared.hashes.lock().iter().find(|hash| hash.revision == at).copied();
+        if let Some(hash) = stored.filter(|_| at != 0) {
+            return Ok(Hash { current, ..hash });
         }
         let _rows_stay = self.shared.removal.read();
         let tables = self.shared.tables.read();

@@ -196,7 +196,7 @@ struct Loaded {
 impl Loaded {
     fn read(backend: &Backend) -> Result<Self, OpenError> {
         let finished = mark(backend, FINISHED_COMPACT)?;
-        let scheduled = mark(backend, SCHEDULED_COMPACT)?.unwrap_or(0);
+        let scheduled = mark(backend, SCHEDULED_COMPACT)?.unwrap_or(-1);
         let (index, last) = build_index(backend)?;
         let mut compact = finished.unwrap_or(-1);
         let unfinished = (compact < scheduled).then_some(Scheduled {

@@ -118,6 +118,9 @@ impl Histories {
             self.slots[at as usize] = History::default();
             self.free.push(at);
             entry.history = 0;
+            if self.free.len() == self.slots.len() {
+                *self = Self::default();
+            }
         }
     }
 

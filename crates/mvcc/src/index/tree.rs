@@ -11,10 +11,11 @@ use std::ops::ControlFlow;
 use super::history::{Change, Entry, Found, Histories, Stamp, Swept};
 use super::packed::{PackedKeys, reserve};
 
-const LEAF_KEYS_MAX: usize = 128;
+// Tests have small nodes, so that few keys make a deep tree.
+const LEAF_KEYS_MAX: usize = if cfg!(test) { 8 } else { 128 };
 /// A leaf with long keys splits earlier, so that an insertion moves few bytes.
 const LEAF_BYTES_MAX: usize = 16 << 10;
-const CHILDREN_MAX: usize = 64;
+const CHILDREN_MAX: usize = if cfg!(test) { 4 } else { 64 };
 
 #[derive(Clone, Debug)]
 pub(super) enum Node {

@@ -52,8 +52,8 @@ struct Watch {
     queued: bool,
     /// Whether events went out since it was last asked whether it is idle.
     busy: bool,
-    /// It began below this compact revision.
-    compacted: Option<i64>,
+    /// Whether it began below the compact revision.
+    compacted: bool,
 }
 
 /// What its events look like.
@@ -145,7 +145,7 @@ impl WatchStream {
             },
             queued: in_past,
             busy: false,
-            compacted: compacted.then_some(compact),
+            compacted,
         });
         self.by_id.insert(id, slot);
         self.by_group.entry(group).or_default().push(slot);
@@ -244,7 +244,8 @@ impl WatchStream {
                     self.todo.pop_front();
                     continue;
                 };
-                if let Some(compact) = watch.compacted {
+                if watch.compacted {
+                    let compact = shared.compact_revision();
                     out.push(watch.end(compact, state.revision));
                     need = Some(Need::Removal { slot });
                     break;
