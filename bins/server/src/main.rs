@@ -1,6 +1,6 @@
 //! The program `etcd`: reads its configuration, sets up the log, starts a member.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "help, version and usage errors")]
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use server::config::{self, Config, ConfigError, Invocation, Notice};
@@ -14,21 +14,14 @@ fn main() -> ExitCode {
     let reading = config::read_process();
     match reading.outcome {
         Ok(Invocation::Start(config)) => start(*config, &reading.notices),
-        Ok(Invocation::Help) => {
-            print!("{}", config::help_text());
-            ExitCode::SUCCESS
-        }
-        Ok(Invocation::Version) => {
-            print!("{}", config::version_text());
-            ExitCode::SUCCESS
-        }
+        Ok(Invocation::Help) => print(&config::help_text()),
+        Ok(Invocation::Version) => print(&config::version_text()),
         Ok(Invocation::Subcommand { name, .. }) => {
-            eprintln!("Error: etcd {name} is not built yet");
-            ExitCode::FAILURE
+            fail(1, &format!("Error: etcd {name} is not built yet"))
         }
         Err(ConfigError::Usage(error)) => {
-            eprintln!("{error}\n{}\nUsage: etcd [flags]; etcd --help lists them", error.remedy());
-            ExitCode::from(2)
+            let usage = "Usage: etcd [flags]; etcd --help lists them";
+            fail(2, &format!("{error}\n{}\n{usage}", error.remedy()))
         }
         Err(ConfigError::Refused(refusal)) => {
             reading.notices.iter().for_each(Notice::log);
@@ -51,4 +44,15 @@ fn start(config: Config, notices: &[Notice]) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A reader that goes away early, such as `head`, is no failure.
+fn print(text: &str) -> ExitCode {
+    drop(std::io::stdout().write_all(text.as_bytes()));
+    ExitCode::SUCCESS
+}
+
+fn fail(code: u8, text: &str) -> ExitCode {
+    drop(writeln!(std::io::stderr(), "{text}"));
+    ExitCode::from(code)
 }

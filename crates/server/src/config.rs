@@ -20,6 +20,7 @@ mod file;
 mod flags;
 mod gates;
 mod help;
+mod listen_error;
 mod model;
 mod notice;
 mod refusal;
@@ -42,10 +43,11 @@ pub use echo::{StartFacts, log_start};
 pub use file::FileError;
 pub use gates::{FeatureGates, Gate, GateError, Stage};
 pub use help::{flags_document, help_text, usage_text, version_text};
+pub use listen_error::ListenError;
 pub use model::{
     Advertise, Auth, AutoCompaction, Bootstrap, Cluster, ClusterState, Compaction, Config,
-    Discovery, Features, Http, KeepAlive, Limits, Listen, Logging, MetricsDetail, Quota, Storage,
-    Tls, TlsVersion, Tracing, TransportSecurity,
+    Discovery, Features, Http, KeepAlive, Limits, Listen, Logging, MetricsDetail, Quota, Secret,
+    Storage, Tls, TlsVersion, Tracing, TransportSecurity,
 };
 pub use notice::Notice;
 pub use refusal::Refusal;
@@ -59,6 +61,8 @@ use settings::Settings;
 /// Where a configuration comes from.
 #[expect(missing_debug_implementations, reason = "it holds functions")]
 pub struct Sources<'a> {
+    /// The program's name as it was called; only told to the log.
+    pub program: &'a str,
     /// The command line without the program's name.
     pub arguments: &'a [String],
     /// Environment variables.
@@ -123,10 +127,13 @@ pub struct Reading {
 #[must_use]
 pub fn read_process() -> Reading {
     let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
-    let arguments: Vec<_> = std::env::args_os().skip(1).map(text).collect();
+    let mut arguments = std::env::args_os().map(text);
+    let program = arguments.next().unwrap_or_default();
+    let arguments: Vec<_> = arguments.collect();
     let environment: Vec<_> =
         std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect();
     read(&Sources {
+        program: &program,
         arguments: &arguments,
         environment: &environment,
         read_file: &|path| std::fs::read_to_string(path),
@@ -173,7 +180,9 @@ fn invocation(sources: &Sources<'_>, notices: &mut Vec<Notice>) -> Result<Invoca
     validate::settle_addresses(&mut settings, sources.default_host, notices);
     let config = build::build(&settings, notices)?;
     validate::tell_about_flags(&settings, notices);
-    notices.push(Notice::info("Running: ").with("args", shown_arguments(sources.arguments)));
+    let mut shown = vec![sources.program.to_owned()];
+    shown.extend(shown_arguments(sources.arguments));
+    notices.push(Notice::info("Running: ").with("args", shown));
     Ok(Invocation::Start(Box::new(config)))
 }
 

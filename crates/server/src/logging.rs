@@ -16,6 +16,7 @@ mod format;
 mod journal;
 mod level;
 mod output;
+mod panic;
 mod record;
 mod rotate;
 
@@ -30,7 +31,7 @@ pub use format::Format;
 pub use level::Level;
 pub use output::{OpenError, Output};
 pub use record::{Chain, List, Spread};
-pub use rotate::Rotation;
+pub use rotate::{Rotation, RotationError};
 
 use level::CurrentLevel;
 use output::Sink;
@@ -67,8 +68,8 @@ impl Default for Settings {
     }
 }
 
-/// Installs the log with its default settings, for everything before the configuration is known.
-/// Later calls do nothing.
+/// Installs the log with its default settings, for everything before the configuration is known,
+/// and makes panics lines of it. Later calls do nothing.
 pub fn init() {
     if LOG.get().is_none() {
         let log = LOG.get_or_init(|| {
@@ -77,6 +78,7 @@ pub fn init() {
         let subscriber = tracing_subscriber::registry().with(LogLayer { log });
         // A test may have installed another one: its log is the one that counts then.
         drop(tracing::subscriber::set_global_default(subscriber));
+        panic::install_hook();
     }
 }
 
@@ -152,6 +154,13 @@ impl Log {
             || metadata.target().starts_with(NAMED)
             || metadata.target() == FATAL;
         level >= self.level.get() && (ours || level >= Level::Warn)
+    }
+
+    /// Writes a line unless somebody holds a lock; whether it did.
+    fn try_write(&self, record: &Record) -> bool {
+        self.writer
+            .try_read()
+            .is_ok_and(|writer| writer.sink.try_write(record.level, &writer.format.line(record)))
     }
 
     fn write(&self, event: &Event<'_>) {

@@ -156,7 +156,7 @@ impl Builder<'_> {
             key_file: text("discovery-key"),
             ca_file: text("discovery-cacert"),
             user: text("discovery-user"),
-            password: text("discovery-password"),
+            password: text("discovery-password").into(),
         }))
     }
 
@@ -289,10 +289,7 @@ impl Builder<'_> {
             outputs.push(Output::Stderr);
         }
         let rotation = match settings.bool("enable-log-rotation") {
-            true => Some(
-                Rotation::parse(settings.text("log-rotation-config-json"))
-                    .map_err(Refusal::RotationConfig)?,
-            ),
+            true => Some(Rotation::parse(settings.text("log-rotation-config-json"))?),
             false => None,
         };
         Ok(Logging {

@@ -174,11 +174,13 @@ fn syntax(path: &Path, text: &str, error: &serde_saphyr::Error) -> FileError {
         why: why.to_owned(),
     };
     // The reader places a tab at the value before it, where nobody looks for it.
+    // JSON may be indented with tabs.
+    let is_json = text.trim_start().starts_with('{');
     let tab = (1..).zip(text.lines()).find_map(|(line, text)| {
         let indentation = &text[..text.len() - text.trim_start().len()];
         Some((line, (1..).zip(indentation.chars()).find(|(_, character)| *character == '\t')?.0))
     });
-    if let Some((line, column)) = tab {
+    if let Some((line, column)) = tab.filter(|_| !is_json) {
         return refuse(line, column, "a tab in the indentation");
     }
     let (line, column) = error.location().map_or((1, 1), |at| (at.line(), at.column()));

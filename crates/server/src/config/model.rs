@@ -1,5 +1,6 @@
 //! The configuration as the server uses it: plain values with their units.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -212,7 +213,31 @@ pub struct Discovery {
     /// To log in, or empty.
     pub user: String,
     /// To log in, or empty.
-    pub password: String,
+    pub password: Secret,
+}
+
+/// Text that must not be logged.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text, to be used and not to be shown.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
 }
 
 /// How large the database may become.

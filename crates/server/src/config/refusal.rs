@@ -12,6 +12,7 @@ use super::file::FileError;
 use super::gates::GateError;
 use super::text::quote;
 use super::value::ValueError;
+use crate::logging::RotationError;
 
 /// A configuration that is refused, with the values that disagree.
 #[derive(Debug, thiserror::Error)]
@@ -62,8 +63,8 @@ pub enum Refusal {
     #[error("--log-outputs requires a single file path when --log-rotate-config-json is defined")]
     RotationOutputs,
     /// The rotation's settings are no JSON object of numbers and booleans.
-    #[error("invalid log rotation config: {0}")]
-    RotationConfig(String),
+    #[error(transparent)]
+    RotationConfig(#[from] RotationError),
     /// A host name to listen on.
     #[error("expected IP in URL for binding ({0})")]
     BindHost(String),
@@ -146,8 +147,8 @@ pub enum Refusal {
     /// Clients would not know where to connect.
     #[error("--advertise-client-urls is required when --listen-client-urls is set explicitly")]
     AdvertiseMissing,
-    /// The mode is unknown.
-    #[error("unknown auto-compaction-mode {}", quote(.0))]
+    /// The mode is unknown, or empty.
+    #[error("{}", if .0.is_empty() { "undefined auto-compaction-mode".to_owned() } else { format!("unknown auto-compaction-mode {}", quote(.0)) })]
     CompactionMode(String),
     /// The retention is neither a number nor a duration.
     #[error("error parsing CompactionRetention")]
@@ -159,9 +160,10 @@ pub enum Refusal {
     /// The retention is below 0.
     #[error("--auto-compaction-retention must be >=0 (set to {0})")]
     CompactionRetentionNegative(String),
-    /// More samples than there are.
+    /// Fewer samples than none, or more than there are.
     #[error(
-        "distributed tracing configurition is not valid: (distributed tracing sampling rate must be between 0 and 1000000, set to {0})"
+        "distributed tracing configurition is not valid: (tracing sampling rate must be {})",
+        if *.0 < 0 { "positive" } else { "less than 1000000" }
     )]
     SamplingRate(i64),
     /// One gate needs another.
@@ -307,6 +309,9 @@ impl Refusal {
                 let default = super::flags::find(flag).map_or("", |flag| flag.default);
                 format!("leave out --{flag} for its default, {default}")
             }
+            Self::SamplingRate(_) => {
+                "set --distributed-tracing-sampling-rate to a number from 0 to 1000000".to_owned()
+            }
             Self::HalfPair { .. } => "give both the key and the certificate".to_owned(),
             Self::TlsNotYet(_) => "use an http or unix URL".to_owned(),
             Self::ClientTlsMissing(_) | Self::MetricsTlsMissing | Self::PeerTlsMissing(_) => {
@@ -325,7 +330,6 @@ impl Refusal {
             | Self::EmptyDiscoveryEndpoint
             | Self::FallbackProxy
             | Self::Proxy(_)
-            | Self::SamplingRate(_)
             | Self::PersistWithoutCheckpoint
             | Self::GateTwice { .. }
             | Self::Gate(_)

@@ -39,6 +39,7 @@ impl Given {
 
     fn read(&self) -> Reading {
         read(&Sources {
+            program: "etcd",
             arguments: &self.arguments,
             environment: &self.environment,
             read_file: &|_: &Path| {

@@ -102,9 +102,15 @@ impl MemberUrl {
         if text.chars().any(|c| c.is_ascii_control()) {
             return Err(fail("net/url: invalid control character in URL"));
         }
+        if let Some(escape) = wrong_escape(text) {
+            return Err(fail(&format!("invalid URL escape {}", quote(escape))));
+        }
         let Some((scheme, rest)) = text.split_once(':') else {
             return Err(UrlError::Scheme(text.to_owned()));
         };
+        if !scheme.starts_with(|c: char| c.is_ascii_alphabetic()) {
+            return Err(fail("first path segment in URL cannot contain colon"));
+        }
         let scheme = match scheme.to_ascii_lowercase().as_str() {
             "http" => Scheme::Http,
             "https" => Scheme::Https,
@@ -218,6 +224,15 @@ fn tcp_address(text: &str, authority: &str, path: &str) -> Result<Address, UrlEr
     Ok(Address::Tcp { host: host.to_owned(), port })
 }
 
+/// The first `%` that two hex digits do not follow, with the two characters after it.
+fn wrong_escape(text: &str) -> Option<&str> {
+    let is_hex =
+        |escape: &str| escape.len() == 3 && escape[1..].chars().all(|c| c.is_ascii_hexdigit());
+    text.match_indices('%')
+        .map(|(start, _)| text.get(start..start + 3).unwrap_or_else(|| &text[start..]))
+        .find(|escape| !is_hex(escape))
+}
+
 /// What Go's URL parser checks of `host:port`.
 fn check_authority(authority: &str) -> Result<(), String> {
     if authority.contains('@') {
@@ -264,6 +279,11 @@ mod tests {
                 "parse \"http://127.0.0.1:abc\": invalid port \":abc\" after host",
             ),
             ("http://[::1:22", "parse \"http://[::1:22\": missing ']' in host"),
+            (
+                "127.0.0.1:1",
+                "parse \"127.0.0.1:1\": first path segment in URL cannot contain colon",
+            ),
+            ("http://%zz:1", "parse \"http://%zz:1\": invalid URL escape \"%zz\""),
             (":foo", "parse \":foo\": missing protocol scheme"),
         ] {
             assert_eq!(MemberUrl::parse(text).unwrap_err().to_string(), error);

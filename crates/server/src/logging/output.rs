@@ -85,6 +85,19 @@ impl Sink {
 
     pub(super) fn write(&self, level: Level, line: &str) {
         let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        Self::write_to(&mut targets, level, line);
+    }
+
+    /// The same, unless another thread, or this one, is writing; whether it did.
+    pub(super) fn try_write(&self, level: Level, line: &str) -> bool {
+        let free = self.targets.try_lock();
+        free.is_ok_and(|mut targets| {
+            Self::write_to(&mut targets, level, line);
+            true
+        })
+    }
+
+    fn write_to(targets: &mut [Target], level: Level, line: &str) {
         for target in targets.iter_mut() {
             // Nobody is left to tell when the log itself cannot be written.
             drop(target.write(level, line));

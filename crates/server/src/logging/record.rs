@@ -96,7 +96,7 @@ impl Visit for Record {
 
 /// The last folder and the file, as in `server/start.rs:12`. A crate's `src` folder says nothing:
 /// the folder above it stands for it.
-fn caller(file: &str, line: u32) -> String {
+pub(super) fn caller(file: &str, line: u32) -> String {
     let mut parts = file.rsplit(['/', '\\']);
     let name = parts.next().unwrap_or_default();
     let folder = match parts.next() {

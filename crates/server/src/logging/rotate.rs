@@ -26,13 +26,24 @@ pub struct Rotation {
     pub files_max: Option<usize>,
 }
 
+/// Why the settings of a rotation cannot be understood.
+#[derive(Debug, thiserror::Error)]
+pub enum RotationError {
+    /// They are no JSON.
+    #[error("improperly formatted log rotation config")]
+    Syntax(#[source] serde_json::Error),
+    /// A value is of the wrong type.
+    #[error("invalid log rotation config")]
+    Type(#[source] serde_json::Error),
+}
+
 impl Rotation {
     /// Reads `--log-rotation-config-json`.
     ///
     /// # Errors
     ///
-    /// What is wrong, in words.
-    pub fn parse(json: &str) -> Result<Self, String> {
+    /// [`RotationError`]; its source says what is wrong.
+    pub fn parse(json: &str) -> Result<Self, RotationError> {
         #[derive(serde::Deserialize, Default)]
         #[serde(default)]
         struct Json {
@@ -40,7 +51,13 @@ impl Rotation {
             maxage: u64,
             maxbackups: usize,
         }
-        let json: Json = serde_json::from_str(json).map_err(|error| error.to_string())?;
+        let json: Json = serde_json::from_str(json).map_err(|source| {
+            if source.is_data() {
+                RotationError::Type(source)
+            } else {
+                RotationError::Syntax(source)
+            }
+        })?;
         let megabytes = if json.maxsize == 0 { 100 } else { json.maxsize };
         Ok(Self {
             file_bytes_max: megabytes.saturating_mul(MEGABYTE),

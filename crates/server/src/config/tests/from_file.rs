@@ -76,6 +76,7 @@ fn a_file_replaces_flags_and_variables() {
     let by_variable = Given { file: Some("{\"name\": \"j\"}".to_owned()), ..Given::default() }
         .variables(&[("ETCD_CONFIG_FILE", "etcd.json")]);
     assert_eq!(by_variable.config().0.name, "j");
+    assert_eq!(Given::file("{\n\t\"name\": \"t\"\n}").config().0.name, "t");
     assert_eq!(Given::file("# nothing\n").config().0.name, "default");
     assert_eq!(Given::file("").config().0.name, "default");
 }

@@ -35,6 +35,9 @@ fn rules_between_settings_are_kept() {
         (&["--experimental-initial-corrupt-check", "--feature-gates=InitialCorruptCheck=true"], "cannot specify both flags: --experimental-initial-corrupt-check=true and --feature-gates=InitialCorruptCheck=true at the same time, please just use --feature-gates=InitialCorruptCheck=true"),
         (&["--enable-log-rotation"], "--log-outputs requires a single file path when --log-rotate-config-json is defined"),
         (&["--enable-log-rotation", "--log-outputs=a,b"], "--log-outputs requires a single file path when --log-rotate-config-json is defined"),
+        (&["--enable-log-rotation", "--log-outputs=a", "--log-rotation-config-json={"], "improperly formatted log rotation config: EOF while parsing an object at line 1 column 1"),
+        (&["--enable-log-rotation", "--log-outputs=a", "--log-rotation-config-json={\"maxsize\":\"a\"}"], "invalid log rotation config: invalid type: string \"a\", expected u64 at line 1 column 14"),
+        (&["--auto-compaction-mode="], "undefined auto-compaction-mode"),
         (&["--logger=foo"], "unknown logger option \"foo\""),
         (&["--logger=capnslog"], "--logger=capnslog is removed in v3.5"),
         (&["--log-outputs=default,stderr"], "multi logoutput for \"default\" is not supported yet"),
@@ -54,7 +57,7 @@ fn rules_between_settings_are_kept() {
         (&["--compact-hash-check-time=0"], "--compact-hash-check-time must be >0 (set to 0s)"),
         (&["--max-learners=-1"], "--max-learners must be >=0 (set to -1)"),
         (&["--compaction-batch-limit=-1"], "--compaction-batch-limit must be >=0 (set to -1)"),
-        (&["--enable-distributed-tracing", "--distributed-tracing-sampling-rate=1000001"], "distributed tracing configurition is not valid: (distributed tracing sampling rate must be between 0 and 1000000, set to 1000001)"),
+        (&["--enable-distributed-tracing", "--distributed-tracing-sampling-rate=1000001"], "distributed tracing configurition is not valid: (tracing sampling rate must be less than 1000000)"),
     ];
     for (arguments, error) in rows {
         let (exit, text, remedy) = Given::flags(arguments).refused();
