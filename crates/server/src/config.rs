@@ -27,6 +27,7 @@ mod refusal;
 mod settings;
 mod text;
 mod tls;
+mod tls_files;
 mod urls;
 mod validate;
 mod value;
@@ -51,6 +52,7 @@ pub use model::{
 };
 pub use notice::Notice;
 pub use refusal::Refusal;
+pub use tls_files::check_tls_files;
 pub use urls::{Address, MemberUrl, Scheme, UrlError, join as join_urls};
 pub use value::ValueError;
 
@@ -123,7 +125,7 @@ pub struct Reading {
     pub outcome: Result<Invocation, ConfigError>,
 }
 
-/// Reads and checks the configuration of this process.
+/// Reads and checks the configuration of this process, and the certificate files it names.
 #[must_use]
 pub fn read_process() -> Reading {
     let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
@@ -132,13 +134,19 @@ pub fn read_process() -> Reading {
     let arguments: Vec<_> = arguments.collect();
     let environment: Vec<_> =
         std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect();
-    read(&Sources {
+    let mut reading = read(&Sources {
         program: &program,
         arguments: &arguments,
         environment: &environment,
         read_file: &|path| std::fs::read_to_string(path),
         default_host: &default_host,
-    })
+    });
+    if let Ok(Invocation::Start(config)) = &reading.outcome
+        && let Err(refusal) = check_tls_files(config)
+    {
+        reading.outcome = Err(refusal.into());
+    }
+    reading
 }
 
 /// Reads and checks a configuration.
@@ -174,6 +182,7 @@ fn invocation(sources: &Sources<'_>, notices: &mut Vec<Notice>) -> Result<Invoca
         env::apply(sources.environment, &mut settings, notices)?;
     } else {
         settings = Settings::defaults();
+        settings.from_file = true;
         read_file(Path::new(&path), sources, &mut settings, notices)?;
     }
     validate::check(&settings, notices)?;

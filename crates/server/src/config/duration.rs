@@ -187,6 +187,19 @@ mod tests {
         }
     }
 
+    /// What is printed is read back, for durations of every size and sign.
+    #[test]
+    fn printing_and_reading_are_inverse() {
+        let mut state: u64 = 1;
+        for round in 0..10_000 {
+            // A linear congruential sequence, cut to every length in turn.
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let nanoseconds = state.cast_signed() >> (round % 64);
+            let text = GoDuration::from_nanoseconds(nanoseconds).to_string();
+            assert_eq!(parse_duration(&text), Ok(nanoseconds), "{text}");
+        }
+    }
+
     /// Process contract, section 3.
     #[test]
     fn durations_are_read_as_in_go() {

@@ -1,6 +1,7 @@
 //! The configuration as the server uses it: plain values with their units.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -45,6 +46,24 @@ pub struct Config {
 }
 
 impl Config {
+    /// The cluster that a member without data founds or joins, checked for this member's place in
+    /// it. `resolve` finds the addresses of host names, see [`super::resolve_host`].
+    ///
+    /// # Errors
+    ///
+    /// [`ClusterError`]; [`ClusterError::Unset`] also when the cluster is to be discovered.
+    pub fn initial_cluster(
+        &self,
+        resolve: &dyn Fn(&str, u16) -> Option<Vec<SocketAddr>>,
+    ) -> Result<InitialCluster, ClusterError> {
+        let cluster = self.bootstrap.initial_cluster()?;
+        match self.cluster.state {
+            ClusterState::New => cluster.check_new(&self.name, &self.advertise.peers, resolve)?,
+            ClusterState::Existing => cluster.check_joining(&self.name)?,
+        }
+        Ok(cluster)
+    }
+
     /// The folder of the member's own files: `member` in the data folder.
     #[must_use]
     pub fn member_dir(&self) -> PathBuf {

@@ -243,6 +243,24 @@ pub enum Refusal {
         #[source]
         source: io::Error,
     },
+    /// A file that another flag names holds something else.
+    #[error("--{flag} {} holds no {wanted}", .path.display())]
+    WrongPem {
+        /// The flag.
+        flag: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What it should hold.
+        wanted: &'static str,
+    },
+    /// A key that only a password opens.
+    #[error("--{flag} {} is encrypted", .path.display())]
+    EncryptedKey {
+        /// The flag.
+        flag: &'static str,
+        /// The file.
+        path: PathBuf,
+    },
     /// The same URL for gRPC and for HTTP only.
     #[error(
         "cannot bind both --listen-client-urls and --listen-client-http-urls on the same url {0}"
@@ -273,6 +291,7 @@ pub enum Refusal {
 impl Refusal {
     /// How to put it right, as one line.
     #[must_use]
+    #[expect(clippy::too_many_lines, reason = "one arm per refusal, and nothing else")]
     pub fn remedy(&self) -> String {
         match self {
             Self::StrayArgument(argument) => format!(
@@ -295,6 +314,13 @@ impl Refusal {
             Self::ElectionTooLong { max, .. } => format!("set --election-timeout to at most {max}"),
             Self::AdvertiseMissing => "set --advertise-client-urls to the URLs clients connect to".to_owned(),
             Self::CipherSuite(_) => "use names such as TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, or leave --cipher-suites empty".to_owned(),
+            Self::WrongPem { flag, wanted, .. } => {
+                format!("set --{flag} to a PEM file with a {wanted}")
+            }
+            Self::EncryptedKey { path, .. } => format!(
+                "store the key without password: openssl pkey -in {0} -out {0}.plain",
+                path.display()
+            ),
             Self::UnreadableFile { flag, .. } => format!("correct --{flag} or make the file readable"),
             Self::DataDir { path, uid, .. } => format!(
                 "let user {} read, write and enter {} (mode 0700), or set --data-dir to another folder",

@@ -19,6 +19,9 @@ pub(crate) struct Settings {
     given: Vec<&'static str>,
     /// Older names of gates that were given.
     older_gates: BTreeMap<&'static str, bool>,
+    /// Whether they come from a file, in which what is left out has its default whatever else is
+    /// given.
+    pub(crate) from_file: bool,
 }
 
 impl Settings {
@@ -29,7 +32,7 @@ impl Settings {
             .filter(|flag| flag.role == Role::Setting)
             .map(|flag| (flag.name, default_of(flag)))
             .collect();
-        Self { values, given: Vec::new(), older_gates: BTreeMap::new() }
+        Self { values, given: Vec::new(), older_gates: BTreeMap::new(), from_file: false }
     }
 
     /// Gives a flag the value that `text` means; a later value replaces an earlier one.

@@ -28,7 +28,8 @@ pub(crate) fn check(settings: &Settings, notices: &mut Vec<Notice>) -> Result<()
     urls(settings, notices)?;
     cluster(settings)?;
     timing(settings)?;
-    if settings.is_given("listen-client-urls") && !settings.is_given("advertise-client-urls") {
+    let listens = settings.is_given("listen-client-urls") && !settings.from_file;
+    if listens && !settings.is_given("advertise-client-urls") {
         return Err(Refusal::AdvertiseMissing);
     }
     match settings.text("auto-compaction-mode") {

@@ -23,7 +23,7 @@ pub(super) fn install_hook() {
     }));
 }
 
-fn record_of(info: &PanicHookInfo<'_>) -> Record {
+pub(super) fn record_of(info: &PanicHookInfo<'_>) -> Record {
     let place = info.location();
     let text = info.payload_as_str().unwrap_or("a panic without text");
     let mut fields = vec![("error".to_owned(), text.into())];

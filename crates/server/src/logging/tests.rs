@@ -138,3 +138,21 @@ fn spread_fields_become_fields_of_the_line() {
     });
     assert!(text.ends_with("\"msg\":\"text\",\"a\":1,\"b\":\"x\"}\n"), "{text}");
 }
+
+/// A broken invariant is a line like any other.
+#[test]
+fn a_panic_is_a_line() {
+    let caught = Arc::new(Mutex::new(String::new()));
+    let hook = std::panic::take_hook();
+    let seen = Arc::clone(&caught);
+    std::panic::set_hook(Box::new(move |info| {
+        *seen.lock().unwrap() = Format::Json.line(&panic::record_of(info));
+    }));
+    let unwound = std::panic::catch_unwind(|| panic!("commit goes back: {} to {}", 5, 3));
+    std::panic::set_hook(hook);
+    assert!(unwound.is_err());
+    let line = caught.lock().unwrap().clone();
+    assert!(line.starts_with(r#"{"level":"panic","ts":""#), "{line}");
+    assert!(line.contains(r#""caller":"logging/tests.rs:"#), "{line}");
+    assert!(line.contains(r#""error":"commit goes back: 5 to 3""#), "{line}");
+}

@@ -198,6 +198,13 @@ fn broken_yaml_is_placed() {
     }
 }
 
+/// As in etcd, where only flags and variables need both.
+#[test]
+fn a_file_may_leave_out_what_is_advertised() {
+    let (config, _) = Given::file("listen-client-urls: http://127.0.0.1:1\n").config();
+    assert_eq!(join_urls(&config.advertise.clients), "http://localhost:2379");
+}
+
 /// B14: a missing file.
 #[test]
 fn a_missing_file_is_named() {

@@ -99,6 +99,19 @@ fn the_cluster_follows_the_name_and_the_host_follows_the_route() {
     );
 }
 
+/// SRV-032, SRV-072: a member that joins need not advertise what the cluster says.
+#[test]
+fn the_cluster_is_checked_for_this_member() {
+    let alone = config(&["--name=a"]).initial_cluster(&|_, _| None).unwrap();
+    assert_eq!(alone.to_string(), "a=http://localhost:2380");
+    let other = ["--name=a", "--initial-cluster=a=http://127.0.0.1:9,b=http://127.0.0.1:8"];
+    assert!(config(&other).initial_cluster(&|_, _| None).is_err());
+    let joining = [&other[..], &["--initial-cluster-state=existing"]].concat();
+    assert_eq!(config(&joining).initial_cluster(&|_, _| None).unwrap().members().count(), 2);
+    let discovered = config(&["--discovery-srv=example.com"]).initial_cluster(&|_, _| None);
+    assert_eq!(discovered.unwrap_err(), ClusterError::Unset);
+}
+
 /// SRV-027, SRV-075, SRV-078, SRV-079: discovery replaces the default cluster.
 #[test]
 fn discovery_replaces_the_default_cluster() {
