@@ -205,7 +205,7 @@ impl Bootstrap {
 }
 
 /// v3 discovery.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Discovery {
     /// Names the cluster.
     pub token: String,
@@ -233,6 +233,27 @@ pub struct Discovery {
     pub user: String,
     /// To log in, or empty.
     pub password: Secret,
+}
+
+impl Default for Discovery {
+    /// The flags' defaults: no service, and how one would be asked.
+    fn default() -> Self {
+        Self {
+            token: String::new(),
+            endpoints: Vec::new(),
+            dial_timeout: Duration::from_secs(2),
+            request_timeout: Duration::from_secs(5),
+            keepalive_time: Duration::from_secs(2),
+            keepalive_timeout: Duration::from_secs(6),
+            insecure_transport: true,
+            insecure_skip_verify: false,
+            cert_file: String::new(),
+            key_file: String::new(),
+            ca_file: String::new(),
+            user: String::new(),
+            password: Secret::default(),
+        }
+    }
 }
 
 /// Text that must not be logged.
