@@ -293,6 +293,12 @@ impl Handle {
         }
     }
 
+    /// Whether this member leads, as far as it knows.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        self.status().leader == self.member_id()
+    }
+
     /// Requests proposed and not answered yet.
     #[must_use]
     pub fn pending_proposals(&self) -> i64 {

@@ -34,6 +34,13 @@ impl Plain {
         Self { router: health::routes().fallback(not_found).with_state(handle) }
     }
 
+    /// What the port for other members serves to everyone (HTTP-30).
+    pub(crate) fn for_peers(handle: Handle) -> Self {
+        let router =
+            Router::new().route("/version", get(version)).fallback(not_found).with_state(handle);
+        Self { router }
+    }
+
     /// Answers one request.
     pub(crate) fn call(&self, request: http::Request<Incoming>) -> ReplyFuture {
         let mut router = self.router.clone();

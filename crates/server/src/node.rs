@@ -28,9 +28,6 @@ const QUEUE_LEN: usize = 16 * 1024;
 /// Requests taken as one batch.
 const BATCH_LEN_MAX: usize = 4096;
 
-/// Between two steps of a compaction (KV-32).
-const COMPACTION_PAUSE: Duration = Duration::from_millis(10);
-
 /// What callers ask of the node loop.
 #[derive(Debug)]
 pub(crate) enum Question {
@@ -130,6 +127,8 @@ pub(crate) struct NodeParts {
     pub(crate) committer: CommitterQueue,
     pub(crate) backend: backend::Backend,
     pub(crate) tick: Duration,
+    /// Between two steps of a compaction (KV-32).
+    pub(crate) compaction_pause: Duration,
     pub(crate) reports: NodeReports,
     pub(crate) commands: NodeCommands,
 }
@@ -145,6 +144,7 @@ pub(crate) struct Node {
     commands: Receiver<Command>,
     reports: NodeReports,
     tick: Duration,
+    compaction_pause: Duration,
     waiters: HashMap<Ticket, oneshot::Sender<Answer>>,
     started: Instant,
     compaction_due: Option<Instant>,
@@ -159,7 +159,7 @@ impl Node {
     }
 
     pub(crate) fn new(parts: NodeParts) -> Self {
-        let NodeParts { member, wal, snapshots, committer, backend, tick, reports, commands } =
+        let NodeParts { member, wal, snapshots, committer, backend, tick, compaction_pause, reports, commands } =
             parts;
         Self {
             member,
@@ -170,6 +170,7 @@ impl Node {
             commands: commands.0,
             reports,
             tick,
+            compaction_pause,
             waiters: HashMap::new(),
             started: Instant::now(),
             // A compaction that a crash interrupted is taken up at once.
@@ -295,11 +296,11 @@ impl Node {
         }
         self.compaction_due = match self.member.compact_step().map_err(NodeError::Compact)? {
             mvcc::CompactStep::Idle => None,
-            mvcc::CompactStep::More => Some(Instant::now() + COMPACTION_PAUSE),
+            mvcc::CompactStep::More => Some(Instant::now() + self.compaction_pause),
             mvcc::CompactStep::Finished(revision) => {
                 tracing::info!(compact_revision = revision, "finished scheduled compaction");
                 self.reports.compacted.send_replace(revision);
-                Some(Instant::now() + COMPACTION_PAUSE)
+                Some(Instant::now() + self.compaction_pause)
             }
         };
         Ok(())
