@@ -22,10 +22,8 @@ pub(crate) struct Plain {
 impl Plain {
     /// What the client port serves (features 8.1).
     pub(crate) fn for_clients(handle: Handle) -> Self {
-        let router = health::routes()
-            .route("/version", get(version))
-            .fallback(not_found)
-            .with_state(handle);
+        let router =
+            health::routes().route("/version", get(version)).fallback(not_found).with_state(handle);
         Self { router }
     }
 
@@ -65,9 +63,7 @@ async fn not_found() -> Response {
 }
 
 /// HTTP-01: the order of the keys is fixed.
-async fn version(
-    axum::extract::State(handle): axum::extract::State<Handle>,
-) -> Response {
+async fn version(axum::extract::State(handle): axum::extract::State<Handle>) -> Response {
     let cluster = handle.reads().cluster_version();
     let cluster = cluster.as_deref().unwrap_or("not_decided");
     let storage = handle.reads().storage_version();

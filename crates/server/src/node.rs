@@ -40,7 +40,11 @@ pub(crate) enum Question {
 
 #[derive(Debug)]
 enum Command {
-    Ask { question: Question, ticket: Ticket, reply: oneshot::Sender<Answer> },
+    Ask {
+        question: Question,
+        ticket: Ticket,
+        reply: oneshot::Sender<Answer>,
+    },
     /// Messages of other members.
     #[allow(dead_code, reason = "the transport that sends these comes with the cluster")]
     Receive(Vec<Message>),
@@ -65,12 +69,12 @@ impl NodeQueue {
         ticket: Ticket,
         reply: oneshot::Sender<Answer>,
     ) -> Result<(), ProposeError> {
-        self.commands.try_send(Command::Ask { question, ticket, reply }).map_err(|error| {
-            match error {
+        self.commands.try_send(Command::Ask { question, ticket, reply }).map_err(
+            |error| match error {
                 TrySendError::Full(_) => ProposeError::Overloaded,
                 TrySendError::Disconnected(_) => ProposeError::Stopped,
-            }
-        })
+            },
+        )
     }
 
     /// Tells the loop that the state is durable up to `position`.
@@ -102,7 +106,7 @@ pub(crate) struct NodeReports {
 pub enum NodeError {
     /// The log cannot be written.
     #[error("writing the log")]
-    Log(#[source] wal::AppendError),
+    Log(#[source] AppendError),
     /// The state machine cannot go on.
     #[error("applying the log")]
     Apply(#[source] member::Halt),
@@ -159,8 +163,17 @@ impl Node {
     }
 
     pub(crate) fn new(parts: NodeParts) -> Self {
-        let NodeParts { member, wal, snapshots, committer, backend, tick, compaction_pause, reports, commands } =
-            parts;
+        let NodeParts {
+            member,
+            wal,
+            snapshots,
+            committer,
+            backend,
+            tick,
+            compaction_pause,
+            reports,
+            commands,
+        } = parts;
         Self {
             member,
             wal,
@@ -306,11 +319,7 @@ impl Node {
         Ok(())
     }
 
-    fn on_durable(
-        &mut self,
-        position: LogPosition,
-        out: &mut Outputs,
-    ) -> Result<(), NodeError> {
+    fn on_durable(&mut self, position: LogPosition, out: &mut Outputs) -> Result<(), NodeError> {
         self.step(Input::Durable, out)?;
         let conf_state = self.member.status().conf_state;
         let state = self.member.state();

@@ -49,7 +49,8 @@ impl hyper::service::Service<http::Request<Incoming>> for Served {
 
     fn call(&self, request: http::Request<Incoming>) -> ReplyFuture {
         let content_type = request.headers().get(http::header::CONTENT_TYPE);
-        let is_grpc = content_type.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+        let is_grpc =
+            content_type.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
         match &self.services {
             Some(services) if is_grpc => services.clone().call(request),
             Some(_) | None => self.plain.call(request),

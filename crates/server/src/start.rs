@@ -197,7 +197,8 @@ impl Running {
         let member_options = member::Options {
             id,
             quota_bytes: options.limits.quota_bytes,
-            election_millis: u64::try_from(options.limits.election_timeout.as_millis()).unwrap_or(u64::MAX),
+            election_millis: u64::try_from(options.limits.election_timeout.as_millis())
+                .unwrap_or(u64::MAX),
             ids: RequestIds::for_member(id, wall_millis),
         };
         let node = Node::new(NodeParts {
@@ -306,7 +307,9 @@ async fn publish(options: &Options, handle: &Handle) -> Result<(), ProposeError>
     loop {
         match publish_once(options, handle).await {
             Err(ProposeError::TimedOut | ProposeError::NoLeader | ProposeError::LeaderChanged) => {
-                tracing::warn!("failed to publish local member to cluster through raft; trying again");
+                tracing::warn!(
+                    "failed to publish local member to cluster through raft; trying again"
+                );
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
             ended => return ended,
@@ -321,8 +324,7 @@ async fn publish_once(options: &Options, handle: &Handle) -> Result<(), ProposeE
     let urls = &options.advertised_client_urls;
     let current = known.is_some_and(|known| known.name == *name && known.client_ur_ls == *urls);
     if !current {
-        let attributes =
-            membershippb::Attributes { name: name.clone(), client_urls: urls.clone() };
+        let attributes = membershippb::Attributes { name: name.clone(), client_urls: urls.clone() };
         let request = membershippb::ClusterMemberAttrSetRequest {
             member_id: own.0,
             member_attributes: Some(attributes),
@@ -337,8 +339,7 @@ async fn publish_once(options: &Options, handle: &Handle) -> Result<(), ProposeE
     // A directory taken over from an older release keeps its version, so that it can go back
     // (docs/design/0004).
     if handle.reads().cluster_version().is_none() {
-        let request =
-            membershippb::ClusterVersionSetRequest { ver: version::CLUSTER.to_owned() };
+        let request = membershippb::ClusterVersionSetRequest { ver: version::CLUSTER.to_owned() };
         handle.propose(RequestKind::ClusterVersionSet, &request).await?;
         tracing::info!("cluster-version" = version::API, "set initial cluster version");
     }
