@@ -13,7 +13,7 @@ fn main() -> ExitCode {
     logging::init();
     let reading = config::read_process();
     match reading.outcome {
-        Ok(Invocation::Start(config)) => start(*config, &reading.notices),
+        Ok(Invocation::Start(config)) => start(&config, &reading.notices),
         Ok(Invocation::Help) => print(&config::help_text()),
         Ok(Invocation::Version) => print(&config::version_text()),
         Ok(Invocation::Subcommand { name, .. }) => {
@@ -25,22 +25,22 @@ fn main() -> ExitCode {
         }
         Err(ConfigError::Refused(refusal)) => {
             reading.notices.iter().for_each(Notice::log);
-            config::log_refusal(&refusal);
+            config::log_refusal("failed to verify flags", &refusal);
             ExitCode::FAILURE
         }
     }
 }
 
-fn start(config: Config, notices: &[Notice]) -> ExitCode {
+fn start(config: &Config, notices: &[Notice]) -> ExitCode {
     if let Err(error) = logging::configure(&config.logging.settings) {
         logging::log_failure("failed to open the log", &error);
         return ExitCode::FAILURE;
     }
     notices.iter().for_each(Notice::log);
-    match server::run(config) {
+    match server::launch(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            logging::log_failure("failed to start etcd", &error);
+            error.log();
             ExitCode::FAILURE
         }
     }

@@ -1,10 +1,23 @@
-//! The server around the consensus core: configuration, log, listeners and services.
-//!
-//! Nothing here decides about data: that is done by the crates below, which know neither network
-//! nor clock.
+//! Driver loops, services and start-up of the `etcd` program.
 
+mod boot;
+mod committer;
 pub mod config;
+mod grpc;
+mod handle;
+mod http;
+mod launch;
 pub mod logging;
+mod node;
+mod port;
+mod signals;
+mod snapshot_file;
+mod snapshots;
 mod start;
 
-pub use start::{StartError, run};
+pub use boot::{BootError, BootOptions};
+pub use handle::{Handle, Limits, NodeStatus, ProposeError, RequestKind};
+pub use launch::{LaunchError, launch};
+pub use node::NodeError;
+pub use snapshots::SnapshotError;
+pub use start::{Options, StartError, run};

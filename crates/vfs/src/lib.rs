@@ -9,7 +9,10 @@
 //! - a created, renamed or removed name is durable once `Dir::sync` returned `Ok`;
 //! - a failed sync says nothing about what is durable, and is never repeated.
 
+pub mod fault;
+pub mod memory;
 mod os;
+mod random;
 mod replace;
 
 use std::fmt::Debug;

@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::io::{self, IoSlice};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{FlockOperation, fcntl_lock, flock};
+use rustix::fs::{FlockOperation, flock};
 
 use crate::{Dir, File, Lock, Open};
 
@@ -153,13 +154,57 @@ impl File for OsFile {
         let taken = match kind {
             Lock::WholeFile => flock(&self.file, FlockOperation::NonBlockingLockExclusive),
             Lock::WholeFileShared => flock(&self.file, FlockOperation::NonBlockingLockShared),
-            // rustix offers the process-wide kind; see `Lock::Record`.
-            Lock::Record => fcntl_lock(&self.file, FlockOperation::NonBlockingLockExclusive),
+            Lock::Record => lock_record(&self.file),
         };
         match taken {
             Ok(()) => Ok(true),
             Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::ACCESS) => Ok(false),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// Takes a write lock over the whole file that belongs to the open file, not to the process: two
+/// opens in one process exclude each other too, and closing another handle keeps the lock. rustix
+/// offers only the process-wide kind.
+fn lock_record(file: &fs::File) -> Result<(), rustix::io::Errno> {
+    const WRITE_LOCK: libc::c_short = 1;
+    const FROM_START: libc::c_short = 0;
+    const _: () = assert!(libc::F_WRLCK == 1 && libc::SEEK_SET == 0);
+    // SAFETY: `flock` is a plain C struct of integers, for which all zeros is a valid value.
+    #[allow(unsafe_code, reason = "the struct has private padding on some targets")]
+    let mut request: libc::flock = unsafe { std::mem::zeroed() };
+    request.l_type = WRITE_LOCK;
+    request.l_whence = FROM_START;
+    // SAFETY: the descriptor is open for the whole call, since `file` is borrowed, and `request`
+    // is a valid `flock` that the call only reads. The kernel wants `l_pid` to be 0, which it is.
+    #[allow(unsafe_code, reason = "no safe wrapper for F_OFD_SETLK among our dependencies")]
+    let result =
+        unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, std::ptr::from_ref(&request)) };
+    if result == 0 {
+        return Ok(());
+    }
+    Err(rustix::io::Errno::from_io_error(&io::Error::last_os_error())
+        .unwrap_or(rustix::io::Errno::IO))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// etcd: client/pkg/fileutil/lock_linux.go.
+    #[test]
+    fn record_lock_belongs_to_the_open_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = OsDir::open(folder.path()).unwrap();
+        let first = dir.open("a", Open::Create).unwrap();
+        let second = dir.open("a", Open::Write).unwrap();
+        assert!(first.try_lock(Lock::Record).unwrap());
+        assert!(!second.try_lock(Lock::Record).unwrap());
+        drop(second);
+        let third = dir.open("a", Open::Write).unwrap();
+        assert!(!third.try_lock(Lock::Record).unwrap(), "closing another handle keeps the lock");
+        drop(first);
+        assert!(third.try_lock(Lock::Record).unwrap());
     }
 }

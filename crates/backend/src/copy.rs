@@ -1,0 +1,129 @@
+//! A pinned state of the whole database, as the bytes of a file and as rows.
+
+use std::fmt;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::ReadError;
+use crate::free::PageSet;
+use crate::meta::Meta;
+use crate::num::{to_count, to_len};
+use crate::page::PageId;
+use crate::pages::Pages;
+use crate::tree::{Cursor, Root};
+
+/// Told bucket, key and value.
+pub type Visit<'a> = dyn FnMut(&str, &[u8], &[u8]) -> ControlFlow<()> + 'a;
+
+/// A pinned state of the whole database, as the bytes of a database file.
+///
+/// Its pages are not written again while it lives; memory is bounded by what is asked for at once.
+/// Pages that the state does not use are zeros.
+pub struct Copy {
+    pages: Arc<Pages>,
+    root: Arc<Root>,
+    unused: PageSet,
+    position: u64,
+}
+
+impl Copy {
+    /// A copy of the current state; `unused` are the pages that it does not lead to.
+    pub(crate) fn new(pages: Arc<Pages>, root: Arc<Root>, unused: PageSet) -> Self {
+        Self { pages, root, unused, position: 0 }
+    }
+
+    /// Bytes of the file.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.root.high_water * to_count(self.pages.page_bytes)
+    }
+
+    /// Whether there is nothing to copy; never, since a database has meta pages.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The next bytes of the file, at most `bytes_max`; empty at the end. Every byte is checked
+    /// against its checksum on the way.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Backend::get`].
+    pub fn read(&mut self, bytes_max: usize) -> Result<Bytes, ReadError> {
+        let page_bytes = to_count(self.pages.page_bytes);
+        let end = self.len().min(self.position + to_count(bytes_max));
+        let mut bytes = BytesMut::with_capacity(to_len(end - self.position));
+        while self.position < end {
+            let page = self.position / page_bytes;
+            let within = to_len(self.position % page_bytes);
+            let left = to_len(end - self.position);
+            // As many whole pages as fit, if they can be read together.
+            let whole = if within == 0 { to_count(left) / page_bytes } else { 0 };
+            let count = self.together(page, whole.max(1));
+            let start = bytes.len();
+            let run = self.run(page, count)?;
+            let take = (run.len() - within).min(left);
+            bytes.extend_from_slice(&run[within..within + take]);
+            self.position += to_count(bytes.len() - start);
+        }
+        Ok(bytes.freeze())
+    }
+
+    /// How many of the next pages are of one sort.
+    fn together(&self, first: PageId, count_max: u64) -> u64 {
+        if first < 2 {
+            return 1;
+        }
+        let unused = self.unused.contains(first);
+        let others =
+            (first + 1..first + count_max).take_while(|id| self.unused.contains(*id) == unused);
+        1 + to_count(others.count())
+    }
+
+    fn run(&self, first: PageId, count: u64) -> Result<Vec<u8>, ReadError> {
+        if first < 2 {
+            // As bbolt writes copies: page 0 counts, page 1 is the same state one commit earlier.
+            let meta = Meta { number: self.root.number - first, ..self.root.meta() };
+            let page_bytes = u32::try_from(self.pages.page_bytes).expect("page sizes have 32 bits");
+            return Ok(Meta { page_bytes, marked: false, ..meta }.encode(first));
+        }
+        let mut bytes = vec![0; to_len(count) * self.pages.page_bytes];
+        if !self.unused.contains(first) {
+            self.pages.fill(first, &mut bytes)?;
+        }
+        Ok(bytes)
+    }
+
+    /// Visits every key of every bucket in the order of the file, until `visit` breaks.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Backend::get`].
+    pub fn scan(&self, visit: &mut Visit<'_>) -> Result<(), ReadError> {
+        scan_all(&self.pages, &self.root, visit)
+    }
+}
+
+impl fmt::Debug for Copy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Copy").field("len", &self.len()).field("position", &self.position).finish()
+    }
+}
+
+/// Visits every key of every bucket in the order of the file.
+pub(crate) fn scan_all(pages: &Pages, root: &Root, visit: &mut Visit<'_>) -> Result<(), ReadError> {
+    for entry in &root.entries {
+        let name = String::from_utf8_lossy(&entry.name);
+        let mut cursor = Cursor::seek(pages, root.high_water, &entry.tree, b"")?;
+        while let Some((page, at)) = cursor.here() {
+            if visit(&name, page.key(at), page.value(at)).is_break() {
+                return Ok(());
+            }
+            cursor.advance()?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,1 @@
+//! Facts about the log that no whole cluster is needed for.

@@ -1,0 +1,218 @@
+//! Content of one file: what programs see, what would survive, and which sectors differ.
+//!
+//! Invariant: outside the dirty sectors both images are equal (or behind the end of one of them).
+//! Pages that were never written are not kept; they are zeros.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::random::Random;
+
+/// What a disk writes whole or not at all.
+const SECTOR: u64 = 512;
+/// Granularity of sharing between the two images.
+const PAGE: u64 = 4096;
+const PAGE_LEN: usize = 4096;
+
+/// One image of a file. Behind `len` every page is zero or absent.
+#[derive(Clone, Debug, Default)]
+struct Pages {
+    pages: BTreeMap<u64, Arc<[u8; PAGE_LEN]>>,
+    len: u64,
+}
+
+/// One page's share of a range: its number, where in the page it starts, how many bytes.
+fn parts(offset: u64, len: usize) -> impl Iterator<Item = (u64, usize, usize)> {
+    let mut at = offset;
+    let end = offset + len as u64;
+    std::iter::from_fn(move || {
+        (at < end).then(|| {
+            let within = at % PAGE;
+            let count = (PAGE - within).min(end - at);
+            let part = (at / PAGE, to_len(within), to_len(count));
+            at += count;
+            part
+        })
+    })
+}
+
+fn to_len(count: u64) -> usize {
+    usize::try_from(count).expect("at most one page")
+}
+
+impl Pages {
+    fn read(&self, buffer: &mut [u8], offset: u64) {
+        let mut done = 0;
+        for (page, within, count) in parts(offset, buffer.len()) {
+            let target = &mut buffer[done..done + count];
+            match self.pages.get(&page) {
+                Some(bytes) => target.copy_from_slice(&bytes[within..within + count]),
+                None => target.fill(0),
+            }
+            done += count;
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8], offset: u64) {
+        let mut done = 0;
+        for (page, within, count) in parts(offset, bytes.len()) {
+            let source = &bytes[done..done + count];
+            done += count;
+            if !self.pages.contains_key(&page) && source.iter().all(|byte| *byte == 0) {
+                continue;
+            }
+            let target = self.pages.entry(page).or_insert_with(|| Arc::new([0; PAGE_LEN]));
+            Arc::make_mut(target)[within..within + count].copy_from_slice(source);
+        }
+        self.len = self.len.max(offset + bytes.len() as u64);
+    }
+
+    fn set_len(&mut self, len: u64) {
+        if len < self.len {
+            drop(self.pages.split_off(&len.div_ceil(PAGE)));
+            if let Some(page) = self.pages.get_mut(&(len / PAGE)) {
+                Arc::make_mut(page)[to_len(len % PAGE)..].fill(0);
+            }
+        }
+        self.len = len;
+    }
+
+    /// Takes one sector, without touching the length.
+    fn take_sector(&mut self, sector: u64, from: &Self) {
+        let len = self.len;
+        let mut bytes = [0; 512];
+        from.read(&mut bytes, sector * SECTOR);
+        self.write(&bytes, sector * SECTOR);
+        self.len = len;
+    }
+}
+
+/// A file of the disk.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Content {
+    live: Pages,
+    durable: Pages,
+    dirty: BTreeSet<u64>,
+}
+
+impl Content {
+    pub(super) fn len(&self) -> u64 {
+        self.live.len
+    }
+
+    pub(super) fn read(&self, buffer: &mut [u8], offset: u64) -> usize {
+        let left = usize::try_from(self.live.len.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let count = left.min(buffer.len());
+        self.live.read(&mut buffer[..count], offset);
+        count
+    }
+
+    pub(super) fn write(&mut self, bytes: &[u8], offset: u64) {
+        if bytes.is_empty() {
+            return;
+        }
+        self.live.write(bytes, offset);
+        self.soil(offset, offset + bytes.len() as u64);
+    }
+
+    pub(super) fn set_len(&mut self, len: u64) {
+        let before = self.live.len;
+        self.live.set_len(len);
+        if len < before {
+            self.soil(len, before);
+        }
+    }
+
+    fn soil(&mut self, from: u64, to: u64) {
+        self.dirty.extend(from / SECTOR..to.div_ceil(SECTOR));
+    }
+
+    pub(super) fn sync(&mut self) {
+        for page in self.dirty.iter().map(|sector| sector * SECTOR / PAGE) {
+            match self.live.pages.get(&page) {
+                Some(bytes) => drop(self.durable.pages.insert(page, Arc::clone(bytes))),
+                None => drop(self.durable.pages.remove(&page)),
+            }
+        }
+        self.dirty.clear();
+        self.durable.len = self.live.len;
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// The content that survived, as a file with nothing unsynced.
+    pub(super) fn after_crash(&self, random: &mut Random) -> Self {
+        let mut survived = self.durable.clone();
+        let keep = Keep::choose(random, self.dirty.len());
+        let mut last = (u64::MAX, false);
+        for (nth, sector) in self.dirty.iter().enumerate() {
+            let unit = sector * SECTOR / keep.unit;
+            if unit != last.0 {
+                last = (unit, keep.keeps(nth, random));
+            }
+            if last.1 {
+                survived.take_sector(*sector, &self.live);
+            }
+        }
+        let len = match random.below(3) {
+            0 => self.durable.len,
+            1 => self.live.len,
+            _ if self.live.len > self.durable.len => {
+                let grown = self.live.len - self.durable.len;
+                self.durable.len + random.below(grown + 1) / SECTOR * SECTOR
+            }
+            _ => self.live.len,
+        };
+        // What survived behind the chosen end was never part of the file.
+        survived.len = u64::MAX;
+        survived.set_len(len);
+        Self { durable: survived.clone(), live: survived, dirty: BTreeSet::new() }
+    }
+
+    pub(super) fn after_losing_all(&self) -> Self {
+        Self { live: self.durable.clone(), durable: self.durable.clone(), dirty: BTreeSet::new() }
+    }
+}
+
+/// Which unsynced sectors of a file a crash keeps.
+struct Keep {
+    /// Sectors of one unit share their fate: disks write 512 or 4,096 bytes whole.
+    unit: u64,
+    choice: Choice,
+}
+
+enum Choice {
+    All,
+    None,
+    Each,
+    First(usize),
+    AllBut(usize),
+}
+
+impl Keep {
+    fn choose(random: &mut Random, dirty: usize) -> Self {
+        let unit = if random.coin() { SECTOR } else { PAGE };
+        let mut some = || usize::try_from(random.below(dirty as u64 + 1)).unwrap_or(dirty);
+        let position = some();
+        let choice = match random.below(6) {
+            0 => Choice::All,
+            1 => Choice::None,
+            2 => Choice::First(position),
+            3 => Choice::AllBut(position),
+            _ => Choice::Each,
+        };
+        Self { unit, choice }
+    }
+
+    fn keeps(&self, nth: usize, random: &mut Random) -> bool {
+        match self.choice {
+            Choice::All => true,
+            Choice::None => false,
+            Choice::Each => random.coin(),
+            Choice::First(count) => nth < count,
+            Choice::AllBut(lost) => nth != lost,
+        }
+    }
+}
