@@ -23,5 +23,6 @@ mod start;
 pub use boot::BootError;
 pub use handle::ProposeError;
 pub use node::NodeError;
+pub use signals::Signal;
 pub use snapshots::SnapshotError;
 pub use start::{StartError, run};
