@@ -45,7 +45,6 @@ pub(crate) struct Member {
     /// Batches not written yet; only kept while the disk is held.
     pub(crate) writes: VecDeque<Persist>,
     pub(crate) is_disk_held: bool,
-    /// Snapshots of the leader that wait for the batch that stores them.
     pub(crate) is_apply_held: bool,
     committed: VecDeque<Entry>,
 }
