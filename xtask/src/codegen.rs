@@ -4,7 +4,6 @@
 //! current.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use prost::Message as _;
@@ -27,7 +26,7 @@ const FILES: [&str; 13] = [
 
 /// Generates, or with `check` compares with what is committed.
 pub(crate) fn run(check: bool) -> anyhow::Result<()> {
-    let root = root();
+    let root = crate::root();
     let staged = root.join("target/codegen");
     fs::create_dir_all(&staged)?;
     for entry in fs::read_dir(&staged)? {
@@ -64,8 +63,4 @@ pub(crate) fn run(check: bool) -> anyhow::Result<()> {
         bail!("generated code is not current: {stale:?}; run `cargo xtask codegen`");
     }
     Ok(())
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask is below the root").to_owned()
 }

@@ -1,26 +1,44 @@
 //! The checks that a developer and CI run, and the code generator.
 
+mod ci;
 mod codegen;
+mod tidy;
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+const USAGE: &str = "\
+usage: cargo xtask <task>
+
+tasks:
+  codegen [--check]   make crates/proto/src/generated from proto/, or tell whether it is current
+  tidy                module comments, arrows between crates, sizes of main files
+  ci [job]            what CI runs: fmt, clippy, tidy, codegen, test, deny; all of them by default";
+
 fn main() -> ExitCode {
-    let mut args = std::env::args().skip(1);
-    let result = match args.next().as_deref() {
-        Some("codegen") => codegen::run(args.any(|arg| arg == "--check")),
-        other => {
-            if let Some(other) = other {
-                eprintln!("unknown task {other:?}");
-            }
-            eprintln!("usage: cargo xtask <codegen [--check]>");
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let result = match args[..] {
+        ["codegen"] => codegen::run(false),
+        ["codegen", "--check"] => codegen::run(true),
+        ["tidy"] => tidy::run(),
+        ["ci"] => ci::run(None),
+        ["ci", job] => ci::run(Some(job)),
+        _ => {
+            eprintln!("{USAGE}");
             return ExitCode::from(2);
         }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{error:#}");
+            eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// The workspace's folder.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask is below the root").to_owned()
 }

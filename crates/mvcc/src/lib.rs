@@ -11,15 +11,22 @@
 //! - readers see a revision once its rows are in the backend and never half of it;
 //! - what is at or below the compact revision and not the newest there may vanish at any time.
 
+mod compact;
+mod hash;
+mod index;
 mod query;
+mod read;
+mod row;
 mod store;
 mod watch;
+mod write;
 
+pub use compact::{CompactError, CompactStep};
+pub use hash::{Hash, HashError};
 pub use query::{RangeError, RangeQuery, RangeResult, Row, Want};
-pub use store::{
-    CompactError, CompactStep, Hash, HashError, OpenError, Options, Previous, Reader, Store, Txn,
-    Writer,
-};
+pub use read::Reader;
+pub use store::{OpenError, Options, Store};
 pub use watch::{
     Created, Filters, Wake, WatchHub, WatchId, WatchOutput, WatchRefused, WatchSpec, WatchStream,
 };
+pub use write::{Previous, Txn, Writer};

@@ -1,23 +1,52 @@
-//! The store: opening, writing, reading, compacting, hashing.
+//! The store: opening it, and what its writer and its readers share.
+//!
+//! Invariants:
+//! - index, revision and compact revision change only under the write lock of [`Tables`], which a
+//!   [`crate::Writer`] holds from its first change until its revision is published: who holds the
+//!   read lock sees all three agree;
+//! - rows of a published revision are in the backend; rows are removed only below a published
+//!   compact revision.
+//!
+//! Source: etcd: server/storage/mvcc/kvstore.go (what opening reads, how revisions are recovered).
 
-use backend::{Backend, Batch};
-use base::{KeyRange, LeaseId, LogPosition};
-use bytes::Bytes;
+use std::fmt;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
-use crate::{RangeError, RangeQuery, RangeResult, Row, WatchHub};
+use backend::{Backend, Bucket};
+use base::LogPosition;
+use parking_lot::{Mutex, RwLock};
+
+use crate::compact::{Jobs, Scheduled};
+use crate::index::{Change, Index, Stamp};
+use crate::row::{self, FINISHED_COMPACT, Head, SCHEDULED_COMPACT};
+use crate::watch::Hub;
+use crate::{Hash, Reader, WatchHub, Writer};
 
 /// How a store is opened.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Rows a compaction removes in one step.
     pub compact_batch_rows: usize,
+    /// Whether a compaction hashes the rows it passes, for members to compare. It then reads every
+    /// row up to its boundary, else only the rows' names.
+    pub compact_hash: bool,
     /// What the ring of recent events may hold for watchers that lag.
     pub event_ring_bytes_max: usize,
+    /// Answers with events are split from this size on, for watches that want that (W-09).
+    pub watch_answer_bytes_max: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { compact_batch_rows: 1000, event_ring_bytes_max: 64 << 20 }
+        Self {
+            compact_batch_rows: 1000,
+            compact_hash: true,
+            event_ring_bytes_max: 64 << 20,
+            // etcd's default of the request limit, and what it adds for the frame around.
+            watch_answer_bytes_max: (1536 + 512) << 10,
+        }
     }
 }
 
@@ -39,32 +68,63 @@ pub enum OpenError {
 
 /// The writer's half; one owner.
 #[derive(Debug)]
-pub struct Store;
-
-/// The readers' half; clones share it, any thread may use it.
-#[derive(Clone, Debug)]
-pub struct Reader;
-
-/// One applied batch of entries: collects rows and other buckets' changes; nothing of it is
-/// visible to readers before [`Writer::finish`].
-#[derive(Debug)]
-pub struct Writer<'a> {
-    _store: &'a mut Store,
+pub struct Store {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) jobs: Jobs,
+    pub(crate) options: Options,
 }
 
-/// One entry's changes: one main revision if there is any, sub revisions in order of execution.
-#[derive(Debug)]
-pub struct Txn<'w, 'a> {
-    _writer: &'w mut Writer<'a>,
+/// What the writer, readers and watchers share.
+pub(crate) struct Shared {
+    pub(crate) tables: RwLock<Tables>,
+    revision: AtomicI64,
+    compact: AtomicI64,
+    /// Held shared by who reads rows that a compaction may remove meanwhile and cannot start again.
+    pub(crate) removal: RwLock<()>,
+    /// What compactions hashed, the last few, by revision.
+    pub(crate) hashes: Mutex<Vec<Hash>>,
+    pub(crate) hub: Hub,
 }
 
-/// What a key was before a change.
-#[derive(Clone, Debug, Default)]
-pub struct Previous {
-    /// The row that was current, if the key was live; read only when asked for.
-    pub row: Option<Row>,
-    /// Whether the key was live.
-    pub existed: bool,
+/// The index and the backend that its rows are in.
+pub(crate) struct Tables {
+    pub(crate) index: Index,
+    pub(crate) backend: Backend,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("revision", &self.revision())
+            .field("compact_revision", &self.compact_revision())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Tables {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tables").field("keys", &self.index.len()).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(crate) fn revision(&self) -> i64 {
+        self.revision.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn compact_revision(&self) -> i64 {
+        self.compact.load(Ordering::Acquire)
+    }
+
+    /// Shows a new state. The caller holds the write lock of `tables`.
+    pub(crate) fn publish(&self, revision: i64, compact: i64) {
+        self.revision.store(revision, Ordering::Release);
+        self.compact.store(compact, Ordering::Release);
+    }
+
+    pub(crate) fn backend(&self) -> Backend {
+        self.tables.read().backend.clone()
+    }
 }
 
 impl Store {
@@ -74,233 +134,126 @@ impl Store {
     /// # Errors
     ///
     /// The backend's, or a row that is not one.
-    pub fn open(_backend: &Backend, _options: &Options) -> Result<Self, OpenError> {
-        todo!()
+    pub fn open(backend: &Backend, options: &Options) -> Result<Self, OpenError> {
+        let Loaded { index, revision, compact, unfinished } = Loaded::read(backend)?;
+        let shared = Shared {
+            tables: RwLock::new(Tables { index, backend: backend.clone() }),
+            revision: AtomicI64::new(revision),
+            compact: AtomicI64::new(compact),
+            removal: RwLock::default(),
+            hashes: Mutex::default(),
+            hub: Hub::new(revision, options),
+        };
+        let jobs = Jobs::new(unfinished);
+        Ok(Self { shared: Arc::new(shared), jobs, options: options.clone() })
+    }
+
+    /// Puts another backend, the state of a snapshot, in the place of this one. Readers and watch
+    /// streams stay: watches go on behind what they delivered last, from the new backend.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::open`]; the store is then as before.
+    pub fn restore(&mut self, backend: &Backend) -> Result<(), OpenError> {
+        let Loaded { index, revision, compact, unfinished } = Loaded::read(backend)?;
+        {
+            let mut tables = self.shared.tables.write();
+            *tables = Tables { index, backend: backend.clone() };
+            self.shared.publish(revision, compact);
+        }
+        self.jobs = Jobs::new(unfinished);
+        self.shared.hub.restore(revision);
+        Ok(())
     }
 
     /// A handle for readers.
     #[must_use]
     pub fn reader(&self) -> Reader {
-        todo!()
+        Reader { shared: Arc::clone(&self.shared) }
     }
 
     /// A handle for watchers.
     #[must_use]
     pub fn watch(&self) -> WatchHub {
-        todo!()
+        WatchHub { shared: Arc::clone(&self.shared) }
     }
 
-    /// Begins a batch whose backend changes end at `position` or later.
-    pub fn write(&mut self, _position: LogPosition) -> Writer<'_> {
-        todo!()
-    }
-
-    /// Removes the next rows of a scheduled compaction, as a bounded piece of work, through
-    /// batches of upkeep.
-    ///
-    /// # Errors
-    ///
-    /// The backend's.
-    pub fn compact_step(&mut self) -> Result<CompactStep, backend::ReadError> {
-        todo!()
+    /// Begins a batch whose backend changes end at `position` or later. Readers wait from here
+    /// until it is finished or dropped.
+    pub fn write(&mut self, position: LogPosition) -> Writer<'_> {
+        Writer::new(&self.shared, &mut self.jobs, position)
     }
 }
 
-/// What a step of compaction did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CompactStep {
-    /// Nothing is scheduled.
-    Idle,
-    /// Rows were removed and there are more.
-    More,
-    /// The compaction up to this revision is finished and recorded.
-    Finished(i64),
+/// What a backend holds.
+struct Loaded {
+    index: Index,
+    revision: i64,
+    compact: i64,
+    unfinished: Option<Scheduled>,
 }
 
-/// Why a compaction is refused.
-#[derive(Debug, thiserror::Error)]
-pub enum CompactError {
-    /// Compacted before.
-    #[error("revision {requested} is compacted; the oldest kept is {oldest}")]
-    Compacted {
-        /// Asked for.
-        requested: i64,
-        /// The compact revision.
-        oldest: i64,
-    },
-    /// Not written yet.
-    #[error("revision {requested} is not written yet; the newest is {newest}")]
-    Future {
-        /// Asked for.
-        requested: i64,
-        /// The store's revision.
-        newest: i64,
-    },
-}
-
-impl<'a> Writer<'a> {
-    /// Begins the changes of one entry. Dropping it unfinished is a bug only if it changed
-    /// something; changes are kept in order.
-    pub fn txn(&mut self) -> Txn<'_, 'a> {
-        todo!()
-    }
-
-    /// The batch that goes to the backend, for the other buckets' changes of the same entries.
-    pub fn batch(&mut self) -> &mut Batch {
-        todo!()
-    }
-
-    /// The newest main revision, this batch's included.
-    #[must_use]
-    pub fn revision(&self) -> i64 {
-        todo!()
-    }
-
-    /// Puts the compaction boundary at `at` (KV-29): readers and hashes treat it as compacted from
-    /// when this batch is visible; rows go later in [`Store::compact_step`]. Writes
-    /// `scheduledCompactRev`.
-    ///
-    /// # Errors
-    ///
-    /// `Compacted` if `at` was compacted before, `Future` if it is not written yet.
-    pub fn compact(&mut self, _at: i64) -> Result<(), CompactError> {
-        todo!()
-    }
-
-    /// Reads as of the end of what this batch holds so far.
-    ///
-    /// # Errors
-    ///
-    /// As [`Reader::range`].
-    pub fn range(&self, _query: &RangeQuery) -> Result<RangeResult, RangeError> {
-        todo!()
-    }
-
-    /// Hands the batch to the backend, shows its revisions to readers and its events to watchers.
-    /// Every entry up to `position` is in it.
-    pub fn finish(self, _position: LogPosition) {
-        todo!()
+impl Loaded {
+    fn read(backend: &Backend) -> Result<Self, OpenError> {
+        let finished = mark(backend, FINISHED_COMPACT)?;
+        let scheduled = mark(backend, SCHEDULED_COMPACT)?.unwrap_or(-1);
+        let (index, last) = build_index(backend)?;
+        let mut compact = finished.unwrap_or(-1);
+        let unfinished = (compact < scheduled).then_some(Scheduled {
+            at: scheduled,
+            previous: compact,
+            // Rows may be gone already: what is left does not hash to what others have.
+            follows_whole: false,
+        });
+        // Everything at the end may have been deleted and compacted away: the marks then are the
+        // newest that is known, and a revision must never be given twice.
+        compact = compact.max(unfinished.map_or(compact, |job| job.at));
+        let revision = last.max(compact).max(1);
+        Ok(Self { index, revision, compact, unfinished })
     }
 }
 
-impl Txn<'_, '_> {
-    /// The main revision this transaction's changes get.
-    #[must_use]
-    pub fn main(&self) -> i64 {
-        todo!()
-    }
-
-    /// Sets a key. `want_previous` reads the row before.
-    ///
-    /// # Errors
-    ///
-    /// The backend's, only when the previous row is wanted.
-    pub fn put(
-        &mut self,
-        _key: Bytes,
-        _value: &Bytes,
-        _lease: LeaseId,
-        _want_previous: bool,
-    ) -> Result<Previous, backend::ReadError> {
-        todo!()
-    }
-
-    /// Deletes the live keys of a range in byte order, each with its own sub revision; calls
-    /// `deleted` with each key (and its row, if wanted).
-    ///
-    /// # Errors
-    ///
-    /// The backend's, only when previous rows are wanted.
-    pub fn delete_range(
-        &mut self,
-        _keys: &KeyRange,
-        _want_previous: bool,
-        _deleted: &mut dyn FnMut(&Bytes, Option<Row>),
-    ) -> Result<usize, backend::ReadError> {
-        todo!()
-    }
-
-    /// Reads, with this transaction's own changes visible when `query.at` is `None`.
-    ///
-    /// # Errors
-    ///
-    /// As [`Reader::range`].
-    pub fn range(&self, _query: &RangeQuery) -> Result<RangeResult, RangeError> {
-        todo!()
-    }
+fn mark(backend: &Backend, name: &[u8]) -> Result<Option<i64>, OpenError> {
+    let Some(mark) = backend.get(Bucket::Meta, name).map_err(OpenError::Backend)? else {
+        return Ok(None);
+    };
+    let stamp = row::parse_row_key(&mark);
+    stamp.map(|stamp| Some(stamp.main())).ok_or_else(|| OpenError::Damaged {
+        revision: String::from_utf8_lossy(name).into_owned(),
+        what: format!("{mark:x?} is no revision"),
+    })
 }
 
-impl Reader {
-    /// The newest revision that readers see; 1 in an empty store.
-    #[must_use]
-    pub fn revision(&self) -> i64 {
-        todo!()
-    }
-
-    /// The compact revision; -1 if nothing was ever compacted.
-    #[must_use]
-    pub fn compact_revision(&self) -> i64 {
-        todo!()
-    }
-
-    /// Reads rows.
-    ///
-    /// # Errors
-    ///
-    /// `Compacted`, `Future`, or the backend's.
-    pub fn range(&self, _query: &RangeQuery) -> Result<RangeResult, RangeError> {
-        todo!()
-    }
-
-    /// etcd's HashKV at a revision (0 is the newest): interop 6.5. Waits for nothing.
-    ///
-    /// # Errors
-    ///
-    /// `Compacted`, `Future`, or the backend's.
-    pub fn hash(&self, _at: i64) -> Result<Hash, HashError> {
-        todo!()
-    }
-
-    /// How many live keys there are.
-    #[must_use]
-    pub fn key_count(&self) -> usize {
-        todo!()
-    }
+/// Reads all rows and gives the index of them and the newest main revision, 0 if there is no row.
+fn build_index(backend: &Backend) -> Result<(Index, i64), OpenError> {
+    let mut index = Index::default();
+    let mut last = 0;
+    let mut damaged = None;
+    let scanned = backend.scan(Bucket::Key, &[], None, &mut |key, value| {
+        let row = row::parse_row_key(key).ok_or("no revision names it");
+        let row = row.and_then(|stamp| {
+            Ok((stamp, Head::parse(value).ok_or("its value is no key-value message")?))
+        });
+        match row {
+            Ok((stamp, head)) => {
+                last = stamp.main();
+                index.change(&head.key, stamp, restored(stamp, &head));
+                ControlFlow::Continue(())
+            }
+            Err(what) => {
+                let what = what.to_owned();
+                damaged = Some(OpenError::Damaged { revision: format!("{key:x?}"), what });
+                ControlFlow::Break(())
+            }
+        }
+    });
+    scanned.map_err(OpenError::Backend)?;
+    damaged.map_or(Ok((index, last)), Err)
 }
 
-/// A hash and what it covers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hash {
-    /// CRC-32C as etcd computes it.
-    pub hash: u32,
-    /// The compact revision it was computed with; -1 if none.
-    pub compact_revision: i64,
-    /// The revision it covers.
-    pub revision: i64,
-    /// The store's newest revision when it was computed.
-    pub current: i64,
-}
-
-/// Why there is no hash.
-#[derive(Debug, thiserror::Error)]
-pub enum HashError {
-    /// That far back nothing is kept.
-    #[error("revision {requested} is compacted; the oldest kept is {oldest}")]
-    Compacted {
-        /// Asked for.
-        requested: i64,
-        /// The compact revision.
-        oldest: i64,
-    },
-    /// Not written yet.
-    #[error("revision {requested} is not written yet; the newest is {newest}")]
-    Future {
-        /// Asked for.
-        requested: i64,
-        /// The store's revision.
-        newest: i64,
-    },
-    /// The backend cannot give the bytes.
-    #[error("reading the backend")]
-    Backend(#[source] backend::ReadError),
+fn restored(stamp: Stamp, head: &Head) -> Change {
+    if stamp.is_deletion() {
+        return Change::Delete;
+    }
+    Change::Restore { create: head.create, version: head.version }
 }

@@ -1,10 +1,35 @@
 //! Watching: each stream of watchers pulls from a shared ring of recent events.
+//!
+//! Watches of the same range form a group. A published batch of events is matched against groups,
+//! once, and events that a group wants are queued for it by number; streams with watches of such a
+//! group are woken. A watch is a cursor: what is in its group's queue behind the cursor it takes
+//! from the ring; where the queue does not reach back to the cursor, it reads rows of the backend.
+//!
+//! Not here: the wire, timers, permission to watch.
+//!
+//! Invariants (reliability 8.2): events of a watch come in order, each once, none missing, a
+//! revision never in two answers unless in fragments of one; progress is told only when every event
+//! up to it was.
+//!
+//! Source: etcd: server/storage/mvcc/watchable_store.go, watcher.go, watcher_group.go;
+//! server/etcdserver/api/v3rpc/watch.go (fragments, previous rows, progress).
+
+mod groups;
+mod history;
+mod hub;
+mod ranges;
+mod stream;
 
 use std::fmt::Debug;
 use std::sync::Arc;
 
 use base::KeyRange;
 use bytes::Bytes;
+
+use crate::store::Shared;
+
+pub(crate) use hub::{Event, Hub, Kind};
+pub use stream::WatchStream;
 
 /// Number of a watch on its stream.
 pub type WatchId = i64;
@@ -18,7 +43,18 @@ pub trait Wake: Debug + Send + Sync {
 
 /// Opens streams; clones share it.
 #[derive(Clone, Debug)]
-pub struct WatchHub;
+pub struct WatchHub {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl WatchHub {
+    /// Opens a stream of watches. `wake` is called once between two pulls, when there is something
+    /// new; not for what [`WatchStream::create`] or a request for progress makes pullable.
+    #[must_use]
+    pub fn stream(&self, wake: Arc<dyn Wake>) -> WatchStream {
+        WatchStream::new(Arc::clone(&self.shared), wake)
+    }
+}
 
 /// What a watch wants.
 #[derive(Clone, Debug)]
@@ -44,6 +80,15 @@ pub struct Filters {
     pub no_put: bool,
     /// Leave out deletions.
     pub no_delete: bool,
+}
+
+impl Filters {
+    fn pass(self, kind: Kind) -> bool {
+        match kind {
+            Kind::Create | Kind::Modify => !self.no_put,
+            Kind::Delete => !self.no_delete,
+        }
+    }
 }
 
 /// A watch that was made.
@@ -97,57 +142,4 @@ pub enum WatchOutput {
         /// Up to here.
         revision: i64,
     },
-}
-
-/// The watches of one client stream. Buffers nothing: a watch is a cursor, and who does not pull
-/// costs only the ring, then the store.
-#[derive(Debug)]
-pub struct WatchStream;
-
-impl WatchHub {
-    /// Opens a stream of watches.
-    #[must_use]
-    pub fn stream(&self, _wake: Arc<dyn Wake>) -> WatchStream {
-        todo!()
-    }
-}
-
-impl WatchStream {
-    /// Makes a watch.
-    ///
-    /// # Errors
-    ///
-    /// The range is empty or the number is in use.
-    pub fn create(&mut self, _spec: WatchSpec) -> Result<Created, WatchRefused> {
-        todo!()
-    }
-
-    /// Ends a watch; `false` if there is none of that number.
-    pub fn cancel(&mut self, _id: WatchId) -> bool {
-        todo!()
-    }
-
-    /// Asks for one `Progress` with no id once every watch of the stream is synced (W-11).
-    pub fn request_progress(&mut self) {
-        todo!()
-    }
-
-    /// Asks for a `Progress` of one watch if it is synced and nothing was delivered since the last
-    /// call for it (W-05: the server calls this at its interval).
-    pub fn notify_idle(&mut self, _id: WatchId) {
-        todo!()
-    }
-
-    /// Pulls what is ready, about `bytes_max` of it; `true` if there is more.
-    ///
-    /// # Errors
-    ///
-    /// The backend's, when a lagging watch or a previous row needs it.
-    pub fn pull(
-        &mut self,
-        _bytes_max: usize,
-        _out: &mut Vec<WatchOutput>,
-    ) -> Result<bool, backend::ReadError> {
-        todo!()
-    }
 }

@@ -58,6 +58,11 @@ pub struct ConfState {
 }
 
 impl Entry {
+    /// An entry that has no place in the log yet.
+    pub(crate) fn proposed(kind: EntryKind, data: Bytes) -> Self {
+        Self { kind, term: Term(0), index: Index(0), data }
+    }
+
     /// Index and term together.
     #[must_use]
     pub fn position(&self) -> LogPosition {

@@ -1,1 +1,40 @@
-//! Placeholder.
+//! The replicated state machine: what log entries do to keys, leases, members and alarms.
+//!
+//! Apply reads nothing but the entry and the state, so that every member comes to the same bytes.
+//! It knows of consensus only an index and a term.
+//!
+//! Not here: who commits entries (`raft`), when leases end (the leader's [`Lessor`] decides and its
+//! driver proposes the revoke), what a request looks like on the wire of a client (`server`).
+
+mod alarm;
+mod apply;
+pub mod check;
+mod command;
+mod compare;
+mod entry;
+mod json;
+mod kv;
+mod lease;
+mod lessor;
+pub mod members;
+pub mod quota;
+mod range;
+mod reads;
+mod refusal;
+mod reply;
+mod schema;
+mod state;
+mod txn;
+mod version;
+mod view;
+
+pub use check::{check_delete, check_put, check_range, check_txn};
+pub use entry::{Applied, Committed, Halt, MemberChange, Outcome, Payload};
+pub use lease::LeaseTerm;
+pub use lessor::{CheckpointNumber, Lessor, RenewError, Renewal};
+pub use quota::Quota;
+pub use reads::{LeaseView, RangeReply, Reads};
+pub use refusal::Refusal;
+pub use reply::Reply;
+pub use state::{OpenError, Options, State};
+pub use version::{ClusterVersion, Downgrade};

@@ -17,6 +17,9 @@ use parking_lot::Mutex;
 use crate::random::Random;
 use crate::{Dir, File, Lock, Open};
 
+/// What a disk writes whole or not at all.
+const SECTOR: u64 = 512;
+
 /// What is counted and can be made to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -108,8 +111,9 @@ impl FaultPlan {
         self.state.lock().rules.insert((kind, nth), Effect::Stop);
     }
 
-    /// From now on a write that fails leaves the first part of its bytes behind, and a read may
-    /// return fewer bytes than were asked for; `seed` chooses how many.
+    /// From now on a write that fails leaves the first part of its bytes behind, up to a sector's
+    /// end in the file, since kernels copy whole pages; and a read may return fewer bytes than
+    /// were asked for. `seed` chooses how many.
     pub fn tear(&self, seed: u64) {
         self.state.lock().partial = Some(Random::new(seed));
     }
@@ -264,6 +268,8 @@ impl File for FaultFile {
         match self.plan.judge(Kind::Write, bytes.len()) {
             Verdict::Do | Verdict::Part(_, None) => self.inner.write_at(bytes, offset),
             Verdict::Part(part, Some(error)) => {
+                let end = (offset + part as u64) / SECTOR * SECTOR;
+                let part = usize::try_from(end.saturating_sub(offset)).unwrap_or(0);
                 if part > 0 {
                     self.inner.write_at(&bytes[..part], offset)?;
                 }
@@ -350,12 +356,12 @@ mod tests {
         let file = dir.open("a", Open::Create).unwrap();
         plan.tear(1);
         plan.fail_at(Kind::Write, 1, Failure::NoSpace);
-        file.write_at(&[1; 1000], 0).unwrap_err();
+        file.write_at(&[1; 10_000], 100).unwrap_err();
         let left = file.len().unwrap();
-        assert!(0 < left && left < 1000, "{left}");
-        file.write_at(&[1; 1000], 0).unwrap();
-        let mut buffer = [0; 1000];
+        assert!(0 < left && left < 10_000 && left.is_multiple_of(SECTOR), "{left}");
+        file.write_at(&[1; 10_000], 0).unwrap();
+        let mut buffer = [0; 10_000];
         file.read_exact_at(&mut buffer, 0).unwrap();
-        assert_eq!(buffer, [1; 1000]);
+        assert_eq!(buffer, [1; 10_000]);
     }
 }

@@ -1,1 +1,12 @@
-//! Placeholder.
+//! Running real servers side by side: ours, and etcd's own where the machine has it.
+//!
+//! A test asks [`real_etcd`] for etcd's programs; without them it prints that it was skipped. Every
+//! server gets free ports on the loopback interface and a folder of its own, and is killed when
+//! its handle is dropped.
+
+#![allow(clippy::print_stdout, reason = "a skipped test says so on the output of the test run")]
+
+pub mod differential;
+mod process;
+
+pub use process::{Server, ServerOptions, real_etcd};

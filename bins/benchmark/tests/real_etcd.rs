@@ -1,0 +1,100 @@
+//! Runs the program against a real etcd, whose folder is in `REAL_ETCD_35`. Without it the tests
+//! only say that they were skipped.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests")]
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+fn etcd() -> Option<PathBuf> {
+    let folder = std::env::var_os("REAL_ETCD_35");
+    if folder.is_none() {
+        println!("skipped: REAL_ETCD_35 is not set");
+    }
+    Some(PathBuf::from(folder?).join("etcd"))
+}
+
+fn benchmark(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_benchmark")).args(arguments).output().unwrap()
+}
+
+fn suite(etcd: &std::path::Path, more: &[&str]) -> serde_json::Value {
+    let folder = tempfile::tempdir().unwrap();
+    let (etcd, work) = (etcd.to_str().unwrap(), folder.path().to_str().unwrap());
+    let fixed = ["suite", "--theirs", etcd, "--work-dir", work, "--json", "-"];
+    let short = ["--duration", "300ms", "--warmup", "50ms", "--fill-keys", "2000"];
+    let output = benchmark(&[&fixed[..], &short, more].concat());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let report =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {errors}"));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left behind");
+    report
+}
+
+#[test]
+fn closed_loops_run_without_errors() {
+    let Some(etcd) = etcd() else { return };
+    let only = "put-64x1,get-100x10,txn,range-1000,range-limit-10";
+    let report = suite(&etcd, &["--only", only]);
+    assert_eq!(report["failures"], serde_json::json!([]));
+    let measurements = report["measurements"].as_object().unwrap();
+    assert_eq!(measurements.len(), 5);
+    for (name, sides) in measurements {
+        let measurement = &sides["theirs"];
+        assert_eq!(measurement["errors"], 0, "{name}: {measurement}");
+        assert!(measurement["operations"].as_u64().unwrap() > 0, "{name}: {measurement}");
+        assert!(measurement["latency"]["p50_micros"].as_f64().unwrap() > 0.0, "{name}");
+    }
+}
+
+#[test]
+fn watchers_see_every_event() {
+    let Some(etcd) = etcd() else { return };
+    let report = suite(&etcd, &["--only", "watch-1000"]);
+    assert_eq!(report["failures"], serde_json::json!([]));
+    let measurement = &report["measurements"]["watch-1000"]["theirs"];
+    assert_eq!(measurement["errors"], 0, "{measurement}");
+    let puts = measurement["extra"]["puts"].as_f64().unwrap();
+    assert!(puts > 0.0);
+    assert_eq!(measurement["operations"].as_f64().unwrap(), puts * 1000.0);
+}
+
+#[test]
+fn filled_server_comes_back() {
+    let Some(etcd) = etcd() else { return };
+    let report = suite(&etcd, &["--only", "fill"]);
+    assert_eq!(report["failures"], serde_json::json!([]));
+    let extra = &report["measurements"]["fill"]["theirs"]["extra"];
+    assert!(extra["restart_seconds"].as_f64().unwrap() > 0.0, "{extra}");
+    assert!(extra["db_bytes"].as_f64().unwrap() > 500_000.0, "{extra}");
+}
+
+#[test]
+fn interrupted_suite_leaves_nothing_behind() {
+    let Some(etcd) = etcd() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let mut suite = Command::new(env!("CARGO_BIN_EXE_benchmark"))
+        .args(["suite", "--theirs", etcd.to_str().unwrap(), "--duration", "60s"])
+        .args(["--work-dir", folder.path().to_str().unwrap()])
+        .spawn()
+        .unwrap();
+    let own = folder.path().join(format!("retcd-benchmark-{}", suite.id()));
+    let log = own.join("put-1x1-theirs/log");
+    let begin = std::time::Instant::now();
+    while !log.exists() && begin.elapsed().as_secs() < 60 {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let id = suite.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    assert_eq!(suite.wait().unwrap().code(), Some(143));
+    assert!(!own.exists());
+}
+
+#[test]
+fn unreachable_server_is_an_error() {
+    // Port 1 is reserved and served by nothing.
+    let output = benchmark(&["put", "--endpoints", "127.0.0.1:1"]);
+    assert!(!output.status.success());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("connecting to 127.0.0.1:1"), "{errors}");
+}

@@ -1,0 +1,118 @@
+//! Driving leases: the leader's clock decides when one ends, an entry ends it.
+
+use base::LeaseId;
+use proto::etcdserverpb as pb;
+use state::{Applied, CheckpointNumber, Lessor, RenewError, Reply, State};
+
+/// The lessor with its pace (L-10 to L-12).
+#[derive(Debug)]
+pub(crate) struct Leases {
+    lessor: Lessor,
+    election_millis: u64,
+    next_sweep_millis: u64,
+}
+
+/// How often ended leases are looked for (etcd: server/lease/lessor.go).
+const SWEEP_MILLIS: u64 = 500;
+
+/// Revokes proposed in one sweep: 1,000 a second.
+const REVOKES_PER_SWEEP_MAX: usize = 500;
+
+/// How often the remaining time of long leases is written down, so that it survives a new leader
+/// or a restart.
+const CHECKPOINT_MILLIS: u64 = 300_000;
+
+/// Checkpoints proposed in one sweep.
+const CHECKPOINTS_PER_SWEEP_MAX: usize = 10_000;
+
+/// Checkpoints in one entry.
+const CHECKPOINTS_PER_ENTRY_MAX: usize = 1000;
+
+impl Leases {
+    /// `election_millis` is the least time without a leader before an election.
+    pub(crate) fn new(election_millis: u64) -> Self {
+        Self { lessor: Lessor::new(), election_millis, next_sweep_millis: 0 }
+    }
+
+    /// This member leads now: every lease lives on for what it had left, at least.
+    pub(crate) fn promote(&mut self, now_millis: u64, state: &State) {
+        self.next_sweep_millis = now_millis + SWEEP_MILLIS;
+        self.lessor.promote(now_millis, self.election_millis, &state.leases_for_promotion());
+    }
+
+    /// This member leads no more: its clock decides nothing.
+    pub(crate) fn demote(&mut self) {
+        self.lessor.demote();
+    }
+
+    /// Takes note of what an applied entry did to leases.
+    pub(crate) fn on_applied(&mut self, now_millis: u64, applied: &Applied) {
+        match applied {
+            Applied::Done(Reply::LeaseGrant(granted)) => {
+                self.lessor.grant(LeaseId(granted.id), granted.ttl, now_millis);
+            }
+            Applied::Done(Reply::LeaseRevoke(id, _)) => self.lessor.revoke(*id),
+            Applied::Done(_) | Applied::Refused(_) => {}
+        }
+    }
+
+    /// Renews a lease: the seconds it lives on, and the checkpoint to clear, if members know of a
+    /// shorter rest. `None` for an unknown or ended one, or if another member leads.
+    pub(crate) fn renew(
+        &mut self,
+        id: LeaseId,
+        now_millis: u64,
+    ) -> Option<(i64, Option<CheckpointNumber>)> {
+        match self.lessor.renew(id, now_millis) {
+            Ok(renewal) => Some((renewal.ttl_seconds, renewal.clear_checkpoint)),
+            Err(RenewError::NotLeader | RenewError::NotFound | RenewError::Ended) => None,
+        }
+    }
+
+    /// A checkpoint of 0 was committed.
+    pub(crate) fn checkpoint_cleared(&mut self, id: LeaseId, number: CheckpointNumber) {
+        self.lessor.checkpoint_cleared(id, number);
+    }
+
+    /// Seconds a lease lives on.
+    pub(crate) fn remaining(&self, id: LeaseId, now_millis: u64) -> Option<i64> {
+        self.lessor.remaining(id, now_millis)
+    }
+
+    /// Leases, soonest end first.
+    pub(crate) fn by_expiry(&self) -> Vec<LeaseId> {
+        self.lessor.by_expiry()
+    }
+
+    /// What must be proposed now.
+    pub(crate) fn due(&mut self, now_millis: u64) -> Due {
+        if !self.lessor.is_leading() || now_millis < self.next_sweep_millis {
+            return Due::default();
+        }
+        self.next_sweep_millis = now_millis + SWEEP_MILLIS;
+        let checkpoints =
+            self.lessor.checkpoints_due(now_millis, CHECKPOINT_MILLIS, CHECKPOINTS_PER_SWEEP_MAX);
+        Due {
+            revoke: self.lessor.expired(now_millis, REVOKES_PER_SWEEP_MAX),
+            checkpoint: checkpoints
+                .chunks(CHECKPOINTS_PER_ENTRY_MAX)
+                .map(|part| pb::LeaseCheckpointRequest {
+                    checkpoints: part
+                        .iter()
+                        .map(|(id, remaining)| pb::LeaseCheckpoint {
+                            id: id.0,
+                            remaining_ttl: *remaining,
+                        })
+                        .collect(),
+                })
+                .collect(),
+        }
+    }
+}
+
+/// Entries the leader's lease clock asks for.
+#[derive(Debug, Default)]
+pub(crate) struct Due {
+    pub(crate) revoke: Vec<LeaseId>,
+    pub(crate) checkpoint: Vec<pb::LeaseCheckpointRequest>,
+}

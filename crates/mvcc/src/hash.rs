@@ -1,0 +1,154 @@
+//! The hash over rows that members compare.
+//!
+//! Every rule is there so that members agree although one has removed rows of a compaction that
+//! another has not, and although old versions removed a deletion at the boundary that newer ones
+//! keep.
+//!
+//! Source: etcd: server/storage/mvcc/hash.go.
+
+use std::ops::ControlFlow;
+
+use backend::Bucket;
+
+use crate::Reader;
+use crate::index::Stamp;
+use crate::row;
+
+/// A hash and what it covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hash {
+    /// CRC-32C as etcd computes it.
+    pub hash: u32,
+    /// The compact revision it was computed with; -1 if none.
+    pub compact_revision: i64,
+    /// The revision it covers.
+    pub revision: i64,
+    /// The store's newest revision when it was computed.
+    pub current: i64,
+}
+
+/// Why there is no hash.
+#[derive(Debug, thiserror::Error)]
+pub enum HashError {
+    /// That far back nothing is kept.
+    #[error("revision {requested} is compacted; the oldest kept is {oldest}")]
+    Compacted {
+        /// Asked for.
+        requested: i64,
+        /// The compact revision.
+        oldest: i64,
+    },
+    /// Not written yet.
+    #[error("revision {requested} is not written yet; the newest is {newest}")]
+    Future {
+        /// Asked for.
+        requested: i64,
+        /// The store's revision.
+        newest: i64,
+    },
+    /// The backend cannot give the bytes.
+    #[error("reading the backend")]
+    Backend(#[source] backend::ReadError),
+}
+
+/// Hashes of compactions that are kept, as many as etcd keeps.
+const HASHES_MAX: usize = 10;
+
+impl Reader {
+    /// etcd's HashKV at a revision (0 is the newest): interop 6.5. Reads every row up to there.
+    /// Waits for nothing; a compaction waits for it.
+    ///
+    /// # Errors
+    ///
+    /// `Compacted`, `Future`, or the backend's.
+    ///
+    /// # Panics
+    ///
+    /// If a row has no revision for a name: opening the store checked that.
+    pub fn hash(&self, at: i64) -> Result<Hash, HashError> {
+        let current = self.revision();
+        // Unlike etcd's, a compaction at 0, which drops nothing, is not found when the newest
+        // revision is asked for.
+        let stored = self.shared.hashes.lock().iter().find(|hash| hash.revision == at).copied();
+        if let Some(hash) = stored.filter(|_| at != 0) {
+            return Ok(Hash { current, ..hash });
+        }
+        let _rows_stay = self.shared.removal.read();
+        let tables = self.shared.tables.read();
+        let current = self.shared.revision();
+        let compact = self.shared.compact_revision();
+        if 0 < at && at < compact {
+            return Err(HashError::Compacted { requested: at, oldest: compact });
+        }
+        if current < at {
+            return Err(HashError::Future { requested: at, newest: current });
+        }
+        let revision = if at == 0 { current } else { at };
+        let mut kept = Vec::new();
+        let mut any_kept = false;
+        tables.index.newest_rows(revision, &mut |stamp| {
+            if !stamp.is_deletion() {
+                any_kept = true;
+                // Above the compact revision nothing is left out, so nothing need be looked up.
+                if stamp.main() <= compact {
+                    kept.push(stamp);
+                }
+            }
+        });
+        let backend = tables.backend.clone();
+        drop(tables);
+        kept.sort_unstable();
+
+        let mut hasher = Hasher::new(compact, any_kept);
+        let mut kept = kept.iter().peekable();
+        // Names of negative revisions would be behind all others.
+        let to = row::from_main((revision + 1).max(0));
+        let scanned = backend.scan(Bucket::Key, &[], Some(&to), &mut |key, value| {
+            let stamp = row::parse_row_key(key).expect("rows were checked at opening");
+            while kept.next_if(|other| **other < stamp).is_some() {}
+            hasher.add(stamp, key, value, kept.peek() == Some(&&stamp));
+            ControlFlow::Continue(())
+        });
+        scanned.map_err(HashError::Backend)?;
+        Ok(Hash { hash: hasher.sum(), compact_revision: compact, revision, current })
+    }
+}
+
+/// Computes a hash over rows in their order.
+#[derive(Clone, Debug)]
+pub(crate) struct Hasher {
+    crc: u32,
+    compact: i64,
+    any_kept: bool,
+}
+
+impl Hasher {
+    /// `any_kept`: whether a compaction at the hashed revision would keep any row.
+    pub(crate) fn new(compact: i64, any_kept: bool) -> Self {
+        Self { crc: crc32c::crc32c(b"key"), compact, any_kept }
+    }
+
+    /// Takes in a row, unless it is one that members may or may not have. `kept`: whether a
+    /// compaction at the hashed revision would keep it; asked only of rows up to the compact
+    /// revision.
+    pub(crate) fn add(&mut self, stamp: Stamp, key: &[u8], value: &[u8], kept: bool) {
+        // etcd takes "nothing is kept" for "there is no such set" and then leaves nothing out.
+        let superseded = stamp.main() <= self.compact && self.any_kept && !kept;
+        let boundary_deletion = stamp.main() == self.compact && stamp.is_deletion();
+        if !superseded && !boundary_deletion {
+            self.crc = crc32c::crc32c_append(crc32c::crc32c_append(self.crc, key), value);
+        }
+    }
+
+    pub(crate) fn sum(&self) -> u32 {
+        self.crc
+    }
+}
+
+/// Keeps a hash by revision; of too many the one of the lowest revision goes.
+pub(crate) fn keep_hash(hashes: &mut Vec<Hash>, hash: Hash) {
+    let at = hashes.partition_point(|other| other.revision <= hash.revision);
+    hashes.insert(at, hash);
+    let surplus = hashes.len().saturating_sub(HASHES_MAX);
+    hashes.drain(..surplus);
+}

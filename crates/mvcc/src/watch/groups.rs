@@ -1,0 +1,186 @@
+//! Groups: the watches of one range, whatever their stream, and what is queued for them.
+//!
+//! Invariants: a group exists as long as it has a member; its queue ascends and holds every event
+//! of its range from `complete_from` up to the hub's revision; a queued event is in the ring.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use base::KeyRange;
+use parking_lot::Mutex;
+
+use super::Wake;
+use super::ranges::{GroupId, Ranges};
+
+/// Watches of one range.
+#[derive(Debug)]
+pub(super) struct Group {
+    range: KeyRange,
+    members: Vec<Member>,
+    pub(super) queue: VecDeque<Queued>,
+    /// From this main revision on the queue holds all there is.
+    pub(super) complete_from: i64,
+}
+
+/// A stream and how many of its watches are in the group.
+#[derive(Debug)]
+struct Member {
+    inbox: Arc<Inbox>,
+    watches: usize,
+}
+
+/// An event of the ring that a group wants.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Queued {
+    pub(super) revision: i64,
+    /// Number of the ring's batch.
+    pub(super) batch: u64,
+    /// Which event of it.
+    pub(super) event: u32,
+}
+
+/// Where a stream is told of news.
+#[derive(Debug)]
+pub(super) struct Inbox {
+    wake: Arc<dyn Wake>,
+    news: Mutex<News>,
+}
+
+#[derive(Debug, Default)]
+struct News {
+    groups: BTreeSet<GroupId>,
+    woken: bool,
+}
+
+impl Inbox {
+    pub(super) fn new(wake: Arc<dyn Wake>) -> Arc<Self> {
+        Arc::new(Self { wake, news: Mutex::default() })
+    }
+
+    /// Notes news of a group; `true` if the stream is to be woken for it.
+    fn note(&self, group: GroupId) -> bool {
+        let mut news = self.news.lock();
+        news.groups.insert(group);
+        !std::mem::replace(&mut news.woken, true)
+    }
+
+    /// Takes what was noted; the next note wakes again.
+    pub(super) fn take(&self) -> BTreeSet<GroupId> {
+        std::mem::take(&mut *self.news.lock()).groups
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.news.lock().groups.is_empty()
+    }
+
+    pub(super) fn has(&self, group: GroupId) -> bool {
+        self.news.lock().groups.contains(&group)
+    }
+
+    pub(super) fn wake(&self) {
+        self.wake.wake();
+    }
+}
+
+/// All groups.
+#[derive(Debug, Default)]
+pub(super) struct Groups {
+    slots: Vec<Option<Group>>,
+    free: Vec<GroupId>,
+    ranges: Ranges,
+}
+
+impl Groups {
+    pub(super) fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
+    /// The group of a watch that is in it.
+    pub(super) fn group(&self, id: GroupId) -> &Group {
+        self.slots[id as usize].as_ref().expect("a group lives as long as its watches")
+    }
+
+    /// The group, unless it is gone since the number was noted.
+    pub(super) fn group_mut(&mut self, id: GroupId) -> Option<&mut Group> {
+        self.slots[id as usize].as_mut()
+    }
+
+    pub(super) fn all_mut(&mut self) -> impl Iterator<Item = (GroupId, &mut Group)> {
+        let ids = 0..GroupId::try_from(self.slots.len()).expect("group numbers fit");
+        ids.zip(&mut self.slots).filter_map(|(id, slot)| slot.as_mut().map(|group| (id, group)))
+    }
+
+    /// Appends the groups whose range holds the key.
+    pub(super) fn find(&mut self, key: &[u8], groups: &mut Vec<GroupId>) {
+        self.ranges.find(key, groups);
+    }
+
+    /// Adds a watch of a stream to the group of a range. A new group's queue begins at `next`.
+    pub(super) fn join(&mut self, range: &KeyRange, inbox: &Arc<Inbox>, next: i64) -> GroupId {
+        let id = self.ranges.get(range).unwrap_or_else(|| self.add(range, next));
+        let group = self.group_mut(id).expect("it was found or just made");
+        match group.members.iter_mut().find(|member| Arc::ptr_eq(&member.inbox, inbox)) {
+            Some(member) => member.watches += 1,
+            None => group.members.push(Member { inbox: Arc::clone(inbox), watches: 1 }),
+        }
+        id
+    }
+
+    /// Takes a watch of a stream out of its group.
+    pub(super) fn leave(&mut self, id: GroupId, inbox: &Arc<Inbox>) {
+        let slot = &mut self.slots[id as usize];
+        let group = slot.as_mut().expect("a group lives as long as its watches");
+        let at = group.members.iter().position(|member| Arc::ptr_eq(&member.inbox, inbox));
+        let at = at.expect("a watch is a member of its group");
+        group.members[at].watches -= 1;
+        if group.members[at].watches == 0 {
+            group.members.swap_remove(at);
+        }
+        if group.members.is_empty() {
+            self.ranges.remove(&group.range);
+            *slot = None;
+            self.free.push(id);
+        }
+    }
+
+    fn add(&mut self, range: &KeyRange, next: i64) -> GroupId {
+        let id = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            GroupId::try_from(self.slots.len() - 1).expect("less than 2^32 groups")
+        });
+        self.slots[id as usize] = Some(Group {
+            range: range.clone(),
+            members: Vec::new(),
+            queue: VecDeque::new(),
+            complete_from: next,
+        });
+        self.ranges.insert(range, id);
+        id
+    }
+}
+
+impl Group {
+    /// Tells every member that the group has news; collects those to be woken.
+    pub(super) fn note(&self, id: GroupId, wake: &mut Vec<Arc<Inbox>>) {
+        let sleeping = self.members.iter().filter(|member| member.inbox.note(id));
+        wake.extend(sleeping.map(|member| Arc::clone(&member.inbox)));
+    }
+
+    /// Forgets queued events of a batch that leaves the ring.
+    pub(super) fn evict(&mut self, batch: u64) {
+        while let Some(queued) = self.queue.pop_front_if(|queued| queued.batch == batch) {
+            self.complete_from = queued.revision + 1;
+        }
+    }
+
+    /// Position in the queue of the first event of `revision` or later.
+    pub(super) fn position(&self, revision: i64) -> usize {
+        // Most watches have taken all but the newest.
+        match self.queue.back() {
+            Some(last) if revision <= last.revision => {
+                self.queue.partition_point(|queued| queued.revision < revision)
+            }
+            Some(_) | None => self.queue.len(),
+        }
+    }
+}

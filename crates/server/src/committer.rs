@@ -1,0 +1,135 @@
+//! The store thread: makes what apply left in memory durable, off everyone's path.
+//!
+//! It commits every interval or once enough changes wait (SRV-053, SRV-054), tells the node loop
+//! how far the state is durable, and gives freed space back to the file system in small steps.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use backend::{Backend, Commit, CommitError};
+
+use crate::node::NodeQueue;
+
+/// When commits happen.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    /// At the latest after this time.
+    pub(crate) interval: Duration,
+    /// Or when this many changes wait.
+    pub(crate) changes: usize,
+}
+
+/// A disk that was full is asked again this often.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Free bytes below which the file is left as it is.
+const SHRINK_FREE_BYTES_MIN: u64 = 32 << 20;
+
+/// What others tell the store thread.
+#[derive(Debug)]
+enum Nudge {
+    Commit,
+    Stop,
+}
+
+/// Tells the store thread that much waits, or that it should end.
+#[derive(Clone, Debug)]
+pub(crate) struct CommitterQueue {
+    nudges: SyncSender<Nudge>,
+    changes: usize,
+}
+
+impl CommitterQueue {
+    /// Asks for a commit if enough changes wait. Never blocks: a nudge that waits already will do.
+    pub(crate) fn consider(&self, backend: &Backend) {
+        if self.changes <= backend.pending() {
+            let _waits_already = self.nudges.try_send(Nudge::Commit);
+        }
+    }
+
+    /// Asks for the last commit and the end.
+    pub(crate) fn stop(&self) {
+        let _gone = self.nudges.send(Nudge::Stop);
+    }
+}
+
+/// The store thread before it runs.
+#[derive(Debug)]
+pub(crate) struct Committer {
+    backend: Backend,
+    node: NodeQueue,
+    pace: Pace,
+    nudges: Receiver<Nudge>,
+    full: bool,
+}
+
+impl Committer {
+    pub(crate) fn new(backend: Backend, node: NodeQueue, pace: Pace) -> (Self, CommitterQueue) {
+        let (sender, nudges) = sync_channel(1);
+        let queue = CommitterQueue { nudges: sender, changes: pace.changes };
+        (Self { backend, node, pace, nudges, full: false }, queue)
+    }
+
+    /// Runs until it is stopped; the last thing it does is a commit.
+    ///
+    /// # Errors
+    ///
+    /// The database cannot be written; the process must end.
+    pub(crate) fn run(mut self) -> Result<(), CommitError> {
+        loop {
+            let pause = if self.full { RETRY } else { self.pace.interval };
+            let stop = match self.nudges.recv_timeout(pause) {
+                Ok(Nudge::Commit) | Err(RecvTimeoutError::Timeout) => false,
+                Ok(Nudge::Stop) | Err(RecvTimeoutError::Disconnected) => true,
+            };
+            self.commit()?;
+            if stop {
+                return Ok(());
+            }
+            self.shrink()?;
+        }
+    }
+
+    fn commit(&mut self) -> Result<(), CommitError> {
+        if self.backend.pending() == 0 && self.backend.durable() == self.backend.applied() {
+            return Ok(());
+        }
+        let began = Instant::now();
+        match self.backend.commit() {
+            Ok(Commit { durable, changes, pages }) => {
+                if self.full {
+                    self.full = false;
+                    tracing::info!("the disk has room again; the database is durable");
+                }
+                tracing::debug!(changes, pages, took = ?began.elapsed(), "committed");
+                self.node.durable(durable);
+                Ok(())
+            }
+            Err(CommitError::NoSpace(error)) => {
+                if !self.full {
+                    self.full = true;
+                    tracing::warn!(
+                        error = %error,
+                        "no space left for the database; free some on its volume, nothing is lost"
+                    );
+                }
+                self.node.disk_full();
+                Ok(())
+            }
+            Err(error @ (CommitError::Io(_) | CommitError::Read(_))) => Err(error),
+        }
+    }
+
+    /// One step towards a smaller file, if at least a quarter of it is free.
+    fn shrink(&mut self) -> Result<(), CommitError> {
+        let sizes = self.backend.sizes();
+        let free = sizes.total.saturating_sub(sizes.in_use);
+        if self.full || free < SHRINK_FREE_BYTES_MIN || free < sizes.total / 4 {
+            return Ok(());
+        }
+        match self.backend.shrink_step() {
+            Ok(_) | Err(CommitError::NoSpace(_)) => Ok(()),
+            Err(error @ (CommitError::Io(_) | CommitError::Read(_))) => Err(error),
+        }
+    }
+}

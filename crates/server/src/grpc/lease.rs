@@ -1,0 +1,131 @@
+//! The Lease service.
+
+use std::pin::Pin;
+
+use base::LeaseId;
+use futures_util::{Stream, StreamExt as _};
+use proto::etcdserverpb::lease_server::Lease as Service;
+use proto::etcdserverpb::{self as pb};
+use state::{Refusal, Reply};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::handle::{Handle, ProposeError, RequestKind};
+
+/// The service.
+#[derive(Clone, Debug)]
+pub(crate) struct Leases {
+    handle: Handle,
+}
+
+impl Leases {
+    pub(crate) fn new(handle: Handle) -> Self {
+        Self { handle }
+    }
+
+    fn current_header(&self) -> pb::ResponseHeader {
+        self.handle.header(self.handle.reads().keys().revision())
+    }
+
+    async fn keep_alive(
+        &self,
+        request: pb::LeaseKeepAliveRequest,
+    ) -> Result<pb::LeaseKeepAliveResponse, Status> {
+        let header = Some(self.current_header());
+        // L-06: an unknown lease is an answer with no time left, not an error.
+        let ttl = match self.handle.renew_lease(LeaseId(request.id)).await {
+            Ok(ttl) => ttl,
+            Err(ProposeError::Refused(Refusal::LeaseNotFound)) => 0,
+            Err(error) => return Err(error.into()),
+        };
+        Ok(pb::LeaseKeepAliveResponse { header, id: request.id, ttl })
+    }
+}
+
+#[tonic::async_trait]
+impl Service for Leases {
+    async fn lease_grant(
+        &self,
+        request: Request<pb::LeaseGrantRequest>,
+    ) -> Result<Response<pb::LeaseGrantResponse>, Status> {
+        let mut request = request.into_inner();
+        if request.id == 0 {
+            // The proposer chooses: a request id without its sign bit is unique and positive.
+            request.id = i64::try_from(self.handle.next_id() & (u64::MAX >> 1))
+                .expect("the sign bit is cleared");
+        }
+        match self.handle.propose(RequestKind::LeaseGrant, &request).await? {
+            Reply::LeaseGrant(mut response) => {
+                response.header = Some(self.current_header());
+                Ok(Response::new(response))
+            }
+            reply => unreachable!("a grant was answered by {reply:?}"),
+        }
+    }
+
+    async fn lease_revoke(
+        &self,
+        request: Request<pb::LeaseRevokeRequest>,
+    ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
+        match self.handle.propose(RequestKind::LeaseRevoke, &request.into_inner()).await? {
+            Reply::LeaseRevoke(_, mut response) => {
+                let revision = response.header.as_ref().map_or(0, |header| header.revision);
+                response.header = Some(self.handle.header(revision));
+                Ok(Response::new(response))
+            }
+            reply => unreachable!("a revoke was answered by {reply:?}"),
+        }
+    }
+
+    type LeaseKeepAliveStream =
+        Pin<Box<dyn Stream<Item = Result<pb::LeaseKeepAliveResponse, Status>> + Send>>;
+
+    async fn lease_keep_alive(
+        &self,
+        request: Request<Streaming<pb::LeaseKeepAliveRequest>>,
+    ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
+        let leases = self.clone();
+        let answers = request.into_inner().then(move |message| {
+            let leases = leases.clone();
+            async move { leases.keep_alive(message?).await }
+        });
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn lease_time_to_live(
+        &self,
+        request: Request<pb::LeaseTimeToLiveRequest>,
+    ) -> Result<Response<pb::LeaseTimeToLiveResponse>, Status> {
+        let request = request.into_inner();
+        self.handle.linearize().await?;
+        let id = LeaseId(request.id);
+        let mut response = pb::LeaseTimeToLiveResponse {
+            header: Some(self.current_header()),
+            id: request.id,
+            ttl: -1,
+            ..Default::default()
+        };
+        let Some(lease) = self.handle.reads().lease(id, request.keys) else {
+            return Ok(Response::new(response));
+        };
+        match self.handle.lease_remaining(id).await {
+            Ok(remaining) => {
+                response.ttl = remaining;
+                response.granted_ttl = lease.granted_ttl_seconds;
+                response.keys = lease.keys;
+            }
+            Err(ProposeError::Refused(Refusal::LeaseNotFound)) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(Response::new(response))
+    }
+
+    async fn lease_leases(
+        &self,
+        _request: Request<pb::LeaseLeasesRequest>,
+    ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
+        let ids = self.handle.leases_by_expiry().await?;
+        let leases = ids.into_iter().map(|id| pb::LeaseStatus { id: id.0 }).collect();
+        let header = Some(self.current_header());
+        Ok(Response::new(pb::LeaseLeasesResponse { header, leases }))
+    }
+}

@@ -1,0 +1,264 @@
+//! The Maintenance service: alarms, status, hashes, snapshots, defragmentation.
+
+use std::ops::ControlFlow;
+use std::pin::Pin;
+
+use base::version;
+use bytes::Bytes;
+use futures_util::Stream;
+use proto::etcdserverpb::maintenance_server::Maintenance as Service;
+use proto::etcdserverpb::{self as pb, downgrade_request::DowngradeAction};
+use sha2::{Digest as _, Sha256};
+use state::Reply;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::status;
+use crate::handle::{Handle, ProposeError, RequestKind};
+
+/// Bytes of the database in one message of a snapshot (M-07).
+const SNAPSHOT_BLOB_BYTES: usize = 32 << 10;
+
+/// Messages of a snapshot that may wait for a slow client.
+const SNAPSHOT_QUEUE_LEN: usize = 2;
+
+/// The service.
+#[derive(Clone, Debug)]
+pub(crate) struct Maintenance {
+    handle: Handle,
+}
+
+impl Maintenance {
+    pub(crate) fn new(handle: Handle) -> Self {
+        Self { handle }
+    }
+
+    fn current_header(&self) -> pb::ResponseHeader {
+        self.handle.header(self.handle.reads().keys().revision())
+    }
+
+    /// What is wrong with the member, in etcd's words (M-03).
+    fn errors(&self) -> Vec<String> {
+        let leader = self.handle.status().leader;
+        let no_leader = leader.is_none().then(|| "etcdserver: no leader".to_owned());
+        let alarms = self.handle.reads().alarms();
+        let raised = alarms.iter().map(|alarm| {
+            format!("memberID:{} alarm:{} ", alarm.member_id, alarm.alarm().as_str_name())
+        });
+        no_leader.into_iter().chain(raised).collect()
+    }
+}
+
+/// Runs work that reads the disk where it holds nobody up.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Status> + Send + 'static,
+) -> Result<T, Status> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|_| Err(ProposeError::Stopped.into()))
+}
+
+#[tonic::async_trait]
+impl Service for Maintenance {
+    async fn alarm(
+        &self,
+        request: Request<pb::AlarmRequest>,
+    ) -> Result<Response<pb::AlarmResponse>, Status> {
+        match self.handle.propose(RequestKind::Alarm, &request.into_inner()).await? {
+            Reply::Alarm(mut response) => {
+                response.header = Some(self.current_header());
+                Ok(Response::new(response))
+            }
+            reply => unreachable!("an alarm request was answered by {reply:?}"),
+        }
+    }
+
+    async fn status(
+        &self,
+        _request: Request<pb::StatusRequest>,
+    ) -> Result<Response<pb::StatusResponse>, Status> {
+        let node = self.handle.status();
+        let sizes = self.handle.backend().sizes();
+        let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        Ok(Response::new(pb::StatusResponse {
+            header: Some(self.current_header()),
+            version: version::COMPATIBLE.to_owned(),
+            db_size: bytes(sizes.total),
+            leader: node.leader.0,
+            raft_index: node.committed,
+            raft_term: node.term,
+            raft_applied_index: node.applied,
+            errors: self.errors(),
+            db_size_in_use: bytes(sizes.in_use),
+            is_learner: node.learner,
+            storage_version: self.handle.reads().storage_version().unwrap_or_default(),
+            db_size_quota: self.handle.limits().quota_bytes.map_or(0, bytes),
+            downgrade_info: Some(pb::DowngradeInfo::default()),
+        }))
+    }
+
+    async fn defragment(
+        &self,
+        _request: Request<pb::DefragmentRequest>,
+    ) -> Result<Response<pb::DefragmentResponse>, Status> {
+        let backend = self.handle.backend().clone();
+        blocking(move || {
+            tracing::info!("starting defragmentation");
+            let before = backend.sizes();
+            while backend.shrink_step().map_err(|error| status::backend(&error))? {}
+            let after = backend.sizes();
+            tracing::info!(
+                current_db_size_bytes_diff = i64::try_from(after.total).unwrap_or(i64::MAX)
+                    - i64::try_from(before.total).unwrap_or(i64::MAX),
+                current_db_size_bytes = after.total,
+                "finished defragmentation"
+            );
+            Ok(())
+        })
+        .await?;
+        // G-003: no header.
+        Ok(Response::new(pb::DefragmentResponse::default()))
+    }
+
+    async fn hash(
+        &self,
+        _request: Request<pb::HashRequest>,
+    ) -> Result<Response<pb::HashResponse>, Status> {
+        let backend = self.handle.backend().clone();
+        let hash = blocking(move || {
+            let copy = backend.copy().map_err(|error| status::backend(&error))?;
+            let (mut hash, mut bucket_seen) = (0, String::new());
+            copy.scan(&mut |bucket, key, value| {
+                if bucket_seen != bucket {
+                    bucket.clone_into(&mut bucket_seen);
+                    hash = crc32c::crc32c_append(hash, bucket.as_bytes());
+                }
+                hash = crc32c::crc32c_append(hash, key);
+                hash = crc32c::crc32c_append(hash, value);
+                ControlFlow::Continue(())
+            })
+            .map_err(|error| status::backend(&error))?;
+            Ok(hash)
+        })
+        .await?;
+        Ok(Response::new(pb::HashResponse { header: Some(self.current_header()), hash }))
+    }
+
+    async fn hash_kv(
+        &self,
+        request: Request<pb::HashKvRequest>,
+    ) -> Result<Response<pb::HashKvResponse>, Status> {
+        let revision = request.into_inner().revision;
+        let keys = self.handle.reads().keys().clone();
+        let hash =
+            blocking(move || keys.hash(revision).map_err(|error| status::hash(&error))).await?;
+        Ok(Response::new(pb::HashKvResponse {
+            header: Some(self.handle.header(hash.current)),
+            hash: hash.hash,
+            compact_revision: hash.compact_revision,
+            hash_revision: hash.revision,
+        }))
+    }
+
+    type SnapshotStream = Pin<Box<dyn Stream<Item = Result<pb::SnapshotResponse, Status>> + Send>>;
+
+    async fn snapshot(
+        &self,
+        _request: Request<pb::SnapshotRequest>,
+    ) -> Result<Response<Self::SnapshotStream>, Status> {
+        let (messages, stream) = mpsc::channel(SNAPSHOT_QUEUE_LEN);
+        let maintenance = self.clone();
+        tokio::task::spawn_blocking(move || {
+            let sent = maintenance.send_snapshot(&messages);
+            if let Err(Some(failure)) = sent {
+                // A client that is gone needs no error.
+                let _told = messages.blocking_send(Err(failure));
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn move_leader(
+        &self,
+        request: Request<pb::MoveLeaderRequest>,
+    ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
+        if self.handle.status().leader != self.handle.member_id() {
+            return Err(ProposeError::NotLeader.into());
+        }
+        let target = request.into_inner().target_id;
+        if target == self.handle.member_id().0 {
+            // The leader leads already.
+            return Ok(Response::new(pb::MoveLeaderResponse::default()));
+        }
+        Err(status::bad_transferee())
+    }
+
+    async fn downgrade(
+        &self,
+        request: Request<pb::DowngradeRequest>,
+    ) -> Result<Response<pb::DowngradeResponse>, Status> {
+        let request = request.into_inner();
+        if request.action() == DowngradeAction::Cancel {
+            return Err(status::no_downgrade());
+        }
+        let target = parse_version(&request.version).ok_or_else(status::downgrade_format)?;
+        let current = self.handle.reads().cluster_version();
+        let current = current.as_deref().and_then(parse_version);
+        let current = current.ok_or_else(status::no_cluster_version)?;
+        if (target.0, target.1 + 1) != current {
+            return Err(status::downgrade_target());
+        }
+        if request.action() == DowngradeAction::Enable {
+            return Err(Status::unimplemented("downgrades are not served by this release yet"));
+        }
+        Ok(Response::new(pb::DowngradeResponse {
+            header: Some(self.current_header()),
+            version: format!("{}.{}", current.0, current.1),
+        }))
+    }
+}
+
+impl Maintenance {
+    /// Sends the database and its digest; `Err(None)` if the client went away.
+    fn send_snapshot(
+        &self,
+        messages: &mpsc::Sender<Result<pb::SnapshotResponse, Status>>,
+    ) -> Result<(), Option<Status>> {
+        let failed = |status: Status| Some(status);
+        let mut copy = self.handle.backend().copy().map_err(|e| failed(status::backend(&e)))?;
+        let storage_version = self.handle.reads().storage_version().unwrap_or_default();
+        let mut remaining_bytes = copy.len();
+        tracing::info!(total_bytes = remaining_bytes, "sending database snapshot to client");
+        let mut digest = Sha256::new();
+        loop {
+            let blob =
+                copy.read(SNAPSHOT_BLOB_BYTES).map_err(|e| failed(status::backend(&e)))?;
+            if blob.is_empty() {
+                break;
+            }
+            digest.update(&blob);
+            remaining_bytes -= blob.len() as u64;
+            let message = pb::SnapshotResponse {
+                header: None,
+                remaining_bytes,
+                blob,
+                version: storage_version.clone(),
+            };
+            messages.blocking_send(Ok(message)).map_err(|_| None)?;
+        }
+        let blob = Bytes::copy_from_slice(&digest.finalize());
+        let last =
+            pb::SnapshotResponse { header: None, remaining_bytes: 0, blob, version: storage_version };
+        messages.blocking_send(Ok(last)).map_err(|_| None)?;
+        tracing::info!("successfully sent database snapshot to client");
+        Ok(())
+    }
+}
+
+/// Major and minor of `3.6` or `3.6.0`.
+fn parse_version(text: &str) -> Option<(u64, u64)> {
+    let mut parts = text.split('.');
+    let version = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    let rest = parts.next().is_none_or(|patch| patch.parse::<u64>().is_ok());
+    (rest && parts.next().is_none()).then_some(version)
+}

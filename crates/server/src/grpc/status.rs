@@ -1,0 +1,123 @@
+//! Every error to the gRPC code and the text that clients match on: the one table of them
+//! (features 2.9; etcd: api/v3rpc/rpctypes/error.go).
+
+use state::Refusal;
+use tonic::{Code, Status};
+
+use crate::handle::ProposeError;
+
+/// What all texts begin with.
+const PREFIX: &str = "etcdserver: ";
+
+fn status(code: Code, text: &str) -> Status {
+    Status::new(code, format!("{PREFIX}{text}"))
+}
+
+/// A refusal's code and text, without the prefix.
+fn refusal(refusal: &Refusal) -> (Code, &'static str) {
+    match refusal {
+        Refusal::EmptyKey => (Code::InvalidArgument, "key is not provided"),
+        Refusal::KeyNotFound => (Code::InvalidArgument, "key not found"),
+        Refusal::ValueProvided => (Code::InvalidArgument, "value is provided"),
+        Refusal::LeaseProvided => (Code::InvalidArgument, "lease is provided"),
+        Refusal::TooManyOps => (Code::InvalidArgument, "too many operations in txn request"),
+        Refusal::DuplicateKey => (Code::InvalidArgument, "duplicate key given in txn request"),
+        Refusal::InvalidSortOption => (Code::InvalidArgument, "invalid sort option"),
+        Refusal::TxnTooDeep => (Code::InvalidArgument, "txn nested too deep"),
+        Refusal::Compacted => {
+            (Code::OutOfRange, "mvcc: required revision has been compacted")
+        }
+        Refusal::FutureRevision => {
+            (Code::OutOfRange, "mvcc: required revision is a future revision")
+        }
+        Refusal::NoSpace => (Code::ResourceExhausted, "mvcc: database space exceeded"),
+        Refusal::LeaseNotFound => (Code::NotFound, "requested lease not found"),
+        Refusal::LeaseExists => (Code::FailedPrecondition, "lease already exists"),
+        Refusal::LeaseTtlTooLarge => (Code::OutOfRange, "too large lease TTL"),
+        Refusal::MemberExists => (Code::FailedPrecondition, "member ID already exist"),
+        Refusal::PeerUrlExists => (Code::FailedPrecondition, "Peer URLs already exists"),
+        Refusal::MemberNotFound => (Code::NotFound, "member not found"),
+        Refusal::NotLearner => (Code::FailedPrecondition, "can only promote a learner member"),
+        Refusal::TooManyLearners => {
+            (Code::FailedPrecondition, "too many learner members in cluster")
+        }
+        Refusal::Corrupt => (Code::DataLoss, "corrupt cluster"),
+        Refusal::AuthNotEnabled => (Code::FailedPrecondition, "authentication is not enabled"),
+        Refusal::AuthNotBuilt => (Code::Unimplemented, "auth is not served by this release yet"),
+    }
+}
+
+impl From<ProposeError> for Status {
+    fn from(error: ProposeError) -> Self {
+        let (code, text) = match &error {
+            ProposeError::Refused(refused) => refusal(refused),
+            ProposeError::TooLarge => (Code::InvalidArgument, "request is too large"),
+            ProposeError::Overloaded => (Code::ResourceExhausted, "too many requests"),
+            ProposeError::NoLeader => (Code::Unavailable, "no leader"),
+            ProposeError::LeaderChanged => (Code::Unavailable, "leader changed"),
+            ProposeError::Stopped => (Code::Unavailable, "server stopped"),
+            ProposeError::TimedOut => (Code::Unavailable, "request timed out"),
+            ProposeError::NotLeader => (Code::FailedPrecondition, "not leader"),
+        };
+        status(code, text)
+    }
+}
+
+/// The status of a refusal that was decided without a proposal.
+pub(crate) fn refused(refused: &Refusal) -> Status {
+    let (code, text) = refusal(refused);
+    status(code, text)
+}
+
+/// A backend that cannot give or take bytes: this member's trouble, not the request's.
+pub(crate) fn backend(error: &dyn std::error::Error) -> Status {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    tracing::error!(error = text, "the database failed");
+    Status::new(Code::DataLoss, format!("{PREFIX}{text}"))
+}
+
+/// Why there is no hash.
+pub(crate) fn hash(error: &mvcc::HashError) -> Status {
+    match error {
+        mvcc::HashError::Compacted { .. } => refused(&Refusal::Compacted),
+        mvcc::HashError::Future { .. } => refused(&Refusal::FutureRevision),
+        mvcc::HashError::Backend(source) => backend(source),
+    }
+}
+
+/// E-56.
+pub(crate) fn bad_transferee() -> Status {
+    status(Code::FailedPrecondition, "bad leader transferee")
+}
+
+/// E-61.
+pub(crate) fn no_downgrade() -> Status {
+    status(Code::FailedPrecondition, "no inflight downgrade job")
+}
+
+/// E-58.
+pub(crate) fn downgrade_format() -> Status {
+    status(Code::InvalidArgument, "wrong downgrade target version format")
+}
+
+/// E-59.
+pub(crate) fn downgrade_target() -> Status {
+    status(Code::InvalidArgument, "invalid downgrade target version")
+}
+
+/// E-57.
+pub(crate) fn no_cluster_version() -> Status {
+    status(Code::FailedPrecondition, "cluster version not found during downgrade")
+}
+
+/// Why a watch was canceled: what it still needed is gone.
+pub(crate) const WATCH_COMPACTED: &str = "etcdserver: mvcc: required revision has been compacted";
+/// Why a watch was not made (W-02).
+pub(crate) const WATCH_EMPTY_RANGE: &str = "mvcc: watcher range is empty";
+/// Why a watch was not made (W-08).
+pub(crate) const WATCH_DUPLICATE_ID: &str = "mvcc: duplicate watch ID provided on the WatchStream";

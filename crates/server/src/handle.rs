@@ -1,0 +1,431 @@
+//! What the services hold: the one way from a request to consensus and to the state.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use base::{ClusterId, LeaseId, MemberId};
+use bytes::{Bytes, BytesMut};
+use member::{Answer, Failure, Proposal, RequestIds, Ticket};
+use parking_lot::Mutex;
+use prost::Message;
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
+use proto::etcdserverpb as pb;
+use state::{Applied, Reads, Refusal, Reply};
+use tokio::sync::{oneshot, watch};
+
+use crate::node::{NodeQueue, Question};
+
+/// The services' access to the member; clones share it.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+/// Numbers the services need to know about the member.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes an encoded request may have.
+    pub request_bytes_max: usize,
+    /// Operations in one transaction.
+    pub txn_ops_max: usize,
+    /// Bytes of the database above which writes are refused; `None` for never.
+    pub quota_bytes: Option<u64>,
+    /// How long a request may wait for its answer.
+    pub request_timeout: Duration,
+    /// How often an idle watch that wants to know is told how far it is.
+    pub watch_progress_interval: Duration,
+    /// How long elections take at least.
+    pub election_timeout: Duration,
+}
+
+#[derive(Debug)]
+struct Shared {
+    member: MemberId,
+    cluster: ClusterId,
+    limits: Limits,
+    queue: NodeQueue,
+    reads: Reads,
+    backend: backend::Backend,
+    ids: Mutex<RequestIds>,
+    status: Arc<Published>,
+    compacted: watch::Receiver<i64>,
+}
+
+/// What the node loop says about itself; written by it, read by everyone.
+#[derive(Debug, Default)]
+pub(crate) struct Published {
+    pub(crate) leader: AtomicU64,
+    pub(crate) term: AtomicU64,
+    pub(crate) committed: AtomicU64,
+    pub(crate) applied: AtomicU64,
+    pub(crate) learner: AtomicBool,
+    /// Whether this member alone decides: it leads and there is no other voter.
+    pub(crate) alone: AtomicBool,
+    pub(crate) pending_proposals: AtomicI64,
+    pub(crate) stopped: AtomicBool,
+}
+
+/// Why a request got no answer from the state machine.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ProposeError {
+    /// Every member says no.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// E-25: the encoded request is above the limit.
+    #[error("request is too large")]
+    TooLarge,
+    /// E-26: applying is too far behind committing, or the queue is full.
+    #[error("too many requests")]
+    Overloaded,
+    /// E-44.
+    #[error("no leader")]
+    NoLeader,
+    /// E-46.
+    #[error("leader changed")]
+    LeaderChanged,
+    /// E-48.
+    #[error("server stopped")]
+    Stopped,
+    /// E-49: no answer in 5 s + 2 election timeouts.
+    #[error("request timed out")]
+    TimedOut,
+    /// E-45.
+    #[error("not leader")]
+    NotLeader,
+}
+
+/// What the node loop last said about itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NodeStatus {
+    /// The leader it knows; none is 0.
+    pub leader: MemberId,
+    /// The newest term.
+    pub term: u64,
+    /// Index of the newest committed entry.
+    pub committed: u64,
+    /// Index of the newest applied entry.
+    pub applied: u64,
+    /// Whether this member has no vote.
+    pub learner: bool,
+}
+
+/// A kind of request, by its field in `InternalRaftRequest`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestKind {
+    /// `PutRequest`.
+    Put = 4,
+    /// `DeleteRangeRequest`.
+    DeleteRange = 5,
+    /// `TxnRequest`.
+    Txn = 6,
+    /// `CompactionRequest`.
+    Compaction = 7,
+    /// `LeaseGrantRequest`.
+    LeaseGrant = 8,
+    /// `LeaseRevokeRequest`.
+    LeaseRevoke = 9,
+    /// `AlarmRequest`.
+    Alarm = 10,
+    /// `ClusterVersionSetRequest`.
+    ClusterVersionSet = 1300,
+    /// `ClusterMemberAttrSetRequest`.
+    ClusterMemberAttrSet = 1301,
+}
+
+/// The header's field in `InternalRaftRequest`.
+const HEADER_FIELD: u32 = 100;
+
+/// The parts of a handle, as start-up puts them together.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) member: MemberId,
+    pub(crate) cluster: ClusterId,
+    pub(crate) limits: Limits,
+    pub(crate) queue: NodeQueue,
+    pub(crate) reads: Reads,
+    pub(crate) backend: backend::Backend,
+    pub(crate) ids: RequestIds,
+    pub(crate) status: Arc<Published>,
+    pub(crate) compacted: watch::Receiver<i64>,
+}
+
+impl Handle {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { member, cluster, limits, queue, reads, backend, ids, status, compacted } = parts;
+        let ids = Mutex::new(ids);
+        Self {
+            shared: Arc::new(Shared {
+                member,
+                cluster,
+                limits,
+                queue,
+                reads,
+                backend,
+                ids,
+                status,
+                compacted,
+            }),
+        }
+    }
+
+    /// Proposes one request, waits until it is applied here, and gives its answer. The request is
+    /// encoded once, into the bytes that the log, the network and apply share.
+    ///
+    /// # Errors
+    ///
+    /// See [`ProposeError`]; after `TimedOut` and `Stopped` the outcome is unknown.
+    pub async fn propose(
+        &self,
+        kind: RequestKind,
+        request: &impl Message,
+    ) -> Result<Reply, ProposeError> {
+        let id = self.next_id();
+        let bytes = encode(kind, request, id);
+        if bytes.len() > self.shared.limits.request_bytes_max {
+            return Err(ProposeError::TooLarge);
+        }
+        let ticket = Ticket(id);
+        let proposal = Proposal { ticket, request: bytes };
+        self.shared.status.pending_proposals.fetch_add(1, Ordering::Relaxed);
+        let answer = self.ask(Question::Propose(proposal), ticket).await;
+        self.shared.status.pending_proposals.fetch_sub(1, Ordering::Relaxed);
+        match answer? {
+            Answer::Applied(Applied::Done(reply)) => Ok(reply),
+            Answer::Applied(Applied::Refused(refusal)) => Err(refusal.into()),
+            Answer::Failed(failure) => Err(failure.into()),
+            answer @ (Answer::Read | Answer::Lease(_) | Answer::Leases(_)) => {
+                unreachable!("a proposal was answered by {answer:?}")
+            }
+        }
+    }
+
+    /// Waits until what this member has applied includes every write acknowledged before the call.
+    ///
+    /// A member that leads alone has applied every write it acknowledged, so it need not ask
+    /// anyone (docs/design/0002).
+    ///
+    /// # Errors
+    ///
+    /// As [`Handle::propose`].
+    pub async fn linearize(&self) -> Result<(), ProposeError> {
+        if self.shared.status.stopped.load(Ordering::Relaxed) {
+            return Err(ProposeError::Stopped);
+        }
+        if self.shared.status.alone.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let ticket = Ticket(self.next_id());
+        match self.ask(Question::Read(ticket), ticket).await? {
+            Answer::Read => Ok(()),
+            Answer::Failed(failure) => Err(failure.into()),
+            answer @ (Answer::Applied(_) | Answer::Lease(_) | Answer::Leases(_)) => {
+                unreachable!("a read was answered by {answer:?}")
+            }
+        }
+    }
+
+    /// The state, as far as it is applied here.
+    #[must_use]
+    pub fn reads(&self) -> &Reads {
+        &self.shared.reads
+    }
+
+    /// Renews a lease at the leader; the seconds it lives on.
+    ///
+    /// # Errors
+    ///
+    /// `Refused(LeaseNotFound)` for an unknown or expired one.
+    pub async fn renew_lease(&self, id: LeaseId) -> Result<i64, ProposeError> {
+        let ticket = Ticket(self.next_id());
+        let answer = self.ask(Question::RenewLease(ticket, id), ticket).await?;
+        lease_answer(&answer)
+    }
+
+    /// Seconds a lease lives on by the leader's clock.
+    ///
+    /// # Errors
+    ///
+    /// `Refused(LeaseNotFound)` for an unknown or expired one.
+    pub async fn lease_remaining(&self, id: LeaseId) -> Result<i64, ProposeError> {
+        let ticket = Ticket(self.next_id());
+        let answer = self.ask(Question::LeaseRemaining(ticket, id), ticket).await?;
+        lease_answer(&answer)
+    }
+
+    /// All leases, soonest expiry first.
+    ///
+    /// # Errors
+    ///
+    /// As [`Handle::propose`].
+    pub async fn leases_by_expiry(&self) -> Result<Vec<LeaseId>, ProposeError> {
+        let ticket = Ticket(self.next_id());
+        match self.ask(Question::LeasesByExpiry(ticket), ticket).await? {
+            Answer::Leases(ids) => Ok(ids),
+            Answer::Failed(failure) => Err(failure.into()),
+            answer @ (Answer::Applied(_) | Answer::Lease(_) | Answer::Read) => {
+                unreachable!("a list of leases was answered by {answer:?}")
+            }
+        }
+    }
+
+    /// Waits until a compaction up to `revision` has removed its rows (KV-30).
+    ///
+    /// # Errors
+    ///
+    /// `Stopped` if the member stops before.
+    pub async fn compacted(&self, revision: i64) -> Result<(), ProposeError> {
+        let mut compacted = self.shared.compacted.clone();
+        let waited = compacted.wait_for(|done| *done >= revision).await;
+        waited.map(|_| ()).map_err(|_| ProposeError::Stopped)
+    }
+
+    /// What the node loop last said about itself.
+    #[must_use]
+    pub fn status(&self) -> NodeStatus {
+        let status = &self.shared.status;
+        NodeStatus {
+            leader: MemberId(status.leader.load(Ordering::Relaxed)),
+            term: status.term.load(Ordering::Relaxed),
+            committed: status.committed.load(Ordering::Relaxed),
+            applied: status.applied.load(Ordering::Relaxed),
+            learner: status.learner.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Requests proposed and not answered yet.
+    #[must_use]
+    pub fn pending_proposals(&self) -> i64 {
+        self.shared.status.pending_proposals.load(Ordering::Relaxed)
+    }
+
+    /// This member.
+    #[must_use]
+    pub fn member_id(&self) -> MemberId {
+        self.shared.member
+    }
+
+    /// Its cluster.
+    #[must_use]
+    pub fn cluster_id(&self) -> ClusterId {
+        self.shared.cluster
+    }
+
+    /// Limits of requests.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.shared.limits
+    }
+
+    /// The database, for sizes, copies, defragmentation and the hash of everything.
+    #[must_use]
+    pub fn backend(&self) -> &backend::Backend {
+        &self.shared.backend
+    }
+
+    /// A fresh request id; a lease without an id of its own takes one, without the sign bit.
+    #[must_use]
+    pub fn next_id(&self) -> u64 {
+        self.shared.ids.lock().next_id()
+    }
+
+    /// A header as of now; `revision` 0 leaves the field out.
+    #[must_use]
+    pub fn header(&self, revision: i64) -> pb::ResponseHeader {
+        pb::ResponseHeader {
+            cluster_id: self.shared.cluster.0,
+            member_id: self.shared.member.0,
+            revision,
+            raft_term: self.shared.status.term.load(Ordering::Relaxed),
+        }
+    }
+
+    async fn ask(&self, question: Question, ticket: Ticket) -> Result<Answer, ProposeError> {
+        let (reply, answer) = oneshot::channel();
+        self.shared.queue.send(question, ticket, reply)?;
+        match tokio::time::timeout(self.shared.limits.request_timeout, answer).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(_)) => Err(ProposeError::Stopped),
+            Err(_) => Err(ProposeError::TimedOut),
+        }
+    }
+}
+
+impl From<Failure> for ProposeError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::NoLeader => Self::NoLeader,
+            Failure::Overloaded => Self::Overloaded,
+            Failure::LeaderChanged => Self::LeaderChanged,
+        }
+    }
+}
+
+fn lease_answer(answer: &Answer) -> Result<i64, ProposeError> {
+    match answer {
+        Answer::Lease(Some(seconds)) => Ok(*seconds),
+        Answer::Lease(None) => Err(Refusal::LeaseNotFound.into()),
+        Answer::Failed(failure) => Err((*failure).into()),
+        Answer::Applied(_) | Answer::Read | Answer::Leases(_) => {
+            unreachable!("a lease was answered by {answer:?}")
+        }
+    }
+}
+
+/// The bytes of an `InternalRaftRequest` with this one request and a header with this id; the same
+/// bytes as encoding the whole message, without building it.
+fn encode(kind: RequestKind, request: &impl Message, id: u64) -> Bytes {
+    let field = kind as u32;
+    let header = pb::RequestHeader { id, ..Default::default() };
+    let (header_len, request_len) = (header.encoded_len(), request.encoded_len());
+    let mut bytes = BytesMut::with_capacity(
+        key_len(HEADER_FIELD)
+            + encoded_len_varint(header_len as u64)
+            + header_len
+            + key_len(field)
+            + encoded_len_varint(request_len as u64)
+            + request_len,
+    );
+    let mut put = |field: u32, message: &dyn Fn(&mut BytesMut), len: usize| {
+        encode_key(field, WireType::LengthDelimited, &mut bytes);
+        encode_varint(len as u64, &mut bytes);
+        message(&mut bytes);
+    };
+    let body: &dyn Fn(&mut BytesMut) = &|bytes| request.encode_raw(bytes);
+    let head: &dyn Fn(&mut BytesMut) = &|bytes| header.encode_raw(bytes);
+    if field < HEADER_FIELD {
+        put(field, body, request_len);
+        put(HEADER_FIELD, head, header_len);
+    } else {
+        put(HEADER_FIELD, head, header_len);
+        put(field, body, request_len);
+    }
+    bytes.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_encoded_as_the_whole_message_would_be() {
+        let put = pb::PutRequest {
+            key: Bytes::from_static(b"k"),
+            value: Bytes::from_static(b"v"),
+            lease: 7,
+            ..Default::default()
+        };
+        let header = Some(pb::RequestHeader { id: 99, ..Default::default() });
+        let whole =
+            pb::InternalRaftRequest { header: header.clone(), put: Some(put.clone()), ..Default::default() };
+        assert_eq!(encode(RequestKind::Put, &put, 99), whole.encode_to_vec());
+
+        let version = proto::membershippb::ClusterVersionSetRequest { ver: "3.7.0".into() };
+        let whole = pb::InternalRaftRequest {
+            header,
+            cluster_version_set: Some(version.clone()),
+            ..Default::default()
+        };
+        assert_eq!(encode(RequestKind::ClusterVersionSet, &version, 99), whole.encode_to_vec());
+    }
+}

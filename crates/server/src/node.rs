@@ -1,0 +1,367 @@
+//! The node loop: one thread that owns the member and its log.
+//!
+//! It takes everything that waits as one batch, asks the member what to do, makes the log durable
+//! with one sync, applies, and answers. While a sync runs the next batch gathers, so that a busy
+//! server pays one sync for hundreds of requests and an idle one waits for nobody. Writing the log
+//! from this thread instead of from one of its own saves two wake-ups for each batch
+//! (docs/design/0003).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::time::{Duration, Instant};
+
+use base::{LeaseId, LogPosition};
+use member::{Answer, Input, Member, Outputs, Proposal, Ticket};
+use raft::{Entry, HardState, Message};
+use tokio::sync::{oneshot, watch};
+use wal::{AppendError, Wal};
+
+use crate::committer::CommitterQueue;
+use crate::handle::{ProposeError, Published};
+use crate::snapshots::{SnapshotError, Snapshots};
+
+/// Requests that wait for the node loop. Full means overload, and the caller is told so.
+const QUEUE_LEN: usize = 16 * 1024;
+
+/// Requests taken as one batch.
+const BATCH_LEN_MAX: usize = 4096;
+
+/// Between two steps of a compaction (KV-32).
+const COMPACTION_PAUSE: Duration = Duration::from_millis(10);
+
+/// What callers ask of the node loop.
+#[derive(Debug)]
+pub(crate) enum Question {
+    Propose(Proposal),
+    Read(Ticket),
+    RenewLease(Ticket, LeaseId),
+    LeaseRemaining(Ticket, LeaseId),
+    LeasesByExpiry(Ticket),
+}
+
+#[derive(Debug)]
+enum Command {
+    Ask { question: Question, ticket: Ticket, reply: oneshot::Sender<Answer> },
+    /// Messages of other members.
+    #[allow(dead_code, reason = "the transport that sends these comes with the cluster")]
+    Receive(Vec<Message>),
+    /// The state is durable up to here.
+    Durable(LogPosition),
+    /// The database has no room.
+    DiskFull,
+    Stop,
+}
+
+/// The callers' end of the node loop's queue.
+#[derive(Clone, Debug)]
+pub(crate) struct NodeQueue {
+    commands: SyncSender<Command>,
+}
+
+impl NodeQueue {
+    /// Hands a question over; the answer comes through `reply`, or never if the member stops.
+    pub(crate) fn send(
+        &self,
+        question: Question,
+        ticket: Ticket,
+        reply: oneshot::Sender<Answer>,
+    ) -> Result<(), ProposeError> {
+        self.commands.try_send(Command::Ask { question, ticket, reply }).map_err(|error| {
+            match error {
+                TrySendError::Full(_) => ProposeError::Overloaded,
+                TrySendError::Disconnected(_) => ProposeError::Stopped,
+            }
+        })
+    }
+
+    /// Tells the loop that the state is durable up to `position`.
+    pub(crate) fn durable(&self, position: LogPosition) {
+        // A loop that is gone needs no news, and a full queue gets the next one.
+        let _told = self.commands.try_send(Command::Durable(position));
+    }
+
+    /// Tells the loop that the database has no room.
+    pub(crate) fn disk_full(&self) {
+        let _told = self.commands.try_send(Command::DiskFull);
+    }
+
+    /// Asks the loop to end; waits for room in the queue.
+    pub(crate) fn stop(&self) {
+        let _told = self.commands.send(Command::Stop);
+    }
+}
+
+/// What the loop reports to the rest of the server.
+#[derive(Debug)]
+pub(crate) struct NodeReports {
+    pub(crate) status: Arc<Published>,
+    pub(crate) compacted: watch::Sender<i64>,
+}
+
+/// Why the loop ended other than by being asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The log cannot be written.
+    #[error("writing the log")]
+    Log(#[source] wal::AppendError),
+    /// The state machine cannot go on.
+    #[error("applying the log")]
+    Apply(#[source] member::Halt),
+    /// A snapshot cannot be taken.
+    #[error("taking a snapshot")]
+    Snapshot(#[source] SnapshotError),
+    /// A compaction cannot go on.
+    #[error("compacting")]
+    Compact(#[source] backend::ReadError),
+}
+
+/// The loop's end of its queue.
+#[derive(Debug)]
+pub(crate) struct NodeCommands(Receiver<Command>);
+
+/// What a loop is made of.
+#[derive(Debug)]
+pub(crate) struct NodeParts {
+    pub(crate) member: Member,
+    pub(crate) wal: Wal,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) committer: CommitterQueue,
+    pub(crate) backend: backend::Backend,
+    pub(crate) tick: Duration,
+    pub(crate) reports: NodeReports,
+    pub(crate) commands: NodeCommands,
+}
+
+/// The loop before it runs.
+#[derive(Debug)]
+pub(crate) struct Node {
+    member: Member,
+    wal: Wal,
+    snapshots: Snapshots,
+    committer: CommitterQueue,
+    backend: backend::Backend,
+    commands: Receiver<Command>,
+    reports: NodeReports,
+    tick: Duration,
+    waiters: HashMap<Ticket, oneshot::Sender<Answer>>,
+    started: Instant,
+    compaction_due: Option<Instant>,
+    stopping: bool,
+}
+
+impl Node {
+    /// Makes the loop's queue; the loop itself is made once what uses the queue exists.
+    pub(crate) fn queue() -> (NodeQueue, NodeCommands) {
+        let (sender, commands) = sync_channel(QUEUE_LEN);
+        (NodeQueue { commands: sender }, NodeCommands(commands))
+    }
+
+    pub(crate) fn new(parts: NodeParts) -> Self {
+        let NodeParts { member, wal, snapshots, committer, backend, tick, reports, commands } =
+            parts;
+        Self {
+            member,
+            wal,
+            snapshots,
+            committer,
+            backend,
+            commands: commands.0,
+            reports,
+            tick,
+            waiters: HashMap::new(),
+            started: Instant::now(),
+            // A compaction that a crash interrupted is taken up at once.
+            compaction_due: Some(Instant::now()),
+            stopping: false,
+        }
+    }
+
+    /// Runs until it is stopped.
+    ///
+    /// # Errors
+    ///
+    /// The log or the state failed; the process must end.
+    pub(crate) fn run(mut self) -> Result<(), NodeError> {
+        let mut out = Outputs::default();
+        self.member.start(0, &mut out).map_err(NodeError::Apply)?;
+        self.settle(&mut out)?;
+        let mut next_tick = Instant::now() + self.tick;
+        while !self.stopping {
+            let now = Instant::now();
+            if next_tick <= now {
+                self.step(Input::Tick, &mut out)?;
+                next_tick = (next_tick + self.tick).max(now);
+            }
+            let wake = self.compaction_due.map_or(next_tick, |due| due.min(next_tick));
+            match self.commands.recv_timeout(wake.saturating_duration_since(now)) {
+                Ok(first) => self.take_batch(first, &mut out)?,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            self.settle(&mut out)?;
+            self.compact()?;
+        }
+        self.reports.status.stopped.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Takes what waits in the queue and gives it to the member, proposals and reads as one batch
+    /// each.
+    fn take_batch(&mut self, first: Command, out: &mut Outputs) -> Result<(), NodeError> {
+        let (mut proposals, mut reads) = (Vec::new(), Vec::new());
+        let mut next = Some(first);
+        while let Some(command) = next {
+            match command {
+                Command::Ask { question, ticket, reply } => {
+                    self.waiters.insert(ticket, reply);
+                    match question {
+                        Question::Propose(proposal) => proposals.push(proposal),
+                        Question::Read(ticket) => reads.push(ticket),
+                        Question::RenewLease(ticket, id) => {
+                            self.step(Input::RenewLease(ticket, id), out)?;
+                        }
+                        Question::LeaseRemaining(ticket, id) => {
+                            self.step(Input::LeaseRemaining(ticket, id), out)?;
+                        }
+                        Question::LeasesByExpiry(ticket) => {
+                            self.step(Input::LeasesByExpiry(ticket), out)?;
+                        }
+                    }
+                }
+                Command::Receive(messages) => self.step(Input::Receive(messages), out)?,
+                Command::Durable(position) => self.on_durable(position, out)?,
+                Command::DiskFull => self.step(Input::DiskFull, out)?,
+                Command::Stop => self.stopping = true,
+            }
+            let room = proposals.len() + reads.len() < BATCH_LEN_MAX;
+            next = if room { self.commands.try_recv().ok() } else { None };
+        }
+        if !reads.is_empty() {
+            self.step(Input::Read(reads), out)?;
+        }
+        if !proposals.is_empty() {
+            self.step(Input::Propose(proposals), out)?;
+        }
+        Ok(())
+    }
+
+    /// Does what the member asked for, until it asks for nothing more.
+    fn settle(&mut self, out: &mut Outputs) -> Result<(), NodeError> {
+        loop {
+            let batches = std::mem::take(&mut out.persist);
+            if batches.is_empty() {
+                break;
+            }
+            for batch in batches {
+                let must_sync = batch.must_sync;
+                let persisted = batch
+                    .persist(|entries, hard_state, _snapshot| {
+                        append(&mut self.wal, entries, hard_state, must_sync)
+                    })
+                    .map_err(NodeError::Log)?;
+                self.step(Input::Persisted(persisted.token), out)?;
+            }
+        }
+        if out.compaction_begun {
+            out.compaction_begun = false;
+            self.compaction_due = Some(Instant::now());
+        }
+        self.publish();
+        for (ticket, answer) in out.answers.drain(..) {
+            if let Some(reply) = self.waiters.remove(&ticket) {
+                // A caller that gave up needs no answer.
+                let _given = reply.send(answer);
+            }
+        }
+        self.committer.consider(&self.backend);
+        // Without other members there is nobody to send to.
+        out.send.clear();
+        out.snapshot_wanted.clear();
+        Ok(())
+    }
+
+    fn step(&mut self, input: Input, out: &mut Outputs) -> Result<(), NodeError> {
+        let now_millis = u64::try_from(self.started.elapsed().as_millis())
+            .expect("a process does not run for half a billion years");
+        self.member.step(now_millis, input, out).map_err(NodeError::Apply)
+    }
+
+    fn compact(&mut self) -> Result<(), NodeError> {
+        let Some(due) = self.compaction_due else { return Ok(()) };
+        if Instant::now() < due {
+            return Ok(());
+        }
+        self.compaction_due = match self.member.compact_step().map_err(NodeError::Compact)? {
+            mvcc::CompactStep::Idle => None,
+            mvcc::CompactStep::More => Some(Instant::now() + COMPACTION_PAUSE),
+            mvcc::CompactStep::Finished(revision) => {
+                tracing::info!(compact_revision = revision, "finished scheduled compaction");
+                self.reports.compacted.send_replace(revision);
+                Some(Instant::now() + COMPACTION_PAUSE)
+            }
+        };
+        Ok(())
+    }
+
+    fn on_durable(
+        &mut self,
+        position: LogPosition,
+        out: &mut Outputs,
+    ) -> Result<(), NodeError> {
+        self.step(Input::Durable, out)?;
+        let conf_state = self.member.status().conf_state;
+        let state = self.member.state();
+        let forget = self
+            .snapshots
+            .consider(position, &conf_state, state, &mut self.wal)
+            .map_err(NodeError::Snapshot)?;
+        match forget {
+            Some(index) => self.step(Input::Compact(index), out),
+            None => Ok(()),
+        }
+    }
+
+    fn publish(&self) {
+        let status = self.member.status();
+        let published = &self.reports.status;
+        published.leader.store(status.leader.map_or(0, |leader| leader.0), Ordering::Relaxed);
+        published.term.store(status.term.0, Ordering::Relaxed);
+        published.committed.store(status.commit.0, Ordering::Relaxed);
+        published.applied.store(self.member.applied().index.0, Ordering::Relaxed);
+        let voters = &status.conf_state.voters;
+        published.learner.store(status.conf_state.learners.contains(&status.id), Ordering::Relaxed);
+        let alone = status.role == raft::RoleKind::Leader
+            && voters.len() == 1
+            && voters.contains(&status.id)
+            && status.conf_state.voters_outgoing.is_empty();
+        published.alone.store(alone, Ordering::Release);
+    }
+}
+
+/// Between two tries to write a log whose disk is full.
+const FULL_DISK_PAUSE: Duration = Duration::from_millis(200);
+
+/// Appends and syncs; a full disk is waited out, because what was proposed can be neither
+/// acknowledged nor forgotten. Callers give up by themselves meanwhile.
+fn append(
+    wal: &mut Wal,
+    entries: &[Entry],
+    hard_state: Option<&HardState>,
+    must_sync: bool,
+) -> Result<(), AppendError> {
+    let mut told = false;
+    loop {
+        match wal.append_and_sync(entries, hard_state, must_sync) {
+            Err(error @ AppendError::NoSpace { .. }) => {
+                if !told {
+                    tracing::warn!(error = %error, "the log waits for room");
+                }
+                told = true;
+                std::thread::sleep(FULL_DISK_PAUSE);
+            }
+            ended => return ended,
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! When the log may forget: snapshot files, marks in the log, release of old segments.
+//!
+//! The state is the database and is durable by itself; a snapshot only says so. Every
+//! `snapshot_count` applied entries a `.snap` file and a mark are written at the newest durable
+//! index, and what is before is released (interop 1.7).
+
+use std::sync::Arc;
+
+use base::{Index, LogPosition};
+use raft::ConfState;
+use state::State;
+use vfs::Dir;
+use wal::{Mark, Wal};
+
+use crate::snapshot_file::SnapshotFile;
+
+/// How many snapshot files are kept, as etcd's default.
+const FILES_KEPT: usize = 5;
+
+/// Decides and does it, for the node loop.
+#[derive(Debug)]
+pub(crate) struct Snapshots {
+    dir: Arc<dyn Dir>,
+    every_entries: u64,
+    catchup_entries: u64,
+    last: Index,
+}
+
+/// Why a snapshot could not be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// The file.
+    #[error("writing snapshot file {name}")]
+    File {
+        /// Its name.
+        name: String,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The mark.
+    #[error("marking the snapshot in the log")]
+    Mark(#[source] wal::AppendError),
+    /// The old segments.
+    #[error("releasing the log behind the snapshot")]
+    Release(#[source] wal::ReleaseError),
+}
+
+impl Snapshots {
+    /// `last` is the newest mark of the log.
+    pub(crate) fn new(
+        dir: Arc<dyn Dir>,
+        every_entries: u64,
+        catchup_entries: u64,
+        last: Index,
+    ) -> Self {
+        Self { dir, every_entries, catchup_entries, last }
+    }
+
+    /// Takes a snapshot at `durable` if enough entries lie behind the last one; the index up to
+    /// which memory may forget the log.
+    ///
+    /// # Errors
+    ///
+    /// The file or the mark; the log itself is intact after the first.
+    pub(crate) fn consider(
+        &mut self,
+        durable: LogPosition,
+        conf_state: &ConfState,
+        state: &State,
+        wal: &mut Wal,
+    ) -> Result<Option<Index>, SnapshotError> {
+        if durable.index.0 < self.last.0 + self.every_entries {
+            return Ok(None);
+        }
+        let members = state.members();
+        let removed = state.removed_members();
+        let cluster_version = state.reads().cluster_version();
+        let file = SnapshotFile {
+            position: durable,
+            conf_state,
+            members: &members,
+            removed: &removed,
+            cluster_version: cluster_version.as_deref(),
+        };
+        file.write(self.dir.as_ref())
+            .map_err(|source| SnapshotError::File { name: file.name(), source })?;
+        wal.mark(&Mark { position: durable, conf_state: Some(conf_state.clone()) })
+            .map_err(SnapshotError::Mark)?;
+        tracing::info!(snapshot_index = durable.index.0, "saved snapshot");
+        let released = wal.release(durable.index).map_err(SnapshotError::Release)?;
+        if released > 0 {
+            tracing::info!(segments = released, "released old log segments");
+        }
+        self.remove_old_files();
+        self.last = durable.index;
+        Ok(Some(Index(durable.index.0.saturating_sub(self.catchup_entries))))
+    }
+
+    /// Old files are a courtesy to older releases; failing to remove one harms nobody.
+    fn remove_old_files(&self) {
+        let Ok(names) = self.dir.list() else { return };
+        let mut files: Vec<String> =
+            names.into_iter().filter(|name| name.ends_with(".snap")).collect();
+        files.truncate(files.len().saturating_sub(FILES_KEPT));
+        for name in files {
+            if let Err(error) = self.dir.remove(&name) {
+                tracing::warn!(name, error = %error, "cannot remove an old snapshot file");
+            }
+        }
+    }
+}

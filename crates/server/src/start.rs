@@ -1,0 +1,336 @@
+//! Every part built and joined, from top to bottom.
+//!
+//! Order (SRV-154): open the data, start the store thread and the node loop, tell the cluster who
+//! this member is, then serve clients and say so.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base::version;
+use member::{Member, RequestIds};
+use proto::membershippb;
+use raft::Raft;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::boot::{self, BootError, BootOptions, Booted};
+use crate::committer::{Committer, Pace};
+use crate::grpc::Services;
+use crate::handle::{Handle, Limits, Parts, ProposeError, Published, RequestKind};
+use crate::http::Plain;
+use crate::node::{Node, NodeError, NodeParts, NodeReports};
+use crate::port::{self, PortLimits};
+use crate::snapshots::Snapshots;
+
+/// What a server is started with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The member's place and first members.
+    pub boot: BootOptions,
+    /// Limits of requests.
+    pub limits: Limits,
+    /// One unit of logical time: the heartbeat interval.
+    pub tick: Duration,
+    /// The least time without a leader before an election, in ticks.
+    pub election_ticks: u64,
+    /// Whether a member asks before it stands for election.
+    pub pre_vote: bool,
+    /// The store thread commits at the latest after this time.
+    pub commit_interval: Duration,
+    /// Or when this many changes wait.
+    pub commit_changes: usize,
+    /// Entries between two snapshots.
+    pub snapshot_entries: u64,
+    /// Entries kept in memory behind a snapshot for members that lag.
+    pub snapshot_catchup_entries: u64,
+    /// Where clients connect.
+    pub client_addresses: Vec<SocketAddr>,
+    /// Where metrics are served besides.
+    pub metrics_addresses: Vec<SocketAddr>,
+    /// What clients are told to connect to.
+    pub advertised_client_urls: Vec<String>,
+    /// Calls one connection may have open.
+    pub concurrent_streams_max: u32,
+    /// A connection's idle time before the server asks whether it lives.
+    pub keepalive_interval: Duration,
+    /// How long the answer to that may take.
+    pub keepalive_timeout: Duration,
+}
+
+/// Why a server ended other than by being asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data directory.
+    #[error("starting the member")]
+    Boot(#[from] BootError),
+    /// A port.
+    #[error("listen tcp {address}: bind: {reason}; is another server running? see {flag}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// What the operating system said.
+        reason: String,
+        /// The flag that named it.
+        flag: &'static str,
+    },
+    /// The operating system gave no thread or runtime.
+    #[error("starting threads")]
+    Threads(#[source] io::Error),
+    /// The node loop.
+    #[error("the member failed")]
+    Node(#[source] NodeError),
+    /// The store thread.
+    #[error("the database failed")]
+    Commit(#[source] backend::CommitError),
+    /// The member never got to know itself.
+    #[error("publishing the member")]
+    Publish(#[source] ProposeError),
+}
+
+/// Runs a server until a signal or a failure ends it.
+///
+/// # Errors
+///
+/// See [`StartError`].
+pub fn run(options: &Options) -> Result<(), StartError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(network_threads())
+        .thread_name("network")
+        .enable_all()
+        .build()
+        .map_err(StartError::Threads)?;
+    // Ports first: a port in use must not cost a recovery.
+    let clients = bind(&runtime, &options.client_addresses, "--listen-client-urls")?;
+    let metrics = bind(&runtime, &options.metrics_addresses, "--listen-metrics-urls")?;
+    let running = Running::start(options)?;
+    let served = runtime.block_on(serve(options, &running, clients, metrics));
+    // Nothing new comes in; what was accepted is answered or told that the server stopped.
+    let ended = running.stop();
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    served.and(ended)
+}
+
+/// Threads for connections: half of the cores, the other half is for the node loop, the store and
+/// the disk.
+fn network_threads() -> usize {
+    thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))
+}
+
+fn bind(
+    runtime: &tokio::runtime::Runtime,
+    addresses: &[SocketAddr],
+    flag: &'static str,
+) -> Result<Vec<TcpListener>, StartError> {
+    let bind_one = |address: &SocketAddr| {
+        runtime.block_on(TcpListener::bind(address)).map_err(|error| {
+            let reason = match error.kind() {
+                io::ErrorKind::AddrInUse => "address already in use".to_owned(),
+                _ => error.to_string(),
+            };
+            StartError::Listen { address: *address, reason, flag }
+        })
+    };
+    addresses.iter().map(bind_one).collect()
+}
+
+/// The member's threads.
+struct Running {
+    handle: Handle,
+    node: thread::JoinHandle<Result<(), NodeError>>,
+    committer: thread::JoinHandle<Result<(), backend::CommitError>>,
+    node_queue: crate::node::NodeQueue,
+    committer_queue: crate::committer::CommitterQueue,
+    failed: watch::Receiver<bool>,
+}
+
+impl Running {
+    fn start(options: &Options) -> Result<Self, StartError> {
+        let booted = boot::boot(&options.boot)?;
+        let Booted { member: id, cluster, restored, state, backend, wal, snap_dir, restarted } =
+            booted;
+        tracing::info!(
+            "local-member-id" = %id,
+            "cluster-id" = %cluster,
+            "applied-index" = state.applied().index.0,
+            "member-initialized" = restarted,
+            "starting local member"
+        );
+        let wall_millis = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let wall_millis = u64::try_from(wall_millis.as_millis()).unwrap_or(u64::MAX);
+        let mut config = raft::Config::new(id, wall_millis ^ id.0);
+        config.election_ticks = options.election_ticks;
+        config.pre_vote = options.pre_vote;
+        let mark = restored.snapshot.index;
+        let raft = Raft::new(config, restored);
+        let (node_queue, commands) = Node::queue();
+        let pace = Pace { interval: options.commit_interval, changes: options.commit_changes };
+        let (committer, committer_queue) =
+            Committer::new(backend.clone(), node_queue.clone(), pace);
+        let status = Arc::new(Published::default());
+        let (compacted_sender, compacted) = watch::channel(-1);
+        let handle = Handle::new(Parts {
+            member: id,
+            cluster,
+            limits: options.limits,
+            queue: node_queue.clone(),
+            reads: state.reads(),
+            backend: backend.clone(),
+            ids: RequestIds::for_services(id, wall_millis),
+            status: status.clone(),
+            compacted,
+        });
+        let member_options = member::Options {
+            id,
+            quota_bytes: options.limits.quota_bytes,
+            election_millis: u64::try_from(options.limits.election_timeout.as_millis()).unwrap_or(u64::MAX),
+            ids: RequestIds::for_member(id, wall_millis),
+        };
+        let node = Node::new(NodeParts {
+            member: Member::new(raft, state, backend.clone(), member_options),
+            wal,
+            snapshots: Snapshots::new(
+                snap_dir,
+                options.snapshot_entries,
+                options.snapshot_catchup_entries,
+                mark,
+            ),
+            committer: committer_queue.clone(),
+            backend,
+            tick: options.tick,
+            reports: NodeReports { status, compacted: compacted_sender },
+            commands,
+        });
+        let (failed_sender, failed) = watch::channel(false);
+        let failing = failed_sender.clone();
+        let node = spawn("node", move || {
+            let ended = node.run();
+            failing.send_replace(true);
+            ended
+        })?;
+        let committer = spawn("store", move || {
+            let ended = committer.run();
+            failed_sender.send_replace(true);
+            ended
+        })?;
+        Ok(Self { handle, node, committer, node_queue, committer_queue, failed })
+    }
+
+    /// Ends the node loop, then the store thread after a last commit.
+    fn stop(self) -> Result<(), StartError> {
+        self.node_queue.stop();
+        let node = self.node.join().expect("the node loop does not panic: it aborts");
+        self.committer_queue.stop();
+        let committer = self.committer.join().expect("the store thread does not panic: it aborts");
+        node.map_err(StartError::Node)?;
+        committer.map_err(StartError::Commit)
+    }
+}
+
+fn spawn<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<thread::JoinHandle<T>, StartError> {
+    thread::Builder::new().name(name.to_owned()).spawn(work).map_err(StartError::Threads)
+}
+
+/// Serves clients until a signal arrives or a thread fails.
+async fn serve(
+    options: &Options,
+    running: &Running,
+    clients: Vec<TcpListener>,
+    metrics: Vec<TcpListener>,
+) -> Result<(), StartError> {
+    let (stop, stopping) = watch::channel(false);
+    let mut failed = running.failed.clone();
+    let ended = crate::signals::wait();
+    tokio::pin!(ended);
+    let published = tokio::select! {
+        published = publish(options, &running.handle) => published,
+        _ = failed.wait_for(|failed| *failed) => return Ok(()),
+        () = &mut ended => return Ok(()),
+    };
+    published.map_err(StartError::Publish)?;
+    let limits = PortLimits {
+        concurrent_streams_max: options.concurrent_streams_max,
+        keepalive_interval: options.keepalive_interval,
+        keepalive_timeout: options.keepalive_timeout,
+    };
+    let services = Services::new(&running.handle);
+    tracing::info!("ready to serve client requests");
+    let mut ports = Vec::new();
+    for listener in clients {
+        let address = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
+        tracing::info!(
+            traffic = "grpc+http",
+            address,
+            "serving client traffic insecurely; this is strongly discouraged!"
+        );
+        let plain = Plain::for_clients(running.handle.clone());
+        let services = Some(services.clone());
+        ports.push(tokio::spawn(port::serve(listener, services, plain, limits, stopping.clone())));
+    }
+    for listener in metrics {
+        let plain = Plain::for_metrics(running.handle.clone());
+        ports.push(tokio::spawn(port::serve(listener, None, plain, limits, stopping.clone())));
+    }
+    crate::signals::notify_ready();
+    tokio::select! {
+        () = &mut ended => {}
+        _ = failed.wait_for(|failed| *failed) => {}
+    }
+    stop.send_replace(true);
+    for port in ports {
+        if let Err(error) = port.await {
+            tracing::warn!(error = %error, "a port ended badly");
+        }
+    }
+    Ok(())
+}
+
+/// Tells the cluster this member's name and client URLs, and a new cluster its version, through
+/// the log; repeated until it succeeds, as other members may not be there yet (R4).
+async fn publish(options: &Options, handle: &Handle) -> Result<(), ProposeError> {
+    loop {
+        match publish_once(options, handle).await {
+            Err(ProposeError::TimedOut | ProposeError::NoLeader | ProposeError::LeaderChanged) => {
+                tracing::warn!("failed to publish local member to cluster through raft; trying again");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            ended => return ended,
+        }
+    }
+}
+
+async fn publish_once(options: &Options, handle: &Handle) -> Result<(), ProposeError> {
+    let own = handle.member_id();
+    let known = handle.reads().members().into_iter().find(|member| member.id == own.0);
+    let name = &options.boot.name;
+    let urls = &options.advertised_client_urls;
+    let current = known.is_some_and(|known| known.name == *name && known.client_ur_ls == *urls);
+    if !current {
+        let attributes =
+            membershippb::Attributes { name: name.clone(), client_urls: urls.clone() };
+        let request = membershippb::ClusterMemberAttrSetRequest {
+            member_id: own.0,
+            member_attributes: Some(attributes),
+        };
+        handle.propose(RequestKind::ClusterMemberAttrSet, &request).await?;
+    }
+    tracing::info!(
+        "local-member-id" = %own,
+        "cluster-id" = %handle.cluster_id(),
+        "published local member to cluster through raft"
+    );
+    // A directory taken over from an older release keeps its version, so that it can go back
+    // (docs/design/0004).
+    if handle.reads().cluster_version().is_none() {
+        let request =
+            membershippb::ClusterVersionSetRequest { ver: version::CLUSTER.to_owned() };
+        handle.propose(RequestKind::ClusterVersionSet, &request).await?;
+        tracing::info!("cluster-version" = version::API, "set initial cluster version");
+    }
+    Ok(())
+}

@@ -1,0 +1,220 @@
+//! One committed entry after the other: from the payload to the effects and the answer.
+//!
+//! Nothing here but the dispatch: what a command means is in the module of its noun.
+
+use base::{LeaseId, LogPosition};
+use mvcc::{CompactError, Writer};
+use prost::Message as _;
+use proto::{etcdserverpb as pb, raftpb};
+
+use crate::command::{Command, Request};
+use crate::kv::{self, Changes, header};
+use crate::lease::Leases;
+use crate::members::Change;
+use crate::schema::{self, Facts};
+use crate::txn::{Path, RevisionBounds};
+use crate::view::Stop;
+use crate::{
+    Applied, Committed, Halt, MemberChange, Options, Outcome, Payload, Refusal, Reply, quota,
+};
+
+/// Everything a batch of entries may read and change.
+#[derive(Debug)]
+pub(crate) struct Applier<'s> {
+    pub(crate) writer: Writer<'s>,
+    pub(crate) leases: &'s mut Leases,
+    pub(crate) facts: &'s mut Facts,
+    pub(crate) options: &'s Options,
+    pub(crate) compact_revision: &'s mut i64,
+    pub(crate) skipped_v2: &'s mut u64,
+    pub(crate) facts_changed: bool,
+}
+
+impl Applier<'_> {
+    pub(crate) fn entry(&mut self, entry: &Committed) -> Result<Outcome, Halt> {
+        let position = entry.position;
+        let done = |request_id, applied, change| Outcome { position, request_id, applied, change };
+        match &entry.payload {
+            Payload::Nothing => Ok(done(0, Applied::Done(Reply::None), None)),
+            Payload::Request(bytes) if bytes.is_empty() => {
+                Ok(done(0, Applied::Done(Reply::None), None))
+            }
+            Payload::Request(bytes) => {
+                let request = Request::decode(bytes).ok_or(Halt::Unknown { position })?;
+                let applied = applied(self.command(request.command), position)?;
+                Ok(done(request.id, applied, None))
+            }
+            Payload::MemberChange(bytes) => {
+                let message = raftpb::ConfChange::decode(bytes.clone()).ok();
+                let message = message.ok_or(Halt::Unknown { position })?;
+                let change = Change::decode(&message).ok_or(Halt::Unknown { position })?;
+                let (applied, change) = self.member_change(change);
+                Ok(done(message.id(), applied, Some(change)))
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command) -> Result<Reply, Stop> {
+        match command {
+            Command::Put(request) => self.put(&request).map(Reply::Put),
+            Command::Delete(request) => self.delete(&request).map(Reply::Delete),
+            Command::Txn(request) => self.txn(&request).map(Reply::Txn),
+            Command::Compact(request) => self.compact(&request).map(Reply::Compact),
+            Command::LeaseGrant(request) => self.lease_grant(&request).map(Reply::LeaseGrant),
+            Command::LeaseRevoke(request) => {
+                let id = LeaseId(request.id);
+                self.lease_revoke(&request).map(|response| Reply::LeaseRevoke(id, response))
+            }
+            Command::LeaseCheckpoint(request) => {
+                self.lease_checkpoint(&request);
+                Ok(Reply::None)
+            }
+            Command::Alarm(request) => {
+                self.facts_changed = true;
+                let alarms = self.facts.alarms.request(&request, self.writer.batch());
+                let header = header(self.writer.revision());
+                Ok(Reply::Alarm(pb::AlarmResponse { header, alarms }))
+            }
+            Command::AuthStatus => Ok(Reply::AuthStatus(pb::AuthStatusResponse {
+                header: header(self.writer.revision()),
+                enabled: self.facts.auth.enabled,
+                auth_revision: self.facts.auth.revision,
+            })),
+            Command::Authenticate => Err(Refusal::AuthNotEnabled.into()),
+            Command::Auth => Err(Refusal::AuthNotBuilt.into()),
+            Command::SetClusterVersion(version) => {
+                self.facts_changed = true;
+                self.facts.versions.set_cluster(&version, self.writer.batch());
+                Ok(Reply::None)
+            }
+            Command::SetMemberAttributes { id, attributes } => {
+                self.facts_changed = true;
+                self.facts.members.set_attributes(id, attributes, self.writer.batch());
+                Ok(Reply::None)
+            }
+            Command::SetDowngrade(request) => {
+                self.facts_changed = true;
+                self.facts.versions.set_downgrade(&request, self.writer.batch());
+                Ok(Reply::None)
+            }
+            Command::V2 => {
+                *self.skipped_v2 += 1;
+                Ok(Reply::None)
+            }
+            Command::Range | Command::DowngradeVersionTest => Ok(Reply::None),
+        }
+    }
+
+    fn put(&mut self, request: &pb::PutRequest) -> Result<pb::PutResponse, Stop> {
+        self.facts.alarms.admit(quota::put_cost_bytes(request))?;
+        let mut txn = self.writer.txn();
+        kv::check_put(&txn, self.leases, request)?;
+        Changes::new(&mut txn, self.leases).put(request)
+    }
+
+    fn delete(
+        &mut self,
+        request: &pb::DeleteRangeRequest,
+    ) -> Result<pb::DeleteRangeResponse, Stop> {
+        self.facts.alarms.admit_healthy()?;
+        let mut txn = self.writer.txn();
+        Changes::new(&mut txn, self.leases).delete(request)
+    }
+
+    fn txn(&mut self, request: &pb::TxnRequest) -> Result<pb::TxnResponse, Stop> {
+        self.facts.alarms.admit(quota::txn_cost_bytes(request))?;
+        let bounds =
+            RevisionBounds { newest: self.writer.revision(), compacted: *self.compact_revision };
+        let mut txn = self.writer.txn();
+        let path = Path::choose(&txn, request)?;
+        path.check(&txn, self.leases, bounds)?;
+        let executed = path.execute(&mut Changes::new(&mut txn, self.leases));
+        if let Err(Stop::Refused(refusal)) = &executed {
+            panic!("a transaction was refused when it was half done: {refusal}");
+        }
+        executed
+    }
+
+    fn compact(&mut self, request: &pb::CompactionRequest) -> Result<pb::CompactionResponse, Stop> {
+        self.facts.alarms.admit_healthy()?;
+        self.writer.compact(request.revision).map_err(|error| match error {
+            CompactError::Compacted { .. } => Refusal::Compacted,
+            CompactError::Future { .. } => Refusal::FutureRevision,
+        })?;
+        *self.compact_revision = request.revision;
+        Ok(pb::CompactionResponse { header: header(self.writer.revision()) })
+    }
+
+    fn lease_grant(
+        &mut self,
+        request: &pb::LeaseGrantRequest,
+    ) -> Result<pb::LeaseGrantResponse, Stop> {
+        self.facts.alarms.admit(quota::LEASE_COST_BYTES)?;
+        let id = LeaseId(request.id);
+        let ttl = self.leases.grant(id, request.ttl, self.options.lease_ttl_seconds_min)?;
+        self.store_lease(id);
+        Ok(pb::LeaseGrantResponse {
+            header: header(self.writer.revision()),
+            id: request.id,
+            ttl,
+            error: String::new(),
+        })
+    }
+
+    /// Deletes the keys in byte order and in one revision, then the lease.
+    fn lease_revoke(
+        &mut self,
+        request: &pb::LeaseRevokeRequest,
+    ) -> Result<pb::LeaseRevokeResponse, Stop> {
+        self.facts.alarms.admit_healthy()?;
+        let id = LeaseId(request.id);
+        let keys = self.leases.keys(id)?;
+        if !keys.is_empty() {
+            let mut txn = self.writer.txn();
+            let mut changes = Changes::new(&mut txn, self.leases);
+            for key in keys {
+                changes.delete_key(key)?;
+            }
+        }
+        self.leases.remove(id);
+        self.writer.batch().delete(backend::Bucket::Lease, &schema::lease_key(id));
+        Ok(pb::LeaseRevokeResponse { header: header(self.writer.revision()) })
+    }
+
+    /// Notes how long leases have left. Members older than 3.6 do not store it.
+    fn lease_checkpoint(&mut self, request: &pb::LeaseCheckpointRequest) {
+        let persist = self.facts.versions.persists_checkpoints();
+        for checkpoint in &request.checkpoints {
+            let id = LeaseId(checkpoint.id);
+            if self.leases.checkpoint(id, checkpoint.remaining_ttl) && persist {
+                self.store_lease(id);
+            }
+        }
+    }
+
+    fn store_lease(&mut self, id: LeaseId) {
+        let lease = self.leases.stored(id).expect("a lease is stored while it exists");
+        let value = lease.encode_to_vec().into();
+        self.writer.batch().put(backend::Bucket::Lease, &schema::lease_key(id), value);
+    }
+
+    fn member_change(&mut self, change: Change) -> (Applied, MemberChange) {
+        let learners_max = self.options.learners_max;
+        let batch = self.writer.batch();
+        match self.facts.members.change(change, learners_max, batch) {
+            Ok(meaning) => {
+                self.facts_changed = true;
+                (Applied::Done(Reply::Members(self.facts.members.list())), meaning)
+            }
+            Err(refusal) => (Applied::Refused(refusal), MemberChange::None),
+        }
+    }
+}
+
+fn applied(result: Result<Reply, Stop>, position: LogPosition) -> Result<Applied, Halt> {
+    match result {
+        Ok(reply) => Ok(Applied::Done(reply)),
+        Err(Stop::Refused(refusal)) => Ok(Applied::Refused(refusal)),
+        Err(Stop::Broken(source)) => Err(Halt::Backend { position, source }),
+    }
+}

@@ -1,0 +1,81 @@
+//! What comes in, entry by entry, and what goes out.
+
+use base::{LogPosition, MemberId};
+use bytes::Bytes;
+
+use crate::{Refusal, Reply};
+
+/// A committed entry.
+#[derive(Clone, Debug)]
+pub struct Committed {
+    /// Where it stands in the log.
+    pub position: LogPosition,
+    /// What it carries.
+    pub payload: Payload,
+}
+
+/// What an entry carries.
+#[derive(Clone, Debug)]
+pub enum Payload {
+    /// A new leader's first entry.
+    Nothing,
+    /// `InternalRaftRequest`, or a bare v2 request of an old log.
+    Request(Bytes),
+    /// `raftpb.ConfChange`.
+    MemberChange(Bytes),
+}
+
+/// What became of an entry.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Where the entry stands.
+    pub position: LogPosition,
+    /// The id its proposer gave it; 0 if none.
+    pub request_id: u64,
+    /// The answer.
+    pub applied: Applied,
+    /// For a membership entry: what consensus must do about it, in any case.
+    pub change: Option<MemberChange>,
+}
+
+/// An answer that is the same on every member.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Applied {
+    /// It had its effect.
+    Done(Reply),
+    /// It had none.
+    Refused(Refusal),
+}
+
+/// What a membership entry means to consensus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemberChange {
+    /// This member votes from now on.
+    AddVoter(MemberId),
+    /// This member listens from now on.
+    AddLearner(MemberId),
+    /// This member is out.
+    Remove(MemberId),
+    /// Refused, or a change of addresses only.
+    None,
+}
+
+/// This member alone failed and must stop before it diverges.
+#[derive(Debug, thiserror::Error)]
+pub enum Halt {
+    /// The backend cannot give bytes that apply needs.
+    #[error("applying entry {position}")]
+    Backend {
+        /// The entry.
+        position: LogPosition,
+        /// The cause.
+        #[source]
+        source: backend::ReadError,
+    },
+    /// An entry that this release does not know; a newer member wrote it.
+    #[error("entry {position} is of a kind this release does not know; upgrade this member")]
+    Unknown {
+        /// The entry.
+        position: LogPosition,
+    },
+}

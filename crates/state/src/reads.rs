@@ -1,0 +1,200 @@
+//! What may be read from any thread while entries are applied.
+//!
+//! Keys come from the store's own reader. The rest is a small table behind a lock that is never
+//! held while a page is read.
+
+use std::sync::Arc;
+
+use base::LeaseId;
+use mvcc::{Reader, Row, WatchHub};
+use parking_lot::RwLock;
+use proto::etcdserverpb as pb;
+
+use crate::lease::LeaseTable;
+use crate::schema::Facts;
+use crate::txn::{Path, RevisionBounds};
+use crate::version::Downgrade;
+use crate::view::{Pinned, Stop};
+use crate::{Refusal, check, range};
+
+/// A handle for readers; clones share it.
+#[derive(Clone, Debug)]
+pub struct Reads {
+    keys: Reader,
+    watch: WatchHub,
+    shared: Arc<Shared>,
+}
+
+/// What apply shows readers beside keys.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) leases: RwLock<LeaseTable>,
+    facts: RwLock<Arc<Facts>>,
+}
+
+impl Shared {
+    pub(crate) fn new(facts: Facts) -> Self {
+        Self { leases: RwLock::default(), facts: RwLock::new(Arc::new(facts)) }
+    }
+
+    pub(crate) fn show(&self, facts: Facts) {
+        *self.facts.write() = Arc::new(facts);
+    }
+}
+
+/// A lease as its owner asked for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseView {
+    /// Its id.
+    pub id: LeaseId,
+    /// Seconds it was granted for.
+    pub granted_ttl_seconds: i64,
+    /// Seconds it had left at its last checkpoint; the granted ones if there was none.
+    pub remaining_ttl_seconds: i64,
+    /// Keys attached, in order; only when asked for.
+    pub keys: Vec<bytes::Bytes>,
+}
+
+/// The rows of a range, in the order asked for, ready to be spliced into a reply.
+#[derive(Clone, Debug, Default)]
+pub struct RangeReply {
+    /// The rows.
+    pub rows: Vec<Row>,
+    /// Whether the limit cut the list.
+    pub more: bool,
+    /// How many keys are in the range.
+    pub count: i64,
+    /// The store's revision, for the header.
+    pub revision: i64,
+}
+
+impl Reads {
+    pub(crate) fn new(keys: Reader, watch: WatchHub, shared: Arc<Shared>) -> Self {
+        Self { keys, watch, shared }
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    fn facts(&self) -> Arc<Facts> {
+        self.shared.facts.read().clone()
+    }
+
+    /// Answers a Range request (KV-01..11), already checked by `check_range`.
+    ///
+    /// # Errors
+    ///
+    /// `Compacted`, `FutureRevision`, `Corrupt` while that alarm is raised or the bytes are damaged.
+    pub fn range(&self, request: &pb::RangeRequest) -> Result<RangeReply, Refusal> {
+        self.facts().alarms.admit_healthy()?;
+        range::read(&self.keys, request).map_err(Stop::for_reader)
+    }
+
+    /// Answers a transaction without writes (KV-28), already checked by `check_txn`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Reads::range`].
+    ///
+    /// # Panics
+    ///
+    /// If it writes: see [`check::is_read_only`].
+    pub fn txn(&self, request: &pb::TxnRequest) -> Result<pb::TxnResponse, Refusal> {
+        assert!(check::is_read_only(request), "a transaction that writes needs an entry");
+        self.facts().alarms.admit_healthy()?;
+        loop {
+            let revision = self.keys.revision();
+            let answer = self.txn_at(request, revision).map_err(Stop::for_reader);
+            // A compaction overtook the revision that was pinned: nothing is wrong with the
+            // request, so begin again with a newer one.
+            if revision < self.keys.compact_revision() {
+                continue;
+            }
+            return answer;
+        }
+    }
+
+    fn txn_at(&self, request: &pb::TxnRequest, revision: i64) -> Result<pb::TxnResponse, Stop> {
+        let view = Pinned { reader: &self.keys, revision };
+        let bounds = RevisionBounds { newest: revision, compacted: self.keys.compact_revision() };
+        let path = Path::choose(&view, request)?;
+        path.check_ranges(bounds)?;
+        path.read(view)
+    }
+
+    /// The key space.
+    #[must_use]
+    pub fn keys(&self) -> &Reader {
+        &self.keys
+    }
+
+    /// Watching it.
+    #[must_use]
+    pub fn watch(&self) -> &WatchHub {
+        &self.watch
+    }
+
+    /// One lease.
+    #[must_use]
+    pub fn lease(&self, id: LeaseId, want_keys: bool) -> Option<LeaseView> {
+        let leases = self.shared.leases.read();
+        let lease = leases.get(&id)?;
+        let keys = if want_keys { lease.keys.iter().cloned().collect() } else { Vec::new() };
+        Some(LeaseView {
+            id,
+            granted_ttl_seconds: lease.granted_ttl_seconds,
+            remaining_ttl_seconds: lease.remaining_ttl_seconds(),
+            keys,
+        })
+    }
+
+    /// All leases, in order of id.
+    #[must_use]
+    pub fn leases(&self) -> Vec<LeaseId> {
+        self.shared.leases.read().keys().copied().collect()
+    }
+
+    /// Members in order of id.
+    #[must_use]
+    pub fn members(&self) -> Vec<pb::Member> {
+        self.facts().members.list()
+    }
+
+    /// Raised alarms in order of member and kind.
+    #[must_use]
+    pub fn alarms(&self) -> Vec<pb::AlarmMember> {
+        self.facts().alarms.list()
+    }
+
+    /// The cluster version, `3.7.0`; `None` before it is decided.
+    #[must_use]
+    pub fn cluster_version(&self) -> Option<String> {
+        self.facts().versions.cluster.as_ref().map(ToString::to_string)
+    }
+
+    /// The version of the storage's layout, which follows the cluster version from 3.6 on; `None`
+    /// below.
+    #[must_use]
+    pub fn storage_version(&self) -> Option<String> {
+        self.facts().versions.storage()
+    }
+
+    /// Whether members are being replaced by older ones.
+    #[must_use]
+    pub fn downgrade(&self) -> Downgrade {
+        self.facts().versions.downgrade.clone()
+    }
+
+    /// How often users and roles were changed, and one more; every request carries it.
+    #[must_use]
+    pub fn auth_revision(&self) -> u64 {
+        self.facts().auth.revision
+    }
+
+    /// Whether users are asked who they are.
+    #[must_use]
+    pub fn auth_enabled(&self) -> bool {
+        self.facts().auth.enabled
+    }
+}

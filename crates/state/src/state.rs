@@ -1,0 +1,253 @@
+//! The state with its one owner: opening it, and handing batches of entries to apply.
+//!
+//! Invariants:
+//! - every effect of an entry is in the one batch that moves the applied position past it (G4);
+//! - an entry that is refused moves it too;
+//! - readers see a batch at its end: keys first, then leases and the other facts.
+
+use std::sync::Arc;
+
+use backend::Backend;
+use base::{KeyRange, LogPosition};
+use bytes::Bytes;
+use mvcc::{RangeQuery, Store, Want};
+
+use crate::apply::Applier;
+use crate::lease::Leases;
+use crate::reads::Shared;
+use crate::schema::{self, Facts};
+use crate::{Committed, Halt, LeaseTerm, Outcome, Reads, members};
+
+/// How many rows are looked at in one step when leases take up their keys.
+const ATTACH_STEP_ROWS: usize = 4096;
+
+/// What all members must agree on beside the log.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The shortest lease, in seconds: `ceil(1.5 * election timeout)` (L-02).
+    pub lease_ttl_seconds_min: i64,
+    /// How many learners a cluster may have.
+    pub learners_max: usize,
+    /// The store's.
+    pub mvcc: mvcc::Options,
+}
+
+/// Why the state does not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The keys.
+    #[error("restoring the key space")]
+    Keys(#[source] mvcc::OpenError),
+    /// Another bucket.
+    #[error("reading the backend")]
+    Backend(#[source] backend::ReadError),
+    /// A value that no etcd wrote.
+    #[error("bucket {bucket} holds a value that does not decode at key {key}")]
+    Damaged {
+        /// The bucket.
+        bucket: &'static str,
+        /// The key, in hex.
+        key: String,
+    },
+}
+
+/// The state machine; one owner.
+#[derive(Debug)]
+pub struct State {
+    store: Store,
+    leases: Leases,
+    facts: Facts,
+    options: Options,
+    applied: LogPosition,
+    /// The compaction boundary, of entries applied in the running batch too.
+    compact_revision: i64,
+    skipped_v2: u64,
+    reads: Reads,
+}
+
+impl State {
+    /// Opens the state a backend holds; empty in a new one.
+    ///
+    /// # Errors
+    ///
+    /// The backend's, or bytes that are no state.
+    pub fn open(backend: &Backend, options: &Options) -> Result<Self, OpenError> {
+        let store = Store::open(backend, &options.mvcc).map_err(OpenError::Keys)?;
+        let facts = schema::load_facts(backend)?;
+        let stored = schema::load_leases(backend)?;
+        let mut leases = Leases::restore(stored, options.lease_ttl_seconds_min);
+        let reader = store.reader();
+        if !leases.is_empty() {
+            attach_keys(&reader, &mut leases).map_err(OpenError::Backend)?;
+        }
+        let shared = Arc::new(Shared::new(facts.clone()));
+        leases.publish(&shared.leases);
+        let reads = Reads::new(reader.clone(), store.watch(), shared);
+        Ok(Self {
+            store,
+            leases,
+            facts,
+            options: options.clone(),
+            applied: backend.applied(),
+            compact_revision: reader.compact_revision(),
+            skipped_v2: 0,
+            reads,
+        })
+    }
+
+    /// How far the log is applied.
+    #[must_use]
+    pub fn applied(&self) -> LogPosition {
+        self.applied
+    }
+
+    /// Applies entries in order, as one batch of the backend: what each did is pushed to
+    /// `outcomes`. Readers see the batch at its end, whole. Entries at or below [`State::applied`]
+    /// are skipped.
+    ///
+    /// # Errors
+    ///
+    /// `Halt` means this member alone failed and must stop. The entries before the one that failed
+    /// are applied, unless it failed half way.
+    ///
+    /// # Panics
+    ///
+    /// If an entry is missing between two others, or behind [`State::applied`].
+    pub fn apply(
+        &mut self,
+        entries: &[Committed],
+        outcomes: &mut Vec<Outcome>,
+    ) -> Result<(), Halt> {
+        let skip = entries.partition_point(|entry| entry.position.index <= self.applied.index);
+        let entries = &entries[skip..];
+        let Some(first) = entries.first() else {
+            return Ok(());
+        };
+        let before = self.applied;
+        let (facts_changed, halted) = self.apply_batch(first.position, entries, outcomes)?;
+        if self.applied != before {
+            // The keys are shown already; now the rest.
+            let shared = self.reads.shared();
+            self.leases.publish(&shared.leases);
+            if facts_changed {
+                shared.show(self.facts.clone());
+            }
+        }
+        halted.map_or(Ok(()), Err)
+    }
+
+    /// Applies entries as one batch of the store and hands it over. Returns whether facts changed,
+    /// and the failure of the entry before which the batch ends, if one failed without effect.
+    fn apply_batch(
+        &mut self,
+        first: LogPosition,
+        entries: &[Committed],
+        outcomes: &mut Vec<Outcome>,
+    ) -> Result<(bool, Option<Halt>), Halt> {
+        let mut applier = Applier {
+            writer: self.store.write(first),
+            leases: &mut self.leases,
+            facts: &mut self.facts,
+            options: &self.options,
+            compact_revision: &mut self.compact_revision,
+            skipped_v2: &mut self.skipped_v2,
+            facts_changed: false,
+        };
+        let mut position = self.applied;
+        let mut halted = None;
+        for entry in entries {
+            assert!(
+                entry.position.index == position.index.next(),
+                "entry {} does not follow {position}",
+                entry.position
+            );
+            let revision = applier.writer.revision();
+            match applier.entry(entry) {
+                Ok(outcome) => outcomes.push(outcome),
+                // The entry did nothing before it failed: what came before it holds.
+                Err(failure) if applier.writer.revision() == revision => {
+                    halted = Some(failure);
+                    break;
+                }
+                Err(failure) => return Err(failure),
+            }
+            position = entry.position;
+        }
+        if position != self.applied {
+            applier.writer.finish(position);
+            self.applied = position;
+        }
+        Ok((applier.facts_changed, halted))
+    }
+
+    /// A handle for readers.
+    #[must_use]
+    pub fn reads(&self) -> Reads {
+        self.reads.clone()
+    }
+
+    /// Removes rows of a scheduled compaction, as a bounded piece of work.
+    ///
+    /// # Errors
+    ///
+    /// The backend's.
+    pub fn compact_step(&mut self) -> Result<mvcc::CompactStep, backend::ReadError> {
+        self.store.compact_step()
+    }
+
+    /// The members in order of id.
+    #[must_use]
+    pub fn members(&self) -> Vec<members::MemberObject> {
+        self.facts.members.known.values().cloned().collect()
+    }
+
+    /// Ids that were removed and never come back, in order.
+    #[must_use]
+    pub fn removed_members(&self) -> Vec<base::MemberId> {
+        self.facts.members.removed.iter().copied().collect()
+    }
+
+    /// All leases with the time they have, for the clock of a new leader, in order of id.
+    #[must_use]
+    pub fn leases_for_promotion(&self) -> Vec<LeaseTerm> {
+        self.leases.terms()
+    }
+
+    /// How many requests of the v2 key space were passed over since the state was opened.
+    #[must_use]
+    pub fn skipped_v2(&self) -> u64 {
+        self.skipped_v2
+    }
+}
+
+/// Hangs every live key on the lease its row names, in steps that bound what is held of the rows.
+fn attach_keys(reader: &mvcc::Reader, leases: &mut Leases) -> Result<(), backend::ReadError> {
+    let revision = reader.revision();
+    let mut next = Bytes::new();
+    loop {
+        let result = reader.range(&RangeQuery {
+            keys: KeyRange::From(next),
+            at: Some(revision),
+            limit: Some(ATTACH_STEP_ROWS),
+            want: Want::Rows,
+        });
+        let result = match result {
+            Ok(result) => result,
+            Err(mvcc::RangeError::Backend(source)) => return Err(source),
+            Err(error @ (mvcc::RangeError::Compacted { .. } | mvcc::RangeError::Future { .. })) => {
+                panic!("the newest revision is readable: {error}")
+            }
+        };
+        let last = result.rows.len() < ATTACH_STEP_ROWS;
+        let mut key = Bytes::new();
+        for row in &result.rows {
+            let row = row.decode();
+            leases.attach(&row.key, base::LeaseId(row.lease));
+            key = row.key;
+        }
+        if last {
+            return Ok(());
+        }
+        next = [&key[..], &[0]].concat().into();
+    }
+}

@@ -1,0 +1,228 @@
+//! Opens a log: finds its segments, locks them, replays them, and cleans a torn end.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use base::Index;
+use vfs::{Dir, File, Lock, Open};
+
+use crate::error::is_no_space;
+use crate::prepare::is_prepared_name;
+use crate::replay::{entries, first_needed, marks};
+use crate::scan::{End, OpenSegment};
+use crate::segment::segments_of;
+use crate::tail::Tail;
+use crate::{Mark, OpenError, Repaired, Replay};
+
+/// Reads a log without changing or locking anything: for tools, and to import a data folder.
+///
+/// `choose` as in [`crate::Wal::open`]. What a repair would cut off is in [`Replay::repaired`].
+/// Must not be used while a member writes the log: what it is just writing looks torn.
+///
+/// # Errors
+///
+/// As [`crate::Wal::open`], except that a lock is no obstacle.
+pub fn read(
+    parent: &dyn Dir,
+    name: &str,
+    choose: impl Fn(&[Mark]) -> Option<Mark>,
+) -> Result<Replay, OpenError> {
+    let dir = folder(parent, name)?;
+    let segments = open_segments(&*dir, Open::Read)?;
+    let opened = replay(&*dir, segments, choose)?;
+    let repaired = opened.torn().map(|tail| opened.describe(tail, None));
+    Ok(Replay { repaired, ..opened.replay })
+}
+
+/// A log that was read and checked.
+pub(crate) struct Opened {
+    pub(crate) replay: Replay,
+    pub(crate) end: End,
+    /// All that are there, oldest first.
+    pub(crate) segments: Vec<OpenSegment>,
+    /// The first one that the replay needed.
+    pub(crate) first_needed: usize,
+}
+
+/// Opens a log for writing: locked, and its end clean and synced.
+pub(crate) fn open_to_write(
+    parent: &dyn Dir,
+    name: &str,
+    choose: impl Fn(&[Mark]) -> Option<Mark>,
+) -> Result<(Arc<dyn Dir>, Opened), OpenError> {
+    let dir = folder(parent, name)?;
+    let segments = open_segments(&*dir, Open::Write)?;
+    // Whoever writes holds the newest; the others are locked when it is known which are needed.
+    lock(segments.last().expect("checked by open_segments"))?;
+    let mut opened = replay(&*dir, segments, choose)?;
+    let (newest, needed) =
+        opened.segments[opened.first_needed..].split_last().expect("a log has a segment");
+    for segment in needed {
+        lock(segment)?;
+    }
+    opened.replay.repaired = match opened.torn() {
+        None => None,
+        Some(tail) => {
+            let backup = repair(&*dir, newest, &opened.end, tail)
+                .map_err(|source| OpenError::Repair { file: newest.path.clone(), source })?;
+            Some(opened.describe(tail, backup))
+        }
+    };
+    remove_prepared(&*dir).map_err(|source| OpenError::Folder { folder: dir.path(), source })?;
+    Ok((dir, opened))
+}
+
+impl Opened {
+    fn torn(&self) -> Option<&Tail> {
+        self.end.tail.as_ref()
+    }
+
+    fn describe(&self, tail: &Tail, backup: Option<String>) -> Repaired {
+        let newest = self.segments.last().expect("a log has a segment");
+        Repaired {
+            segment: newest.name.to_string(),
+            offset: self.end.offset,
+            bytes: tail.end - self.end.offset,
+            backup,
+            lowest_index: tail.lowest_index,
+        }
+    }
+}
+
+fn folder(parent: &dyn Dir, name: &str) -> Result<Arc<dyn Dir>, OpenError> {
+    let path = parent.path().join(name);
+    let unread = |source| OpenError::Folder { folder: path.clone(), source };
+    if !parent.exists(name).map_err(unread)? {
+        return Err(OpenError::Missing { folder: path.clone() });
+    }
+    parent.subdir(name).map_err(unread)
+}
+
+fn open_segments(dir: &dyn Dir, how: Open) -> Result<Vec<OpenSegment>, OpenError> {
+    let folder = dir.path();
+    let names =
+        dir.list().map_err(|source| OpenError::Folder { folder: folder.clone(), source })?;
+    let names = segments_of(&names);
+    if names.is_empty() {
+        return Err(OpenError::Missing { folder });
+    }
+    for pair in names.windows(2) {
+        let expected = pair[0].sequence + 1;
+        if pair[1].sequence != expected {
+            let (before, after) = (pair[0].to_string(), pair[1].to_string());
+            return Err(OpenError::SegmentGap { folder, expected, before, after });
+        }
+    }
+    let open = |name: crate::segment::SegmentName| {
+        let path = folder.join(name.to_string());
+        match dir.open(&name.to_string(), how) {
+            Ok(file) => Ok(OpenSegment { name, path, file }),
+            Err(source) => Err(OpenError::File { file: path, source }),
+        }
+    };
+    names.into_iter().map(open).collect()
+}
+
+fn lock(segment: &OpenSegment) -> Result<(), OpenError> {
+    let file = || segment.path.clone();
+    match segment.file.try_lock(Lock::Record) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(OpenError::InUse { file: file() }),
+        Err(source) => Err(OpenError::File { file: file(), source }),
+    }
+}
+
+fn replay(
+    dir: &dyn Dir,
+    segments: Vec<OpenSegment>,
+    choose: impl Fn(&[Mark]) -> Option<Mark>,
+) -> Result<Opened, OpenError> {
+    let (marks, end) = marks(&segments)?;
+    let Some(start) = choose(&marks) else {
+        let commit = end.hard_state.commit;
+        return Err(OpenError::NoMark { folder: dir.path(), count: marks.len(), commit });
+    };
+    let Some(first_needed) = first_needed(&segments, start.position.index) else {
+        return Err(OpenError::MarkMissing { folder: dir.path(), start: start.position });
+    };
+    let entries = entries(&segments[first_needed..], &start)?;
+    let replay = Replay {
+        metadata: end.metadata,
+        hard_state: end.hard_state,
+        entries,
+        marks,
+        start,
+        repaired: None,
+    };
+    Ok(Opened { replay, end, segments, first_needed })
+}
+
+/// Keeps a copy of the torn segment, then makes everything behind the end zero, durably. Gives the
+/// name of the copy, if there was room for it.
+///
+/// A crash on the way leaves a torn end again, with fewer remains.
+fn repair(
+    dir: &dyn Dir,
+    segment: &OpenSegment,
+    end: &End,
+    tail: &Tail,
+) -> io::Result<Option<String>> {
+    let backup = format!("{}.broken", segment.name);
+    let kept = match copy(dir, &*segment.file, tail.end, &backup) {
+        Ok(()) => Some(backup),
+        // What is cut off was never acknowledged; a full disk must not keep a member down for it.
+        Err(error) if is_no_space(&error) => {
+            if dir.exists(&backup)? {
+                dir.remove(&backup)?;
+            }
+            None
+        }
+        Err(error) => return Err(error),
+    };
+    // Cutting and extending zeroes without needing space, so it works on a full disk.
+    let len = segment.file.len()?;
+    segment.file.set_len(end.offset)?;
+    segment.file.set_len(len)?;
+    segment.file.sync_data()?;
+    Ok(kept)
+}
+
+fn copy(dir: &dyn Dir, from: &dyn File, len: u64, name: &str) -> io::Result<()> {
+    const SLICE: u64 = 1 << 20;
+    let to = dir.open(name, Open::CreateOrWrite)?;
+    to.set_len(0)?;
+    let mut at = 0;
+    while at < len {
+        let count = usize::try_from(SLICE.min(len - at)).expect("at most a slice");
+        let mut bytes = vec![0; count];
+        from.read_exact_at(&mut bytes, at)?;
+        to.write_at(&bytes, at)?;
+        at += count as u64;
+    }
+    to.sync_data()?;
+    dir.sync()
+}
+
+/// Removes segments that were being made when the last process ended.
+fn remove_prepared(dir: &dyn Dir) -> io::Result<()> {
+    for name in dir.list()?.iter().filter(|name| is_prepared_name(name)) {
+        dir.remove(name)?;
+    }
+    Ok(())
+}
+
+/// Whether a folder holds a log.
+pub(crate) fn exists(parent: &dyn Dir, name: &str) -> io::Result<bool> {
+    if !parent.exists(name)? {
+        return Ok(false);
+    }
+    let has_extension =
+        |name: &String| Path::new(name).extension().is_some_and(|extension| extension == "wal");
+    Ok(parent.subdir(name)?.list()?.iter().any(has_extension))
+}
+
+/// The last index that a log must continue from.
+pub(crate) fn last_index(replay: &Replay) -> Index {
+    replay.entries.last().map_or(replay.start.position.index, |entry| entry.index)
+}
