@@ -39,7 +39,7 @@ pub struct Outcome {
 }
 
 /// An answer that is the same on every member.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Applied {
     /// It had its effect.
     Done(Reply),

@@ -43,7 +43,7 @@ impl Shared {
 }
 
 /// A lease as its owner asked for it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseView {
     /// Its id.
     pub id: LeaseId,

@@ -5,7 +5,7 @@ use proto::etcdserverpb as pb;
 
 /// The answer of one kind of request, its header without cluster, member and term: those are the
 /// answering member's, and the server adds them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Reply {
     /// Nothing to tell: the entry of a new leader, membership facts.
     None,

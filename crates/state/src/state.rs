@@ -107,7 +107,8 @@ impl State {
     ///
     /// # Errors
     ///
-    /// `Halt` means this member alone failed and must stop.
+    /// `Halt` means this member alone failed and must stop. The entries before the one that failed
+    /// are applied, unless it failed half way.
     ///
     /// # Panics
     ///
@@ -122,36 +123,61 @@ impl State {
         let Some(first) = entries.first() else {
             return Ok(());
         };
-        let (position, facts_changed) = {
-            let mut applier = Applier {
-                writer: self.store.write(first.position),
-                leases: &mut self.leases,
-                facts: &mut self.facts,
-                options: &self.options,
-                compact_revision: &mut self.compact_revision,
-                skipped_v2: &mut self.skipped_v2,
-                facts_changed: false,
-            };
-            let mut position = self.applied;
-            for entry in entries {
-                assert!(
-                    entry.position.index == position.index.next(),
-                    "entry {} does not follow {position}",
-                    entry.position
-                );
-                position = entry.position;
-                outcomes.push(applier.entry(entry)?);
+        let before = self.applied;
+        let (facts_changed, halted) = self.apply_batch(first.position, entries, outcomes)?;
+        if self.applied != before {
+            // The keys are shown already; now the rest.
+            let shared = self.reads.shared();
+            self.leases.publish(&shared.leases);
+            if facts_changed {
+                shared.show(self.facts.clone());
             }
-            let facts_changed = applier.facts_changed;
-            applier.writer.finish(position);
-            (position, facts_changed)
-        };
-        self.applied = position;
-        self.leases.publish(&self.reads.shared().leases);
-        if facts_changed {
-            self.reads.shared().show(self.facts.clone());
         }
-        Ok(())
+        halted.map_or(Ok(()), Err)
+    }
+
+    /// Applies entries as one batch of the store and hands it over. Returns whether facts changed,
+    /// and the failure of the entry before which the batch ends, if one failed without effect.
+    fn apply_batch(
+        &mut self,
+        first: LogPosition,
+        entries: &[Committed],
+        outcomes: &mut Vec<Outcome>,
+    ) -> Result<(bool, Option<Halt>), Halt> {
+        let mut applier = Applier {
+            writer: self.store.write(first),
+            leases: &mut self.leases,
+            facts: &mut self.facts,
+            options: &self.options,
+            compact_revision: &mut self.compact_revision,
+            skipped_v2: &mut self.skipped_v2,
+            facts_changed: false,
+        };
+        let mut position = self.applied;
+        let mut halted = None;
+        for entry in entries {
+            assert!(
+                entry.position.index == position.index.next(),
+                "entry {} does not follow {position}",
+                entry.position
+            );
+            let revision = applier.writer.revision();
+            match applier.entry(entry) {
+                Ok(outcome) => outcomes.push(outcome),
+                // The entry did nothing before it failed: what came before it holds.
+                Err(failure) if applier.writer.revision() == revision => {
+                    halted = Some(failure);
+                    break;
+                }
+                Err(failure) => return Err(failure),
+            }
+            position = entry.position;
+        }
+        if position != self.applied {
+            applier.writer.finish(position);
+            self.applied = position;
+        }
+        Ok((applier.facts_changed, halted))
     }
 
     /// A handle for readers.

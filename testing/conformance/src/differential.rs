@@ -93,12 +93,10 @@ impl Side {
             Call::Revoke(request) => {
                 show(self.lease.lease_revoke(request).await, |r| clean(&mut r.header))
             }
-            Call::TimeToLive(request) => {
-                show(self.lease.lease_time_to_live(request).await, |r| {
-                    clean(&mut r.header);
-                    r.ttl = r.ttl.signum();
-                })
-            }
+            Call::TimeToLive(request) => show(self.lease.lease_time_to_live(request).await, |r| {
+                clean(&mut r.header);
+                r.ttl = r.ttl.signum();
+            }),
             Call::HashKv(request) => show(self.maintenance.hash_kv(request).await, |r| {
                 clean(&mut r.header);
                 // A field of 3.6.
@@ -311,9 +309,7 @@ impl Maker {
             }
             88..92 => Call::Grant(pb::LeaseGrantRequest { ttl: 100_000, id: self.lease() }),
             92..95 => Call::Revoke(pb::LeaseRevokeRequest { id: self.lease() }),
-            95..97 => {
-                Call::TimeToLive(pb::LeaseTimeToLiveRequest { id: self.lease(), keys: true })
-            }
+            95..97 => Call::TimeToLive(pb::LeaseTimeToLiveRequest { id: self.lease(), keys: true }),
             _ => {
                 let revision = if self.chance(50) { 0 } else { self.some_revision().max(0) };
                 Call::HashKv(pb::HashKvRequest { revision })
@@ -383,7 +379,8 @@ pub async fn run(left: &mut Side, right: &mut Side, seed: u64, calls: usize) -> 
     let lease_base = i64::try_from(seed % (1 << 40)).context("40 bits fit")? * 16 + 16;
     let random = SmallRng::seed_from_u64(seed);
     let mut maker = Maker { random, revision, compacted: revision, lease_base };
-    let watches: Vec<pb::WatchCreateRequest> = (0..4).map(|_| watch(&mut maker, revision)).collect();
+    let watches: Vec<pb::WatchCreateRequest> =
+        (0..4).map(|_| watch(&mut maker, revision)).collect();
     let watching =
         (Watching::begin(left, &watches).await?, Watching::begin(right, &watches).await?);
     for number in 0..calls {

@@ -55,11 +55,7 @@ impl Server {
     /// # Errors
     ///
     /// It does not start, or ends; its log is part of the text.
-    pub fn start(
-        program: &Path,
-        folder: &Path,
-        options: ServerOptions,
-    ) -> anyhow::Result<Self> {
+    pub fn start(program: &Path, folder: &Path, options: ServerOptions) -> anyhow::Result<Self> {
         let mut server = Self {
             program: program.to_owned(),
             data_dir: folder.join("data"),
