@@ -145,6 +145,8 @@ impl Node {
 
     /// Number of keys of the span; logarithmic where nothing changed since `span.at`.
     pub(super) fn count(&self, span: Span<'_>, histories: &Histories) -> usize {
+        #[cfg(test)]
+        COUNTED_NODES.set(COUNTED_NODES.get() + 1);
         match self {
             Self::Leaf(leaf) => {
                 let entries = &leaf.entries[leaf.range(span)];
@@ -451,6 +453,12 @@ impl Inner {
         self.summaries.extend_from_slice(&right.summaries);
         true
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Nodes that counts have looked into.
+    pub(super) static COUNTED_NODES: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
 #[cfg(test)]
