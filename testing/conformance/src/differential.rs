@@ -229,6 +229,9 @@ impl Maker {
         request.prev_kv = self.chance(30);
         if self.chance(8) {
             request.ignore_value = true;
+            // With both the lease and the key missing, 3.5 names the key inside a txn and 3.7, as
+            // we do, the lease.
+            request.lease = 0;
             if self.chance(90) {
                 request.value = Bytes::new();
             }
