@@ -6,7 +6,7 @@ mod common;
 use std::sync::Arc;
 
 use common::{Model, NAME, Step, assert_same, options, revision, state};
-use retcd_backend::{Backend, Bucket, CommitError};
+use retcd_backend::{Backend, Bucket, CommitError, Options};
 use vfs::Dir;
 use vfs::fault::{Failure, FaultDir, FaultPlan, Kind};
 use vfs::memory::MemoryDir;
@@ -230,4 +230,51 @@ fn no_space_at_every_write_is_survived() {
 #[test]
 fn no_space_with_torn_writes_is_survived() {
     no_space_at_every_write(false, true);
+}
+
+/// D12, for the database: a read that fails is an error, not "not found", and ends nothing.
+#[test]
+fn failed_read_is_an_error_and_can_be_tried_again() {
+    let mut count = 1;
+    let mut nth = 0;
+    while nth < count {
+        nth += 1;
+        let mut life = Life::new(true);
+        let dir = FaultDir::wrap(life.disk.shared(), &life.plan);
+        life.plan.fail_at(Kind::Read, nth, Failure::InputOutput);
+        let aux = dir.subdir("aux").unwrap();
+        let options = Options { cache_bytes_max: 0, ..options(Some(&aux)) };
+        let Ok(db) = Backend::open(&dir, NAME, &options) else {
+            count += 1;
+            continue;
+        };
+        for round in 1..=5 {
+            let steps = steps(round, &life.in_flight);
+            life.in_flight.apply(&steps);
+            db.apply(life.in_flight.batch(&steps));
+            if let Err(error) = db.commit() {
+                assert!(matches!(error, CommitError::Read(_)), "read {nth}: {error:?}");
+                db.commit().unwrap();
+            }
+            let key = revision(round.max(2) - 1, 5);
+            let expected = life.in_flight.rows.get(&(Bucket::Key, key.to_vec()));
+            for attempt in 0..2 {
+                match db.get(Bucket::Key, &key) {
+                    Ok(value) => {
+                        assert_eq!(value.as_deref(), expected.map(|value| &value[..]));
+                        break;
+                    }
+                    Err(error) => assert!(attempt == 0, "read {nth}: {error}"),
+                }
+            }
+        }
+        life.durable = life.in_flight.clone();
+        // The failure may come as late as here.
+        let checked = db.check().or_else(|_| db.check());
+        checked.unwrap_or_else(|error| panic!("read {nth}: {error}"));
+        count = count.max(life.plan.count(Kind::Read).min(400));
+        drop(db);
+        life.verify(&life.disk.copy(), &format!("read {nth} failed"));
+    }
+    assert!(count > 30, "only {count} reads were made to fail");
 }
