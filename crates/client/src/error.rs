@@ -10,6 +10,7 @@ use tonic::{Code, Status};
 
 use crate::connection::ConnectError;
 use crate::endpoint::EndpointError;
+use crate::peer_url::PeerUrlError;
 
 /// What is known about the effect of a write that was answered with an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +56,9 @@ pub enum Error {
     /// An endpoint cannot be understood.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
+    /// A member is to be given an address that is not one.
+    #[error(transparent)]
+    PeerUrl(#[from] PeerUrlError),
     /// The options ask for TLS, which this build cannot speak yet.
     #[error("etcdclient: TLS is not supported by this build")]
     TlsUnsupported,
@@ -72,6 +76,7 @@ impl Error {
             Self::Deadline { applied } => *applied,
             Self::NoEndpoints
             | Self::Endpoint(_)
+            | Self::PeerUrl(_)
             | Self::TlsUnsupported
             | Self::ConflictingCredentials => Applied::No,
         }
