@@ -96,6 +96,8 @@ impl Side {
             Call::TimeToLive(request) => show(self.lease.lease_time_to_live(request).await, |r| {
                 clean(&mut r.header);
                 r.ttl = r.ttl.signum();
+                // Go gives them in any order.
+                r.keys.sort();
             }),
             Call::HashKv(request) => show(self.maintenance.hash_kv(request).await, |r| {
                 clean(&mut r.header);
