@@ -27,6 +27,7 @@ use crate::listen::Listener;
 use crate::node::{Node, NodeError, NodeParts, NodeReports};
 use crate::options::Options;
 use crate::port;
+use crate::preparer::{self, PreparerQueue};
 use crate::signals::Signal;
 use crate::snapshots::Snapshots;
 
@@ -177,6 +178,8 @@ struct Running {
     handle: Handle,
     node: thread::JoinHandle<Result<(), NodeError>>,
     committer: thread::JoinHandle<Result<(), backend::CommitError>>,
+    preparer: thread::JoinHandle<()>,
+    preparer_queue: PreparerQueue,
     node_queue: crate::node::NodeQueue,
     committer_queue: crate::committer::CommitterQueue,
     failed: watch::Receiver<bool>,
@@ -200,6 +203,7 @@ impl Running {
         config.election_ticks = options.election_ticks;
         config.pre_vote = options.pre_vote;
         let mark = restored.snapshot.index;
+        let preparer = wal.preparer();
         let raft = Raft::new(config, restored);
         let (node_queue, commands) = Node::queue();
         let (committer, committer_queue) =
@@ -240,6 +244,8 @@ impl Running {
             reports: NodeReports { status, compacted: compacted_sender },
             commands,
         });
+        let (preparer_queue, preparer_stop) = PreparerQueue::new();
+        let preparer = spawn("log-prepare", move || preparer::run(&preparer, &preparer_stop))?;
         let (failed_sender, failed) = watch::channel(false);
         let failing = failed_sender.clone();
         let node = spawn("node", move || {
@@ -252,13 +258,24 @@ impl Running {
             failed_sender.send_replace(true);
             ended
         })?;
-        Ok(Self { handle, node, committer, node_queue, committer_queue, failed })
+        Ok(Self {
+            handle,
+            node,
+            committer,
+            preparer,
+            preparer_queue,
+            node_queue,
+            committer_queue,
+            failed,
+        })
     }
 
     /// Ends the node loop, then the store thread after a last commit.
     fn stop(self) -> Result<(), StartError> {
         self.node_queue.stop();
         let node = self.node.join().expect("the node loop does not panic: it aborts");
+        self.preparer_queue.stop();
+        self.preparer.join().expect("the preparing thread does not panic: it aborts");
         self.committer_queue.stop();
         let committer = self.committer.join().expect("the store thread does not panic: it aborts");
         node.map_err(StartError::Node)?;
