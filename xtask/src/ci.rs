@@ -10,9 +10,7 @@ const JOBS: [(&str, &[&[&str]]); 6] = [
     ("fmt", &[&["cargo", "fmt", "--all", "--check"]]),
     (
         "clippy",
-        &[&[
-            "cargo", "clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings",
-        ]],
+        &[&["cargo", "clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]],
     ),
     ("tidy", &[]),
     ("codegen", &[]),

@@ -1,2 +1,61 @@
-//! Placeholder.
-fn main() {}
+//! The program `etcd`: reads its configuration, sets up the log, starts a member.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use server::config::{self, Config, ConfigError, Invocation, Notice};
+use server::logging;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    logging::init();
+    let reading = config::read_process();
+    match reading.outcome {
+        Ok(Invocation::Start(config)) => start(*config, &reading.notices),
+        Ok(Invocation::Help) => print(&config::help_text()),
+        Ok(Invocation::Version) => print(&config::version_text()),
+        Ok(Invocation::Subcommand { name, .. }) => {
+            fail(1, &format!("Error: etcd {name} is not built yet"))
+        }
+        Err(ConfigError::Usage(error)) => {
+            let usage = "Usage: etcd [flags]; etcd --help lists them";
+            fail(2, &format!("{error}\n{}\n{usage}", error.remedy()))
+        }
+        Err(ConfigError::Refused(refusal)) => {
+            reading.notices.iter().for_each(Notice::log);
+            config::log_refusal("failed to verify flags", &refusal);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(config: Config, notices: &[Notice]) -> ExitCode {
+    if let Err(error) = logging::configure(&config.logging.settings) {
+        logging::log_failure("failed to open the log", &error);
+        return ExitCode::FAILURE;
+    }
+    notices.iter().for_each(Notice::log);
+    match server::run(&config) {
+        Ok(signal) => {
+            signal.into_iter().for_each(server::Signal::end_process);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            error.log();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A reader that goes away early, such as `head`, is no failure.
+fn print(text: &str) -> ExitCode {
+    drop(std::io::stdout().write_all(text.as_bytes()));
+    ExitCode::SUCCESS
+}
+
+fn fail(code: u8, text: &str) -> ExitCode {
+    drop(writeln!(std::io::stderr(), "{text}"));
+    ExitCode::from(code)
+}

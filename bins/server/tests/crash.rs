@@ -47,8 +47,10 @@ async fn write(endpoint: String, writer: usize, first: u64, tried: mpsc::Sender<
                 ..Default::default()
             })),
         };
-        let request =
-            pb::TxnRequest { success: keys(writer).iter().map(put).collect(), ..Default::default() };
+        let request = pb::TxnRequest {
+            success: keys(writer).iter().map(put).collect(),
+            ..Default::default()
+        };
         let acknowledged = client.txn(request).await.is_ok();
         if tried.send(Tried { writer, number, acknowledged }).await.is_err() || !acknowledged {
             return;
@@ -82,7 +84,8 @@ async fn no_acknowledged_write_is_lost_by_kills_under_load() -> anyhow::Result<(
             tokio::spawn(write(server.endpoint(), writer, first, sender.clone()));
         }
         drop(sender);
-        let until = tokio::time::Instant::now() + Duration::from_millis(random.random_range(1..400));
+        let until =
+            tokio::time::Instant::now() + Duration::from_millis(random.random_range(1..400));
         let mut killed = false;
         loop {
             let next = if killed {
@@ -119,6 +122,9 @@ async fn no_acknowledged_write_is_lost_by_kills_under_load() -> anyhow::Result<(
             *acknowledged = left;
         }
     }
-    anyhow::ensure!(known.values().any(|(acknowledged, _)| *acknowledged > 0), "nothing was written");
+    anyhow::ensure!(
+        known.values().any(|(acknowledged, _)| *acknowledged > 0),
+        "nothing was written"
+    );
     Ok(())
 }

@@ -39,8 +39,7 @@ async fn picture(server: &Server) -> anyhow::Result<Picture> {
         leases.push((lease.id, told.granted_ttl, keys));
     }
     leases.sort();
-    let mut cluster =
-        pb::cluster_client::ClusterClient::connect(server.endpoint()).await?;
+    let mut cluster = pb::cluster_client::ClusterClient::connect(server.endpoint()).await?;
     let members = cluster.member_list(pb::MemberListRequest::default()).await?.into_inner().members;
     Ok(Picture {
         revision: range.header.map_or(0, |header| header.revision),

@@ -41,7 +41,8 @@ mod tests {
 
     #[test]
     fn lanes_never_meet_and_ids_never_repeat() {
-        let mut services = RequestIds::for_services(MemberId(0x8e9e_05c5_2164_694d), 1_700_000_000_000);
+        let mut services =
+            RequestIds::for_services(MemberId(0x8e9e_05c5_2164_694d), 1_700_000_000_000);
         let mut member = RequestIds::for_member(MemberId(0x8e9e_05c5_2164_694d), 1_700_000_000_000);
         let mut seen = std::collections::BTreeSet::new();
         for _ in 0..1000 {

@@ -142,7 +142,11 @@ impl Member {
         let applied = state.applied().index;
         let options_election = options.election_millis;
         let status = raft.status();
-        assert!(status.applied <= applied, "applied {} beyond the state's {applied}", status.applied);
+        assert!(
+            status.applied <= applied,
+            "applied {} beyond the state's {applied}",
+            status.applied
+        );
         Self {
             raft,
             state,
@@ -239,8 +243,7 @@ impl Member {
     }
 
     fn propose(&mut self, proposals: Vec<Proposal>, out: &mut Outputs) {
-        let tickets: Vec<Ticket> =
-            proposals.iter().map(|proposal| proposal.ticket).collect();
+        let tickets: Vec<Ticket> = proposals.iter().map(|proposal| proposal.ticket).collect();
         let batch = proposals.into_iter().map(|proposal| proposal.request).collect();
         let failure = match self.raft.propose(batch) {
             Ok(()) => return,

@@ -8,8 +8,9 @@ use bytes::Bytes;
 use crate::log::Mismatch;
 use crate::message::{Append, AppendReply, Body, Message};
 use crate::read_index;
+use crate::ready::RoleKind;
 use crate::role::{Common, Transition};
-use crate::trace::DropReason;
+use crate::trace::{DropReason, Event};
 
 /// A member that follows, or waits for someone to follow.
 #[derive(Debug)]
@@ -25,7 +26,14 @@ impl Follower {
         let Message { from, to: _, term: _, body } = message;
         if body.is_from_leader() {
             common.election_elapsed_ticks = 0;
-            self.leader = Some(from);
+            if self.leader != Some(from) {
+                self.leader = Some(from);
+                common.trace.note(Event::Became {
+                    role: RoleKind::Follower,
+                    term: common.term,
+                    leader: self.leader,
+                });
+            }
         }
         match body {
             Body::Append(append) => on_append(common, from, append),

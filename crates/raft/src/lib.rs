@@ -10,6 +10,45 @@
 //! - a lone voter answers reads only once it has committed in its term;
 //! - messages that no correct member sends are dropped, where etcd's core panics;
 //! - all reads of one turn share one round of heartbeats.
+//!
+//! A driver's turn, here with everything in one place:
+//!
+//! ```
+//! # use retcd_raft as raft;
+//! # use base::MemberId;
+//! use raft::{ConfState, Config, Raft, Restored};
+//!
+//! let id = MemberId(1);
+//! let conf_state = ConfState { voters: [id].into(), ..ConfState::default() };
+//! let restored = Restored { conf_state, ..Restored::default() };
+//! let mut raft = Raft::new(Config::new(id, 42), restored);
+//! raft.campaign();
+//! let mut disk = Vec::new();
+//! let mut state = Vec::new();
+//! for turn in 0.. {
+//!     if turn == 3 {
+//!         raft.propose(vec!["hello".into()])?;
+//!     }
+//!     let Some(ready) = raft.ready() else { break };
+//!     assert!(ready.at_once.is_empty(), "nobody to send to");
+//!     if let Some(persist) = ready.persist {
+//!         // A real driver gives it to its log writer and does not wait here.
+//!         let persisted = persist.persist(|entries, _hard_state, _snapshot| {
+//!             disk.extend_from_slice(entries);
+//!             Ok::<(), std::io::Error>(())
+//!         })?;
+//!         assert!(persisted.messages.is_empty(), "nobody to send to");
+//!         raft.persisted(persisted.token);
+//!     }
+//!     for entry in ready.committed {
+//!         raft.applied(entry.index);
+//!         state.push(entry);
+//!     }
+//! }
+//! assert_eq!(disk, state);
+//! assert_eq!(&state[1].data[..], b"hello");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod candidate;
 mod config;
@@ -29,6 +68,7 @@ mod ready;
 mod replication;
 mod role;
 mod snapshot;
+mod status;
 mod trace;
 mod transfer;
 mod unstable;
@@ -37,6 +77,7 @@ pub use config::Config;
 pub use entry::{ConfState, Entry, EntryKind, HardState};
 pub use membership::{ChangeRefusal, MembershipChange};
 pub use message::{Append, AppendReply, Body, Message, SnapshotMeta, VoteRequest};
-pub use raft::{PeerState, PeerStatus, ProposeError, Raft, Restored, Status};
+pub use raft::{ProposeError, Raft, Restored};
 pub use ready::{Persist, PersistToken, Persisted, ReadReady, Ready, RoleKind, SoftState};
+pub use status::{PeerState, PeerStatus, Status};
 pub use trace::{CampaignRefusal, DropReason, Event};

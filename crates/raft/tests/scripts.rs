@@ -5,7 +5,7 @@
 //!
 //! | Command | Meaning |
 //! | --- | --- |
-//! | `cluster N [learners=4,5] [pre_vote] [check_quorum] [in_flight=N] [bytes=N]` | starts anew |
+//! | `cluster N [learners=4,5]` | starts anew; the other words set options, see `make` |
 //! | `start ID` | a member that knows nothing and is in no configuration |
 //! | `campaign M`, `transfer M TO`, `compact M INDEX`, `unreachable M PEER` | the core's verbs |
 //! | `tick M [N]` | time passes for one member, or for `all` |
@@ -14,6 +14,7 @@
 //! | `deliver [to=M]` | messages, until everything is quiet; or only those to one member, once |
 //! | `messages`, `lose [to=M]`, `duplicate` | those on their way |
 //! | `isolate M`, `heal`, `crash M`, `restart M` | faults |
+//! | `write M` | one batch of a held disk |
 //! | `hold M disk`, `free M disk`, `hold M apply`, `free M apply` | a slow disk or state machine |
 //! | `status`, `progress M`, `log M`, `applied M`, `reads M`, `events M`, `members M` | prints |
 
@@ -54,6 +55,9 @@ fn run(cluster: &mut Cluster, command: &Command) -> String {
         "deliver" => cluster.deliver(),
         "work" => {
             cluster.work_of(subject());
+        }
+        "write" => {
+            cluster.write_one(subject());
         }
         "messages" => {
             return cluster.network.iter().map(|message| print_message(message) + "\n").collect();
@@ -154,7 +158,11 @@ fn make(command: &Command) -> Cluster {
             uncommitted_bytes_max: number("uncommitted").unwrap_or(u64::MAX),
             ..defaults
         };
-        cluster.add(config, conf_state.clone());
+        if command.has("bootstrap") {
+            cluster.bootstrap(config, voters);
+        } else {
+            cluster.add(config, conf_state.clone());
+        }
     }
     cluster
 }

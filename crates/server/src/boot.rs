@@ -22,21 +22,21 @@ use wal::{Mark, Metadata, Wal};
 
 /// What start-up needs of the configuration.
 #[derive(Clone, Debug)]
-pub struct BootOptions {
+pub(crate) struct BootOptions {
     /// The data directory.
-    pub data_dir: PathBuf,
+    pub(crate) data_dir: PathBuf,
     /// The log's folder, if it is not `member/wal`.
-    pub wal_dir: Option<PathBuf>,
+    pub(crate) wal_dir: Option<PathBuf>,
     /// This member's name.
-    pub name: String,
+    pub(crate) name: String,
     /// Names and peer URLs of the first members, for a new cluster.
-    pub initial_cluster: Vec<(String, Vec<String>)>,
+    pub(crate) initial_cluster: Vec<(String, Vec<String>)>,
     /// Mixed into the ids of a new cluster.
-    pub token: String,
+    pub(crate) token: String,
     /// The database's.
-    pub backend: backend::Options,
+    pub(crate) backend: backend::Options,
     /// The state's.
-    pub state: state::Options,
+    pub(crate) state: state::Options,
 }
 
 /// A member at rest.
@@ -159,8 +159,7 @@ pub(crate) fn boot(options: &BootOptions) -> Result<Booted, BootError> {
     let has_log = Wal::exists(wal_parent.as_ref(), &wal_name).map_err(dir_error)?;
     let mut backend_options = options.backend.clone();
     backend_options.aux = Some(member_dir.subdir("aux").map_err(dir_error)?);
-    let backend =
-        Backend::open(&snap_dir, "db", &backend_options).map_err(BootError::Backend)?;
+    let backend = Backend::open(&snap_dir, "db", &backend_options).map_err(BootError::Backend)?;
     let state = State::open(&backend, &options.state).map_err(BootError::State)?;
     let applied = state.applied().index;
     if !has_log && applied > Index(0) {

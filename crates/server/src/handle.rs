@@ -18,25 +18,25 @@ use crate::node::{NodeQueue, Question};
 
 /// The services' access to the member; clones share it.
 #[derive(Clone, Debug)]
-pub struct Handle {
+pub(crate) struct Handle {
     shared: Arc<Shared>,
 }
 
 /// Numbers the services need to know about the member.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Bytes an encoded request may have.
-    pub request_bytes_max: usize,
+    pub(crate) request_bytes_max: usize,
     /// Operations in one transaction.
-    pub txn_ops_max: usize,
+    pub(crate) txn_ops_max: usize,
     /// Bytes of the database above which writes are refused; `None` for never.
-    pub quota_bytes: Option<u64>,
+    pub(crate) quota_bytes: Option<u64>,
     /// How long a request may wait for its answer.
-    pub request_timeout: Duration,
+    pub(crate) request_timeout: Duration,
     /// How often an idle watch that wants to know is told how far it is.
-    pub watch_progress_interval: Duration,
+    pub(crate) watch_progress_interval: Duration,
     /// How long elections take at least.
-    pub election_timeout: Duration,
+    pub(crate) election_timeout: Duration,
 }
 
 #[derive(Debug)]
@@ -97,22 +97,22 @@ pub enum ProposeError {
 
 /// What the node loop last said about itself.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct NodeStatus {
+pub(crate) struct NodeStatus {
     /// The leader it knows; none is 0.
-    pub leader: MemberId,
+    pub(crate) leader: MemberId,
     /// The newest term.
-    pub term: u64,
+    pub(crate) term: u64,
     /// Index of the newest committed entry.
-    pub committed: u64,
+    pub(crate) committed: u64,
     /// Index of the newest applied entry.
-    pub applied: u64,
+    pub(crate) applied: u64,
     /// Whether this member has no vote.
-    pub learner: bool,
+    pub(crate) learner: bool,
 }
 
 /// A kind of request, by its field in `InternalRaftRequest`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RequestKind {
+pub(crate) enum RequestKind {
     /// `PutRequest`.
     Put = 4,
     /// `DeleteRangeRequest`.
@@ -152,7 +152,8 @@ pub(crate) struct Parts {
 
 impl Handle {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { member, cluster, limits, queue, reads, backend, ids, status, compacted } = parts;
+        let Parts { member, cluster, limits, queue, reads, backend, ids, status, compacted } =
+            parts;
         let ids = Mutex::new(ids);
         Self {
             shared: Arc::new(Shared {
@@ -175,7 +176,7 @@ impl Handle {
     /// # Errors
     ///
     /// See [`ProposeError`]; after `TimedOut` and `Stopped` the outcome is unknown.
-    pub async fn propose(
+    pub(crate) async fn propose(
         &self,
         kind: RequestKind,
         request: &impl Message,
@@ -208,7 +209,7 @@ impl Handle {
     /// # Errors
     ///
     /// As [`Handle::propose`].
-    pub async fn linearize(&self) -> Result<(), ProposeError> {
+    pub(crate) async fn linearize(&self) -> Result<(), ProposeError> {
         if self.shared.status.stopped.load(Ordering::Relaxed) {
             return Err(ProposeError::Stopped);
         }
@@ -227,7 +228,7 @@ impl Handle {
 
     /// The state, as far as it is applied here.
     #[must_use]
-    pub fn reads(&self) -> &Reads {
+    pub(crate) fn reads(&self) -> &Reads {
         &self.shared.reads
     }
 
@@ -236,7 +237,7 @@ impl Handle {
     /// # Errors
     ///
     /// `Refused(LeaseNotFound)` for an unknown or expired one.
-    pub async fn renew_lease(&self, id: LeaseId) -> Result<i64, ProposeError> {
+    pub(crate) async fn renew_lease(&self, id: LeaseId) -> Result<i64, ProposeError> {
         let ticket = Ticket(self.next_id());
         let answer = self.ask(Question::RenewLease(ticket, id), ticket).await?;
         lease_answer(&answer)
@@ -247,7 +248,7 @@ impl Handle {
     /// # Errors
     ///
     /// `Refused(LeaseNotFound)` for an unknown or expired one.
-    pub async fn lease_remaining(&self, id: LeaseId) -> Result<i64, ProposeError> {
+    pub(crate) async fn lease_remaining(&self, id: LeaseId) -> Result<i64, ProposeError> {
         let ticket = Ticket(self.next_id());
         let answer = self.ask(Question::LeaseRemaining(ticket, id), ticket).await?;
         lease_answer(&answer)
@@ -258,7 +259,7 @@ impl Handle {
     /// # Errors
     ///
     /// As [`Handle::propose`].
-    pub async fn leases_by_expiry(&self) -> Result<Vec<LeaseId>, ProposeError> {
+    pub(crate) async fn leases_by_expiry(&self) -> Result<Vec<LeaseId>, ProposeError> {
         let ticket = Ticket(self.next_id());
         match self.ask(Question::LeasesByExpiry(ticket), ticket).await? {
             Answer::Leases(ids) => Ok(ids),
@@ -274,7 +275,7 @@ impl Handle {
     /// # Errors
     ///
     /// `Stopped` if the member stops before.
-    pub async fn compacted(&self, revision: i64) -> Result<(), ProposeError> {
+    pub(crate) async fn compacted(&self, revision: i64) -> Result<(), ProposeError> {
         let mut compacted = self.shared.compacted.clone();
         let waited = compacted.wait_for(|done| *done >= revision).await;
         waited.map(|_| ()).map_err(|_| ProposeError::Stopped)
@@ -282,7 +283,7 @@ impl Handle {
 
     /// What the node loop last said about itself.
     #[must_use]
-    pub fn status(&self) -> NodeStatus {
+    pub(crate) fn status(&self) -> NodeStatus {
         let status = &self.shared.status;
         NodeStatus {
             leader: MemberId(status.leader.load(Ordering::Relaxed)),
@@ -293,45 +294,51 @@ impl Handle {
         }
     }
 
+    /// Whether this member leads, as far as it knows.
+    #[must_use]
+    pub(crate) fn leads(&self) -> bool {
+        self.status().leader == self.member_id()
+    }
+
     /// Requests proposed and not answered yet.
     #[must_use]
-    pub fn pending_proposals(&self) -> i64 {
+    pub(crate) fn pending_proposals(&self) -> i64 {
         self.shared.status.pending_proposals.load(Ordering::Relaxed)
     }
 
     /// This member.
     #[must_use]
-    pub fn member_id(&self) -> MemberId {
+    pub(crate) fn member_id(&self) -> MemberId {
         self.shared.member
     }
 
     /// Its cluster.
     #[must_use]
-    pub fn cluster_id(&self) -> ClusterId {
+    pub(crate) fn cluster_id(&self) -> ClusterId {
         self.shared.cluster
     }
 
     /// Limits of requests.
     #[must_use]
-    pub fn limits(&self) -> &Limits {
+    pub(crate) fn limits(&self) -> &Limits {
         &self.shared.limits
     }
 
     /// The database, for sizes, copies, defragmentation and the hash of everything.
     #[must_use]
-    pub fn backend(&self) -> &backend::Backend {
+    pub(crate) fn backend(&self) -> &backend::Backend {
         &self.shared.backend
     }
 
     /// A fresh request id; a lease without an id of its own takes one, without the sign bit.
     #[must_use]
-    pub fn next_id(&self) -> u64 {
+    pub(crate) fn next_id(&self) -> u64 {
         self.shared.ids.lock().next_id()
     }
 
     /// A header as of now; `revision` 0 leaves the field out.
     #[must_use]
-    pub fn header(&self, revision: i64) -> pb::ResponseHeader {
+    pub(crate) fn header(&self, revision: i64) -> pb::ResponseHeader {
         pb::ResponseHeader {
             cluster_id: self.shared.cluster.0,
             member_id: self.shared.member.0,
@@ -416,8 +423,11 @@ mod tests {
             ..Default::default()
         };
         let header = Some(pb::RequestHeader { id: 99, ..Default::default() });
-        let whole =
-            pb::InternalRaftRequest { header: header.clone(), put: Some(put.clone()), ..Default::default() };
+        let whole = pb::InternalRaftRequest {
+            header: header.clone(),
+            put: Some(put.clone()),
+            ..Default::default()
+        };
         assert_eq!(encode(RequestKind::Put, &put, 99), whole.encode_to_vec());
 
         let version = proto::membershippb::ClusterVersionSetRequest { ver: "3.7.0".into() };

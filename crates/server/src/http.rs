@@ -22,16 +22,21 @@ pub(crate) struct Plain {
 impl Plain {
     /// What the client port serves (features 8.1).
     pub(crate) fn for_clients(handle: Handle) -> Self {
-        let router = health::routes()
-            .route("/version", get(version))
-            .fallback(not_found)
-            .with_state(handle);
+        let router =
+            health::routes().route("/version", get(version)).fallback(not_found).with_state(handle);
         Self { router }
     }
 
     /// What a port for metrics serves (HTTP-16).
     pub(crate) fn for_metrics(handle: Handle) -> Self {
         Self { router: health::routes().fallback(not_found).with_state(handle) }
+    }
+
+    /// What the port for other members serves to everyone (HTTP-30).
+    pub(crate) fn for_peers(handle: Handle) -> Self {
+        let router =
+            Router::new().route("/version", get(version)).fallback(not_found).with_state(handle);
+        Self { router }
     }
 
     /// Answers one request.
@@ -58,9 +63,7 @@ async fn not_found() -> Response {
 }
 
 /// HTTP-01: the order of the keys is fixed.
-async fn version(
-    axum::extract::State(handle): axum::extract::State<Handle>,
-) -> Response {
+async fn version(axum::extract::State(handle): axum::extract::State<Handle>) -> Response {
     let cluster = handle.reads().cluster_version();
     let cluster = cluster.as_deref().unwrap_or("not_decided");
     let storage = handle.reads().storage_version();

@@ -1,19 +1,28 @@
 //! Driver loops, services and start-up of the `etcd` program.
+//!
+//! Nothing here decides about data: that is done by the crates below, which know neither network
+//! nor clock.
 
 mod boot;
 mod committer;
+mod compactor;
+pub mod config;
 mod grpc;
 mod handle;
 mod http;
+mod listen;
+pub mod logging;
 mod node;
+mod options;
 mod port;
 mod signals;
 mod snapshot_file;
 mod snapshots;
 mod start;
 
-pub use boot::{BootError, BootOptions};
-pub use handle::{Handle, Limits, NodeStatus, ProposeError, RequestKind};
+pub use boot::BootError;
+pub use handle::ProposeError;
 pub use node::NodeError;
+pub use signals::Signal;
 pub use snapshots::SnapshotError;
-pub use start::{Options, StartError, run};
+pub use start::{StartError, run};

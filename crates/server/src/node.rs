@@ -28,9 +28,6 @@ const QUEUE_LEN: usize = 16 * 1024;
 /// Requests taken as one batch.
 const BATCH_LEN_MAX: usize = 4096;
 
-/// Between two steps of a compaction (KV-32).
-const COMPACTION_PAUSE: Duration = Duration::from_millis(10);
-
 /// What callers ask of the node loop.
 #[derive(Debug)]
 pub(crate) enum Question {
@@ -43,7 +40,11 @@ pub(crate) enum Question {
 
 #[derive(Debug)]
 enum Command {
-    Ask { question: Question, ticket: Ticket, reply: oneshot::Sender<Answer> },
+    Ask {
+        question: Question,
+        ticket: Ticket,
+        reply: oneshot::Sender<Answer>,
+    },
     /// Messages of other members.
     #[allow(dead_code, reason = "the transport that sends these comes with the cluster")]
     Receive(Vec<Message>),
@@ -68,12 +69,12 @@ impl NodeQueue {
         ticket: Ticket,
         reply: oneshot::Sender<Answer>,
     ) -> Result<(), ProposeError> {
-        self.commands.try_send(Command::Ask { question, ticket, reply }).map_err(|error| {
-            match error {
+        self.commands.try_send(Command::Ask { question, ticket, reply }).map_err(
+            |error| match error {
                 TrySendError::Full(_) => ProposeError::Overloaded,
                 TrySendError::Disconnected(_) => ProposeError::Stopped,
-            }
-        })
+            },
+        )
     }
 
     /// Tells the loop that the state is durable up to `position`.
@@ -105,7 +106,7 @@ pub(crate) struct NodeReports {
 pub enum NodeError {
     /// The log cannot be written.
     #[error("writing the log")]
-    Log(#[source] wal::AppendError),
+    Log(#[source] AppendError),
     /// The state machine cannot go on.
     #[error("applying the log")]
     Apply(#[source] member::Halt),
@@ -130,6 +131,8 @@ pub(crate) struct NodeParts {
     pub(crate) committer: CommitterQueue,
     pub(crate) backend: backend::Backend,
     pub(crate) tick: Duration,
+    /// Between two steps of a compaction (KV-32).
+    pub(crate) compaction_pause: Duration,
     pub(crate) reports: NodeReports,
     pub(crate) commands: NodeCommands,
 }
@@ -145,6 +148,7 @@ pub(crate) struct Node {
     commands: Receiver<Command>,
     reports: NodeReports,
     tick: Duration,
+    compaction_pause: Duration,
     waiters: HashMap<Ticket, oneshot::Sender<Answer>>,
     started: Instant,
     compaction_due: Option<Instant>,
@@ -159,8 +163,17 @@ impl Node {
     }
 
     pub(crate) fn new(parts: NodeParts) -> Self {
-        let NodeParts { member, wal, snapshots, committer, backend, tick, reports, commands } =
-            parts;
+        let NodeParts {
+            member,
+            wal,
+            snapshots,
+            committer,
+            backend,
+            tick,
+            compaction_pause,
+            reports,
+            commands,
+        } = parts;
         Self {
             member,
             wal,
@@ -170,6 +183,7 @@ impl Node {
             commands: commands.0,
             reports,
             tick,
+            compaction_pause,
             waiters: HashMap::new(),
             started: Instant::now(),
             // A compaction that a crash interrupted is taken up at once.
@@ -295,21 +309,17 @@ impl Node {
         }
         self.compaction_due = match self.member.compact_step().map_err(NodeError::Compact)? {
             mvcc::CompactStep::Idle => None,
-            mvcc::CompactStep::More => Some(Instant::now() + COMPACTION_PAUSE),
+            mvcc::CompactStep::More => Some(Instant::now() + self.compaction_pause),
             mvcc::CompactStep::Finished(revision) => {
                 tracing::info!(compact_revision = revision, "finished scheduled compaction");
                 self.reports.compacted.send_replace(revision);
-                Some(Instant::now() + COMPACTION_PAUSE)
+                Some(Instant::now() + self.compaction_pause)
             }
         };
         Ok(())
     }
 
-    fn on_durable(
-        &mut self,
-        position: LogPosition,
-        out: &mut Outputs,
-    ) -> Result<(), NodeError> {
+    fn on_durable(&mut self, position: LogPosition, out: &mut Outputs) -> Result<(), NodeError> {
         self.step(Input::Durable, out)?;
         let conf_state = self.member.status().conf_state;
         let state = self.member.state();

@@ -8,11 +8,11 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::grpc::{HttpReply, ReplyFuture, Services};
 use crate::http::Plain;
+use crate::listen::{Connection, Listener};
 
 /// How a port treats its connections.
 #[derive(Clone, Copy, Debug)]
@@ -35,20 +35,22 @@ const WINDOW_BYTES: u32 = 1 << 20;
 /// How long open calls may go on once the server ends.
 const DRAIN_TIME: Duration = Duration::from_secs(1);
 
+/// What one connection is served by.
 #[derive(Clone, Debug)]
-struct Connection {
+struct Served {
     services: Option<Services>,
     plain: Plain,
 }
 
-impl hyper::service::Service<http::Request<Incoming>> for Connection {
+impl hyper::service::Service<http::Request<Incoming>> for Served {
     type Response = HttpReply;
     type Error = Infallible;
     type Future = ReplyFuture;
 
     fn call(&self, request: http::Request<Incoming>) -> ReplyFuture {
         let content_type = request.headers().get(http::header::CONTENT_TYPE);
-        let is_grpc = content_type.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+        let is_grpc =
+            content_type.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
         match &self.services {
             Some(services) if is_grpc => services.clone().call(request),
             Some(_) | None => self.plain.call(request),
@@ -60,7 +62,7 @@ impl hyper::service::Service<http::Request<Incoming>> for Connection {
 ///
 /// `services` is `None` on a port for metrics only.
 pub(crate) async fn serve(
-    listener: TcpListener,
+    listener: Listener,
     services: Option<Services>,
     plain: Plain,
     limits: PortLimits,
@@ -87,7 +89,7 @@ pub(crate) async fn serve(
     loop {
         let stream = tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok(stream) => stream,
                 Err(error) => {
                     tracing::warn!(error = %error, "cannot accept a connection");
                     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -96,14 +98,17 @@ pub(crate) async fn serve(
             },
             () = &mut stopping => break,
         };
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(error = %error, "connection closed before it began");
-            continue;
+        let service = Served { services: services.clone(), plain: plain.clone() };
+        match stream {
+            Connection::Tcp(stream) => {
+                let served = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+                tokio::spawn(log_end(graceful.watch(served.into_owned())));
+            }
+            Connection::Unix(stream) => {
+                let served = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+                tokio::spawn(log_end(graceful.watch(served.into_owned())));
+            }
         }
-        let connection = Connection { services: services.clone(), plain: plain.clone() };
-        let served = builder.serve_connection_with_upgrades(TokioIo::new(stream), connection);
-        let watched = graceful.watch(served.into_owned());
-        tokio::spawn(log_end(watched));
     }
     drop(listener);
     if tokio::time::timeout(DRAIN_TIME, graceful.shutdown()).await.is_err() {

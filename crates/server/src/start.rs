@@ -4,7 +4,6 @@
 //! this member is, then serve clients and say so.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,69 +12,44 @@ use base::version;
 use member::{Member, RequestIds};
 use proto::membershippb;
 use raft::Raft;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::boot::{self, BootError, BootOptions, Booted};
-use crate::committer::{Committer, Pace};
+use crate::boot::{self, BootError, Booted};
+use crate::committer::Committer;
+use crate::compactor;
+use crate::config::{
+    self, ClusterState, Config, DataDir, InitialCluster, ListenError, MemberUrl, Refusal, StartFacts,
+};
 use crate::grpc::Services;
-use crate::handle::{Handle, Limits, Parts, ProposeError, Published, RequestKind};
+use crate::handle::{Handle, Parts, ProposeError, Published, RequestKind};
 use crate::http::Plain;
+use crate::listen::Listener;
 use crate::node::{Node, NodeError, NodeParts, NodeReports};
-use crate::port::{self, PortLimits};
+use crate::options::Options;
+use crate::port;
+use crate::signals::Signal;
 use crate::snapshots::Snapshots;
-
-/// What a server is started with.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The member's place and first members.
-    pub boot: BootOptions,
-    /// Limits of requests.
-    pub limits: Limits,
-    /// One unit of logical time: the heartbeat interval.
-    pub tick: Duration,
-    /// The least time without a leader before an election, in ticks.
-    pub election_ticks: u64,
-    /// Whether a member asks before it stands for election.
-    pub pre_vote: bool,
-    /// The store thread commits at the latest after this time.
-    pub commit_interval: Duration,
-    /// Or when this many changes wait.
-    pub commit_changes: usize,
-    /// Entries between two snapshots.
-    pub snapshot_entries: u64,
-    /// Entries kept in memory behind a snapshot for members that lag.
-    pub snapshot_catchup_entries: u64,
-    /// Where clients connect.
-    pub client_addresses: Vec<SocketAddr>,
-    /// Where metrics are served besides.
-    pub metrics_addresses: Vec<SocketAddr>,
-    /// What clients are told to connect to.
-    pub advertised_client_urls: Vec<String>,
-    /// Calls one connection may have open.
-    pub concurrent_streams_max: u32,
-    /// A connection's idle time before the server asks whether it lives.
-    pub keepalive_interval: Duration,
-    /// How long the answer to that may take.
-    pub keepalive_timeout: Duration,
-}
 
 /// Why a server ended other than by being asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The data directory.
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// What is asked for is not built yet.
+    #[error("{what} is not built yet; {remedy}")]
+    NotBuilt {
+        /// What.
+        what: &'static str,
+        /// What to do instead.
+        remedy: &'static str,
+    },
+    /// The member.
     #[error("starting the member")]
     Boot(#[from] BootError),
     /// A port.
-    #[error("listen tcp {address}: bind: {reason}; is another server running? see {flag}")]
-    Listen {
-        /// Where.
-        address: SocketAddr,
-        /// What the operating system said.
-        reason: String,
-        /// The flag that named it.
-        flag: &'static str,
-    },
+    #[error("{0}; {remedy}", remedy = .0.remedy())]
+    Listen(ListenError),
     /// The operating system gave no thread or runtime.
     #[error("starting threads")]
     Threads(#[source] io::Error),
@@ -90,12 +64,24 @@ pub enum StartError {
     Publish(#[source] ProposeError),
 }
 
-/// Runs a server until a signal or a failure ends it.
+impl StartError {
+    /// Writes the error to the log, as one line.
+    pub fn log(&self) {
+        match self {
+            Self::Refused(refusal) => config::log_refusal("failed to start etcd", refusal),
+            error => crate::logging::log_failure("failed to start etcd", error),
+        }
+    }
+}
+
+/// Runs a server until a signal or a failure ends it. After a signal the process should end by it,
+/// so that its supervisor sees what happened (R5).
 ///
 /// # Errors
 ///
 /// See [`StartError`].
-pub fn run(options: &Options) -> Result<(), StartError> {
+pub fn run(config: &Config) -> Result<Option<Signal>, StartError> {
+    let options = prepare(config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(network_threads())
         .thread_name("network")
@@ -103,14 +89,54 @@ pub fn run(options: &Options) -> Result<(), StartError> {
         .build()
         .map_err(StartError::Threads)?;
     // Ports first: a port in use must not cost a recovery.
-    let clients = bind(&runtime, &options.client_addresses, "--listen-client-urls")?;
-    let metrics = bind(&runtime, &options.metrics_addresses, "--listen-metrics-urls")?;
-    let running = Running::start(options)?;
-    let served = runtime.block_on(serve(options, &running, clients, metrics));
+    let ports = runtime.block_on(Ports::bind(config))?;
+    let running = Running::start(&options)?;
+    let served = runtime.block_on(serve(&options, &running, ports));
     // Nothing new comes in; what was accepted is answered or told that the server stopped.
     let ended = running.stop();
     runtime.shutdown_timeout(Duration::from_millis(200));
-    served.and(ended)
+    ended.and(served)
+}
+
+/// Looks at the data directory and, for a new member, at its cluster, and says what is started.
+fn prepare(config: &Config) -> Result<Options, StartError> {
+    let (found, notices) = config::open_data_dir(&config.storage.data_dir)?;
+    notices.iter().for_each(config::Notice::log);
+    let initialized = has_log(config);
+    tracing::info!(
+        "data-dir" = %config.storage.data_dir.display(),
+        "dir-type" = if found == DataDir::Member { "member" } else { "empty" },
+        "{}",
+        if initialized { "server has already been initialized" } else { "initializing etcd server" }
+    );
+    // A restart ignores the initial cluster, right or wrong.
+    let mut cluster = InitialCluster::default();
+    if !initialized {
+        cluster = config.initial_cluster(&config::resolve_host).map_err(Refusal::from)?;
+        if cluster.members().count() > 1 || config.cluster.state == ClusterState::Existing {
+            return Err(StartError::NotBuilt {
+                what: "a cluster of several members",
+                remedy: "start one member with --initial-cluster naming only itself",
+            });
+        }
+    }
+    let all = config.listen.clients.iter().chain(&config.listen.metrics);
+    if all.chain(&config.listen.peers).any(|url| url.scheme().is_tls()) {
+        return Err(StartError::NotBuilt {
+            what: "TLS on a listener",
+            remedy: "use http:// or unix:// URLs on a trusted network until it is",
+        });
+    }
+    let initial_cluster = cluster.to_string();
+    config::log_start(config, &StartFacts { member_initialized: initialized, initial_cluster });
+    Ok(Options::new(config, &cluster))
+}
+
+/// Whether the log has a segment.
+fn has_log(config: &Config) -> bool {
+    let Ok(entries) = std::fs::read_dir(config.wal_dir()) else { return false };
+    let mut paths = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
+    paths.any(|path| path.extension().is_some_and(|extension| extension == "wal"))
 }
 
 /// Threads for connections: half of the cores, the other half is for the node loop, the store and
@@ -119,21 +145,31 @@ fn network_threads() -> usize {
     thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))
 }
 
-fn bind(
-    runtime: &tokio::runtime::Runtime,
-    addresses: &[SocketAddr],
-    flag: &'static str,
-) -> Result<Vec<TcpListener>, StartError> {
-    let bind_one = |address: &SocketAddr| {
-        runtime.block_on(TcpListener::bind(address)).map_err(|error| {
-            let reason = match error.kind() {
-                io::ErrorKind::AddrInUse => "address already in use".to_owned(),
-                _ => error.to_string(),
-            };
-            StartError::Listen { address: *address, reason, flag }
+/// Every socket of a member.
+#[derive(Debug)]
+struct Ports {
+    clients: Vec<Listener>,
+    metrics: Vec<Listener>,
+    peers: Vec<Listener>,
+}
+
+impl Ports {
+    async fn bind(config: &Config) -> Result<Self, StartError> {
+        let listen = &config.listen;
+        Ok(Self {
+            peers: bind(&listen.peers, "listen-peer-urls").await?,
+            clients: bind(&listen.clients, "listen-client-urls").await?,
+            metrics: bind(&listen.metrics, "listen-metrics-urls").await?,
         })
-    };
-    addresses.iter().map(bind_one).collect()
+    }
+}
+
+async fn bind(urls: &[MemberUrl], flag: &'static str) -> Result<Vec<Listener>, StartError> {
+    let mut listeners = Vec::new();
+    for url in urls {
+        listeners.push(Listener::bind(url, flag).await.map_err(StartError::Listen)?);
+    }
+    Ok(listeners)
 }
 
 /// The member's threads.
@@ -166,9 +202,8 @@ impl Running {
         let mark = restored.snapshot.index;
         let raft = Raft::new(config, restored);
         let (node_queue, commands) = Node::queue();
-        let pace = Pace { interval: options.commit_interval, changes: options.commit_changes };
         let (committer, committer_queue) =
-            Committer::new(backend.clone(), node_queue.clone(), pace);
+            Committer::new(backend.clone(), node_queue.clone(), options.commit);
         let status = Arc::new(Published::default());
         let (compacted_sender, compacted) = watch::channel(-1);
         let handle = Handle::new(Parts {
@@ -185,7 +220,8 @@ impl Running {
         let member_options = member::Options {
             id,
             quota_bytes: options.limits.quota_bytes,
-            election_millis: u64::try_from(options.limits.election_timeout.as_millis()).unwrap_or(u64::MAX),
+            election_millis: u64::try_from(options.limits.election_timeout.as_millis())
+                .unwrap_or(u64::MAX),
             ids: RequestIds::for_member(id, wall_millis),
         };
         let node = Node::new(NodeParts {
@@ -200,6 +236,7 @@ impl Running {
             committer: committer_queue.clone(),
             backend,
             tick: options.tick,
+            compaction_pause: options.compaction_pause,
             reports: NodeReports { status, compacted: compacted_sender },
             commands,
         });
@@ -240,54 +277,55 @@ fn spawn<T: Send + 'static>(
 async fn serve(
     options: &Options,
     running: &Running,
-    clients: Vec<TcpListener>,
-    metrics: Vec<TcpListener>,
-) -> Result<(), StartError> {
+    ports: Ports,
+) -> Result<Option<Signal>, StartError> {
     let (stop, stopping) = watch::channel(false);
     let mut failed = running.failed.clone();
     let ended = crate::signals::wait();
     tokio::pin!(ended);
     let published = tokio::select! {
         published = publish(options, &running.handle) => published,
-        _ = failed.wait_for(|failed| *failed) => return Ok(()),
-        () = &mut ended => return Ok(()),
+        _ = failed.wait_for(|failed| *failed) => return Ok(None),
+        signal = &mut ended => return Ok(Some(signal)),
     };
     published.map_err(StartError::Publish)?;
-    let limits = PortLimits {
-        concurrent_streams_max: options.concurrent_streams_max,
-        keepalive_interval: options.keepalive_interval,
-        keepalive_timeout: options.keepalive_timeout,
-    };
-    let services = Services::new(&running.handle);
     tracing::info!("ready to serve client requests");
-    let mut ports = Vec::new();
-    for listener in clients {
-        let address = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
+    let handle = &running.handle;
+    let services = Services::new(handle);
+    let compactor = compactor::run(options.auto_compaction, handle.clone(), stopping.clone());
+    let mut tasks = vec![tokio::spawn(compactor)];
+    let limits = options.port;
+    for listener in ports.clients {
         tracing::info!(
             traffic = "grpc+http",
-            address,
+            address = listener.address(),
             "serving client traffic insecurely; this is strongly discouraged!"
         );
-        let plain = Plain::for_clients(running.handle.clone());
-        let services = Some(services.clone());
-        ports.push(tokio::spawn(port::serve(listener, services, plain, limits, stopping.clone())));
+        let (services, plain) = (Some(services.clone()), Plain::for_clients(handle.clone()));
+        tasks.push(tokio::spawn(port::serve(listener, services, plain, limits, stopping.clone())));
     }
-    for listener in metrics {
-        let plain = Plain::for_metrics(running.handle.clone());
-        ports.push(tokio::spawn(port::serve(listener, None, plain, limits, stopping.clone())));
+    for listener in ports.metrics {
+        tracing::info!(address = listener.address(), "serving metrics");
+        let plain = Plain::for_metrics(handle.clone());
+        tasks.push(tokio::spawn(port::serve(listener, None, plain, limits, stopping.clone())));
+    }
+    for listener in ports.peers {
+        tracing::info!(address = listener.address(), "serving peer traffic");
+        let plain = Plain::for_peers(handle.clone());
+        tasks.push(tokio::spawn(port::serve(listener, None, plain, limits, stopping.clone())));
     }
     crate::signals::notify_ready();
-    tokio::select! {
-        () = &mut ended => {}
-        _ = failed.wait_for(|failed| *failed) => {}
-    }
+    let signal = tokio::select! {
+        signal = &mut ended => Some(signal),
+        _ = failed.wait_for(|failed| *failed) => None,
+    };
     stop.send_replace(true);
-    for port in ports {
-        if let Err(error) = port.await {
+    for task in tasks {
+        if let Err(error) = task.await {
             tracing::warn!(error = %error, "a port ended badly");
         }
     }
-    Ok(())
+    Ok(signal)
 }
 
 /// Tells the cluster this member's name and client URLs, and a new cluster its version, through
@@ -296,7 +334,9 @@ async fn publish(options: &Options, handle: &Handle) -> Result<(), ProposeError>
     loop {
         match publish_once(options, handle).await {
             Err(ProposeError::TimedOut | ProposeError::NoLeader | ProposeError::LeaderChanged) => {
-                tracing::warn!("failed to publish local member to cluster through raft; trying again");
+                tracing::warn!(
+                    "failed to publish local member to cluster through raft; trying again"
+                );
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
             ended => return ended,
@@ -311,8 +351,7 @@ async fn publish_once(options: &Options, handle: &Handle) -> Result<(), ProposeE
     let urls = &options.advertised_client_urls;
     let current = known.is_some_and(|known| known.name == *name && known.client_ur_ls == *urls);
     if !current {
-        let attributes =
-            membershippb::Attributes { name: name.clone(), client_urls: urls.clone() };
+        let attributes = membershippb::Attributes { name: name.clone(), client_urls: urls.clone() };
         let request = membershippb::ClusterMemberAttrSetRequest {
             member_id: own.0,
             member_attributes: Some(attributes),
@@ -327,8 +366,7 @@ async fn publish_once(options: &Options, handle: &Handle) -> Result<(), ProposeE
     // A directory taken over from an older release keeps its version, so that it can go back
     // (docs/design/0004).
     if handle.reads().cluster_version().is_none() {
-        let request =
-            membershippb::ClusterVersionSetRequest { ver: version::CLUSTER.to_owned() };
+        let request = membershippb::ClusterVersionSetRequest { ver: version::CLUSTER.to_owned() };
         handle.propose(RequestKind::ClusterVersionSet, &request).await?;
         tracing::info!("cluster-version" = version::API, "set initial cluster version");
     }

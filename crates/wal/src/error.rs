@@ -293,6 +293,8 @@ pub enum Damage {
         /// What its bytes and those before it give.
         computed: u32,
     },
+    /// The records that start every segment are missing.
+    Start,
     /// A record stands where none of its kind may stand.
     Place,
     /// The content is not what its kind says.
@@ -316,6 +318,7 @@ impl fmt::Display for Damage {
             Self::Crc { stored, computed } => {
                 write!(f, "checksum {stored:08x} is stored, {computed:08x} computed")
             }
+            Self::Start => f.write_str("the records that start a segment are missing"),
             Self::Place => f.write_str("a record of this type cannot stand here"),
             Self::Content => f.write_str("the content does not fit the record type"),
             Self::Synced { evidence } => write!(

@@ -1,9 +1,16 @@
 //! Makes the next segment ahead of time.
 //!
-//! A segment that was written with zeros and synced beforehand takes appends a third faster than
-//! one whose blocks the file system must still mark as written (4 KiB appends; study B 3.1). So a
-//! thread of low priority fills the next one while the current one is in use; a cut that comes
-//! before it is ready makes a sparse file instead and does not wait.
+//! A segment that was written with zeros and synced beforehand takes appends faster than one whose
+//! blocks the file system must still allocate: 90 instead of 150 microseconds for 4 KiB appends,
+//! while 256 bytes make no difference (ext4, measured with this code). So a thread of low priority
+//! fills the next segment while the current one is in use; a cut that comes before it is ready
+//! makes a sparse file instead and does not wait. The first segment is made sparse, since filling
+//! it took 35 to 90 ms on the same disk and would delay the first start, and is filled ahead of
+//! the writer afterwards.
+//!
+//! Writer and preparer share the first segment: below `Ahead::next` the preparer never writes, and
+//! the writer claims that range before it writes there. The preparer has its own handle: the kernel
+//! tells a failed sync once to every handle, and the writer must not miss it.
 //!
 //! Two names exist, `0.tmp` and `1.tmp`, as in etcd, and each has at most one user at a time.
 
@@ -42,7 +49,19 @@ pub(crate) struct Pipeline {
     dir: Arc<dyn Dir>,
     segment_bytes: u64,
     state: Mutex<State>,
+    first: Mutex<Option<Ahead>>,
 }
+
+/// The part of the first segment that is not filled yet.
+#[derive(Debug)]
+struct Ahead {
+    file: Arc<dyn File>,
+    /// Where the preparer goes on.
+    next: u64,
+}
+
+/// Filling starts with a page of its own: the writer's page is in use.
+const PAGE: u64 = 4096;
 
 #[derive(Debug, Default)]
 struct State {
@@ -54,7 +73,65 @@ struct State {
 
 impl Pipeline {
     pub(crate) fn new(dir: Arc<dyn Dir>, segment_bytes: u64) -> Arc<Self> {
-        Arc::new(Self { dir, segment_bytes, state: Mutex::default() })
+        Arc::new(Self { dir, segment_bytes, state: Mutex::default(), first: Mutex::default() })
+    }
+
+    /// Lets the preparer fill a sparse segment, behind `offset`.
+    pub(crate) fn fill_behind(&self, file: Arc<dyn File>, offset: u64) {
+        *self.first() = Some(Ahead { file, next: offset.next_multiple_of(PAGE) });
+    }
+
+    /// Keeps the preparer out of the current segment up to `end`, and gives up to where it is kept
+    /// out already.
+    pub(crate) fn claim_until(&self, end: u64) -> u64 {
+        self.first().as_mut().map_or(u64::MAX, |ahead| {
+            ahead.next = ahead.next.max(end);
+            ahead.next
+        })
+    }
+
+    /// Keeps the preparer out of the current segment for good.
+    pub(crate) fn stop_filling(&self) {
+        *self.first() = None;
+    }
+
+    fn first(&self) -> MutexGuard<'_, Option<Ahead>> {
+        self.first.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Fills what is left of the first segment; says whether anything was.
+    fn fill_first(&self) -> io::Result<bool> {
+        let zeros = vec![0; SLICE];
+        let mut filled = false;
+        loop {
+            let slice = self.fill_slice(&zeros).and_then(|file| match file {
+                Some(file) => file.sync_data().map(|()| true),
+                None => Ok(false),
+            });
+            match slice {
+                Ok(true) => filled = true,
+                Ok(false) => return Ok(filled),
+                Err(error) => {
+                    self.stop_filling();
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// The lock is held while one slice is written, not while it is synced.
+    fn fill_slice(&self, zeros: &[u8]) -> io::Result<Option<Arc<dyn File>>> {
+        let mut first = self.first();
+        let Some(ahead) = first.as_mut() else { return Ok(None) };
+        let left = self.segment_bytes.saturating_sub(ahead.next);
+        if left == 0 {
+            *first = None;
+            return Ok(None);
+        }
+        let count = usize::try_from(left).unwrap_or(SLICE).min(SLICE);
+        ahead.file.write_at(&zeros[..count], ahead.next)?;
+        ahead.next += count as u64;
+        Ok(Some(Arc::clone(&ahead.file)))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -119,6 +196,9 @@ impl Pipeline {
     }
 
     fn prepare(&self) -> io::Result<bool> {
+        if self.fill_first()? {
+            return Ok(true);
+        }
         {
             let mut state = self.state();
             if state.ahead {
@@ -165,13 +245,14 @@ impl Preparer {
         Self { pipeline: Arc::clone(pipeline) }
     }
 
-    /// Makes the next segment unless it is ready, and says whether it did. Takes as long as the
-    /// disk needs to write a segment.
+    /// Fills the rest of the first segment, or makes the next one; says whether there was anything
+    /// to do. Takes as long as the disk needs to write a segment.
     ///
     /// # Errors
     ///
-    /// The operating system's. Nothing is left behind and the log is unaffected: it will make its
-    /// next segment by itself. Try again later, a full disk may have space then.
+    /// The operating system's. Nothing is left behind and the log can go on: it will make its next
+    /// segment by itself, and it sees by itself if the device failed. Try again later, a full disk
+    /// may have space then.
     pub fn run_once(&self) -> io::Result<bool> {
         self.pipeline.prepare()
     }

@@ -223,7 +223,7 @@ pub(crate) fn scan(
     }
     let newest = segments.last().expect("a log has a segment");
     let (Some(crc), Some(metadata)) = (scan.crc, scan.metadata) else {
-        return Err(damaged(newest, scan.offset, scan.last, Damage::Short));
+        return Err(damaged(newest, scan.offset, scan.last, Damage::Start));
     };
     let Scan { offset, tail, hard_state, .. } = scan;
     Ok(End { offset, crc, tail, metadata, hard_state })
@@ -276,7 +276,7 @@ impl Scan {
             };
             // Both were synced before the segment got its name.
             if nth < 2 {
-                return Err(damaged(segment, at, self.last, Damage::Short));
+                return Err(damaged(segment, at, self.last, Damage::Start));
             }
             if newest {
                 let examined = examine(&mut window, at, torn_next);

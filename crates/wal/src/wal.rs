@@ -26,16 +26,19 @@ use crate::scan::OpenSegment;
 use crate::segment::{SEGMENT_BYTES, SegmentName, segments_of};
 use crate::{AppendError, CreateError, Mark, Metadata, OpenError, ReleaseError, Replay};
 
-/// Sizes that tests make small.
+/// What few callers change.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// A segment is closed by the first append that reaches this size.
+    /// A segment is closed by the first append that reaches this size; tests make it small.
     pub segment_bytes: u64,
+    /// Does without syncing appends, as etcd's `--unsafe-no-fsync`: a power cut may lose and
+    /// damage anything.
+    pub unsafe_no_sync: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { segment_bytes: SEGMENT_BYTES }
+        Self { segment_bytes: SEGMENT_BYTES, unsafe_no_sync: false }
     }
 }
 
@@ -50,6 +53,8 @@ pub struct Wal {
     pipeline: Arc<Pipeline>,
     encoder: Encoder,
     offset: u64,
+    /// Up to where the preparer is kept out of the newest segment.
+    claimed: u64,
     crc: u32,
     /// The last one written: every segment repeats it.
     hard_state: HardState,
@@ -150,13 +155,17 @@ impl Wal {
         parent.sync()?;
 
         let dir = parent.subdir(name)?;
+        let pipeline = Pipeline::new(Arc::clone(&dir), options.segment_bytes);
+        let offset = encoder.buffer.len() as u64;
+        pipeline.fill_behind(dir.open(&SegmentName::FIRST.to_string(), Open::Write)?, offset);
         Ok(Self {
-            pipeline: Pipeline::new(Arc::clone(&dir), options.segment_bytes),
+            pipeline,
             dir,
             options,
             metadata,
             segments: VecDeque::from([Segment { name: SegmentName::FIRST, file }]),
-            offset: encoder.buffer.len() as u64,
+            offset,
+            claimed: 0,
             crc: encoder.crc,
             encoder,
             hard_state: HardState::default(),
@@ -208,6 +217,7 @@ impl Wal {
             segments,
             encoder: Encoder::new(opened.end.crc),
             offset: opened.end.offset,
+            claimed: u64::MAX,
             crc: opened.end.crc,
             hard_state: opened.replay.hard_state,
             last: last_index(&opened.replay),
@@ -359,7 +369,7 @@ impl Wal {
         Preparer::new(&self.pipeline)
     }
 
-    /// Makes the next segment now if it is not ready.
+    /// Does the preparer's work now.
     ///
     /// # Errors
     ///
@@ -432,6 +442,10 @@ impl Wal {
     }
 
     fn write(&mut self, sync: bool) -> Result<(), AppendError> {
+        let end = self.offset + self.encoder.buffer.len() as u64;
+        if self.claimed < end {
+            self.claimed = self.pipeline.claim_until(end);
+        }
         let written = self.newest().file.write_at(&self.encoder.buffer, self.offset);
         if let Err(source) = written {
             if !is_no_space(&source) {
@@ -448,7 +462,7 @@ impl Wal {
         if sync {
             self.sync_newest()?;
         }
-        self.offset += self.encoder.buffer.len() as u64;
+        self.offset = end;
         self.crc = self.encoder.crc;
         Ok(())
     }
@@ -456,6 +470,7 @@ impl Wal {
     /// Removes what a failed write left, durably: if it stayed, a crash during the next append
     /// could mix the two. Only writes failed so far, so nothing is lost by going on.
     fn take_back(&mut self) -> Result<(), AppendError> {
+        self.pipeline.stop_filling();
         match self.newest().file.set_len(self.offset) {
             Ok(()) => {}
             Err(source) if is_no_space(&source) => return Err(self.no_space(source, 0)),
@@ -467,6 +482,9 @@ impl Wal {
     }
 
     fn sync_newest(&mut self) -> Result<(), AppendError> {
+        if self.options.unsafe_no_sync {
+            return Ok(());
+        }
         self.newest().file.sync_data().map_err(|source| {
             self.poisoned = true;
             AppendError::Sync { file: self.newest_path(), source }
@@ -491,6 +509,7 @@ impl Wal {
         if self.offset < self.options.segment_bytes {
             return Ok(());
         }
+        self.pipeline.stop_filling();
         // The old segment gets its real length before the next one gets its name: only the newest
         // may have an unfinished end.
         match self.newest().file.set_len(self.offset) {

@@ -4,10 +4,13 @@
 
 mod common;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use base::Index;
 use common::*;
 use retcd_wal::{Options, Wal};
 use vfs::OsDir;
+use vfs::memory::MemoryDir;
 
 /// CB-63 and A3.
 #[test]
@@ -54,12 +57,12 @@ fn log_in_use_is_refused() {
 fn full_segment_is_closed_and_the_log_goes_on_in_the_next() {
     let folder = tempfile::tempdir().unwrap();
     let parent = OsDir::open(folder.path()).unwrap();
-    let options = Options { segment_bytes: 4096 };
+    let options = Options { segment_bytes: 4096, ..Options::default() };
     let mut log = Wal::create_with(&parent, "wal", &METADATA, options).unwrap();
     for index in 1..=200 {
         if index == 100 {
-            assert!(log.prepare_next().unwrap());
-            assert!(!log.prepare_next().unwrap());
+            assert!(log.prepare_next().unwrap(), "the next segment");
+            assert!(!log.prepare_next().unwrap(), "it is ready");
         }
         log.append_and_sync(&entries(index..=index, 1), Some(&state(1, index - 1)), true).unwrap();
     }
@@ -78,4 +81,50 @@ fn full_segment_is_closed_and_the_log_goes_on_in_the_next() {
     let (_, replay) = Wal::open_with(&parent, "wal", newest, options).unwrap();
     assert_eq!(replay.start, mark(150, 1));
     assert_eq!(replay.entries, entries(151..=201, 1));
+}
+
+/// The preparer writes zeros into the segment that is being written, and never over a record.
+#[test]
+fn preparer_on_another_thread_disturbs_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let parent = OsDir::open(folder.path()).unwrap();
+    let options = Options { segment_bytes: 3 << 20, ..Options::default() };
+    let mut log = Wal::create_with(&parent, "wal", &METADATA, options).unwrap();
+    let preparer = log.preparer();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                if !preparer.run_once().unwrap() {
+                    std::thread::yield_now();
+                }
+            }
+        });
+        for index in 1..=400 {
+            let mut entry = entry(index, 1);
+            entry.data = vec![index.to_le_bytes()[0]; 30_000].into();
+            log.append_and_sync(&[entry], None, true).unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    assert!(log.segments() > 3);
+    drop(log);
+    let (_, replay) = Wal::open_with(&parent, "wal", newest, options).unwrap();
+    assert_eq!(replay.repaired, None);
+    for (index, entry) in (1_u64..=400).zip(&replay.entries) {
+        assert!(entry.data.iter().all(|byte| *byte == index.to_le_bytes()[0]), "entry {index}");
+    }
+    assert_eq!(replay.entries.len(), 400);
+}
+
+/// SRV-130.
+#[test]
+fn appends_are_not_synced_if_that_is_asked_for() {
+    let disk = MemoryDir::new();
+    let options = Options { unsafe_no_sync: true, ..Options::default() };
+    let mut log = Wal::create_with(&disk.shared(), "wal", &METADATA, options).unwrap();
+    let syncs = disk.syncs();
+    log.append_and_sync(&entries(1..=3, 1), Some(&state(1, 1)), true).unwrap();
+    log.mark(&mark(1, 1)).unwrap();
+    assert_eq!(disk.syncs(), syncs);
 }

@@ -54,7 +54,7 @@ fn end_of(bytes: &[u8]) -> usize {
 /// Two segments with every kind of record, commits lagging behind, an overwritten entry.
 fn small_log() -> MemoryDir {
     let disk = MemoryDir::new();
-    let options = Options { segment_bytes: 2048 };
+    let options = Options { segment_bytes: 2048, ..Options::default() };
     let mut log = Wal::create_with(&disk.shared(), "wal", &METADATA, options).unwrap();
     for index in 1..=14 {
         log.append_and_sync(&entries(index..=index, 1), Some(&state(1, index - 1)), true).unwrap();
@@ -150,12 +150,55 @@ fn zeroed_sector_before_the_last_batch_is_refused() {
     }
 }
 
+/// D16, and the rule of reliability 5.2: a lost sector looks like a torn write, but what follows it
+/// was written after it had been synced.
+#[test]
+fn zeroed_sector_of_a_synced_entry_is_no_torn_write() {
+    let disk = MemoryDir::new();
+    let options = Options { segment_bytes: 64 << 10, ..Options::default() };
+    let mut log = Wal::create_with(&disk.shared(), "wal", &METADATA, options).unwrap();
+    let mut ends = Vec::new();
+    for index in 1..=8 {
+        let mut entry = entry(index, 1);
+        entry.data = vec![5; 1900].into();
+        log.append_and_sync(&[entry], Some(&state(1, index - 1)), true).unwrap();
+        if index == 4 {
+            log.mark(&mark(3, 1)).unwrap();
+        }
+        ends.push(end_of(&content(&disk, &names(&disk)[0])));
+    }
+    drop(log);
+    let name = names(&disk).remove(0);
+    let bytes = content(&disk, &name);
+    // Of the last batch but one nothing but the last batch tells: an entry and a state, which might
+    // be of the same batch.
+    let (certain, last) = (ends[5], ends[7]);
+    let mut synced = 0;
+    for start in (0..last).step_by(512) {
+        let mut zeroed = bytes.clone();
+        zeroed[start..start + 512].fill(0);
+        put(&disk, &name, &zeroed);
+        match read(&disk, "wal", newest) {
+            Err(OpenError::Damaged { damage: Damage::Synced { .. }, .. }) => synced += 1,
+            Err(error) => println!("{start}: {error}"),
+            Ok(found) => {
+                assert!(start + 512 > certain, "{start} of {last}: cut at {:?}", found.repaired);
+            }
+        }
+    }
+    assert!(synced > 10, "{synced}");
+}
+
 /// A log with an acknowledged part and one batch of many sectors behind it.
 fn torn_log(len: usize) -> (MemoryDir, usize, usize) {
     let disk = MemoryDir::new();
-    let mut log =
-        Wal::create_with(&disk.shared(), "wal", &METADATA, Options { segment_bytes: 32 << 10 })
-            .unwrap();
+    let mut log = Wal::create_with(
+        &disk.shared(),
+        "wal",
+        &METADATA,
+        Options { segment_bytes: 32 << 10, ..Options::default() },
+    )
+    .unwrap();
     for index in 1..=4 {
         log.append_and_sync(&entries(index..=index, 1), Some(&state(1, index - 1)), true).unwrap();
     }
@@ -171,6 +214,11 @@ fn torn_log(len: usize) -> (MemoryDir, usize, usize) {
 
 fn check_torn(disk: &MemoryDir, name: &str, torn: &[u8], what: &str) {
     put(disk, name, torn);
+    let before = disk.copy();
+    before.subdir("wal").unwrap().open(name, Open::Read).unwrap().sync_data().unwrap();
+    drop(open(&before.shared()));
+    let (_, again) = open(&before.crash_losing_all().shared());
+    assert_eq!(again.repaired, None, "{what}: the repair is durable before anything is appended");
     let (mut log, replay) = open(&disk.shared());
     assert!(replay.entries.len() >= 4, "{what}: {replay:?}");
     assert_eq!(replay.entries[..4], entries(1..=4, 1), "{what}");
@@ -243,12 +291,11 @@ fn half_zeroed_record_within_a_sector_is_refused() {
 /// makes etcd cut off everything behind it.
 #[test]
 fn flipped_length_in_the_middle_is_refused() {
-    let (disk, from, _) = torn_log(1500);
+    let (disk, _, _) = torn_log(1500);
     let name = names(&disk).remove(0);
     let bytes = content(&disk, &name);
     for bit in 0..48 {
         let mut flipped = bytes.clone();
-        flipped[from / 2 / 8 * 8..][..0].fill(0);
         // The second record: any word before the last batch will do.
         flipped[16 + bit / 8] ^= 1 << (bit % 8);
         put(&disk, &name, &flipped);
@@ -286,7 +333,7 @@ fn segment_of_another_member_is_refused() {
     let build = |member| {
         let disk = MemoryDir::new();
         let metadata = retcd_wal::Metadata { member: base::MemberId(member), ..METADATA };
-        let options = Options { segment_bytes: 600 };
+        let options = Options { segment_bytes: 600, ..Options::default() };
         let mut log = Wal::create_with(&disk.shared(), "wal", &metadata, options).unwrap();
         for index in 1..=30 {
             log.append_and_sync(&entries(index..=index, 1), None, true).unwrap();

@@ -55,11 +55,7 @@ impl Server {
     /// # Errors
     ///
     /// It does not start, or ends; its log is part of the text.
-    pub fn start(
-        program: &Path,
-        folder: &Path,
-        options: ServerOptions,
-    ) -> anyhow::Result<Self> {
+    pub fn start(program: &Path, folder: &Path, options: ServerOptions) -> anyhow::Result<Self> {
         let mut server = Self {
             program: program.to_owned(),
             data_dir: folder.join("data"),
@@ -122,6 +118,11 @@ impl Server {
             }
             thread::sleep(POLL);
         }
+    }
+
+    /// Whether the process ended without being asked to.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| child.try_wait().is_ok_and(|end| end.is_some()))
     }
 
     /// Where clients connect.

@@ -164,7 +164,8 @@ mod tests {
             })
             .collect();
         for (more, count) in [(false, 0), (true, 17), (false, 5)] {
-            let header = Some(pb::ResponseHeader { revision: 9, raft_term: 2, ..Default::default() });
+            let header =
+                Some(pb::ResponseHeader { revision: 9, raft_term: 2, ..Default::default() });
             let whole = pb::RangeResponse { header: header.clone(), kvs: kvs.clone(), more, count };
             let rows = kvs.iter().map(|kv| Row(kv.encode_to_vec().into())).collect();
             let spliced =

@@ -231,8 +231,7 @@ impl Maintenance {
         tracing::info!(total_bytes = remaining_bytes, "sending database snapshot to client");
         let mut digest = Sha256::new();
         loop {
-            let blob =
-                copy.read(SNAPSHOT_BLOB_BYTES).map_err(|e| failed(status::backend(&e)))?;
+            let blob = copy.read(SNAPSHOT_BLOB_BYTES).map_err(|e| failed(status::backend(&e)))?;
             if blob.is_empty() {
                 break;
             }
@@ -247,8 +246,12 @@ impl Maintenance {
             messages.blocking_send(Ok(message)).map_err(|_| None)?;
         }
         let blob = Bytes::copy_from_slice(&digest.finalize());
-        let last =
-            pb::SnapshotResponse { header: None, remaining_bytes: 0, blob, version: storage_version };
+        let last = pb::SnapshotResponse {
+            header: None,
+            remaining_bytes: 0,
+            blob,
+            version: storage_version,
+        };
         messages.blocking_send(Ok(last)).map_err(|_| None)?;
         tracing::info!("successfully sent database snapshot to client");
         Ok(())

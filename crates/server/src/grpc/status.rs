@@ -24,9 +24,7 @@ fn refusal(refusal: &Refusal) -> (Code, &'static str) {
         Refusal::DuplicateKey => (Code::InvalidArgument, "duplicate key given in txn request"),
         Refusal::InvalidSortOption => (Code::InvalidArgument, "invalid sort option"),
         Refusal::TxnTooDeep => (Code::InvalidArgument, "txn nested too deep"),
-        Refusal::Compacted => {
-            (Code::OutOfRange, "mvcc: required revision has been compacted")
-        }
+        Refusal::Compacted => (Code::OutOfRange, "mvcc: required revision has been compacted"),
         Refusal::FutureRevision => {
             (Code::OutOfRange, "mvcc: required revision is a future revision")
         }

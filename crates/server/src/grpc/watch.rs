@@ -321,10 +321,7 @@ impl Replies {
 impl Stream for Replies {
     type Item = Result<WatchReply, Status>;
 
-    fn poll_next(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Self::Item>> {
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
         if this.failed {
             return Poll::Ready(None);

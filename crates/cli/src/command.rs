@@ -1,0 +1,409 @@
+//! A tree of commands, and how a command line finds its way through it.
+//!
+//! etcd: `github.com/spf13/cobra` as used by `etcdctl` and `etcdutl`, with prefix matching.
+
+use std::fmt::Write as _;
+
+use crate::exit::ExitCode;
+use crate::flag::{Argument, Flag, FlagError, Values, text_of};
+use crate::quote::quote;
+use crate::suggest::is_near;
+use crate::usage;
+
+/// A whole tool.
+#[derive(Clone, Debug)]
+pub struct App<R> {
+    /// The tool itself; its persistent flags are the global ones.
+    pub root: Command<R>,
+    /// Titles under which help lists the root's commands, in order.
+    pub groups: &'static [&'static str],
+    /// Printed behind every help text.
+    pub help_footer: &'static str,
+}
+
+/// One command. `R` is what the tool needs to run it, usually a function.
+#[derive(Clone, Debug)]
+pub struct Command<R> {
+    /// Name and arguments as help shows them; the name is the first word.
+    pub use_line: &'static str,
+    /// One line of help.
+    pub short: &'static str,
+    /// All of the help; the line if empty.
+    pub long: &'static str,
+    /// Examples, indented.
+    pub example: &'static str,
+    /// The title under which the parent lists it.
+    pub group: Option<&'static str>,
+    /// Flags of this command.
+    pub flags: Vec<Flag>,
+    /// Flags of this command and those below it.
+    pub persistent_flags: Vec<Flag>,
+    /// The commands below it, in order of declaration.
+    pub subcommands: Vec<Self>,
+    /// The only words accepted as the one argument, if there are any.
+    pub words: &'static [&'static str],
+    /// Whether help shows `[flags]`.
+    pub flags_in_use_line: bool,
+    /// What it does.
+    pub action: Action<R>,
+}
+
+/// What a command does.
+#[derive(Clone, Copy, Debug)]
+pub enum Action<R> {
+    /// Nothing but show its help.
+    None,
+    /// Shows the help of the command named by its arguments.
+    Help,
+    /// Runs.
+    Run(R),
+}
+
+/// What comes out of a command line.
+#[derive(Debug)]
+pub enum Outcome<R> {
+    /// A command is to be run.
+    Run(Invocation<R>),
+    /// Everything is said.
+    Said {
+        /// For standard output.
+        stdout: String,
+        /// For standard error.
+        stderr: String,
+        /// What to tell the shell.
+        code: ExitCode,
+    },
+}
+
+/// A command with its flags and arguments.
+#[derive(Clone, Debug)]
+pub struct Invocation<R> {
+    /// What to run.
+    pub run: R,
+    /// The flags, inherited ones included.
+    pub flags: Values,
+    /// What is not a flag.
+    pub arguments: Vec<Argument>,
+    /// Names of the flags that come from the commands above; the environment may set them.
+    pub inherited: Vec<&'static str>,
+}
+
+impl<R: Copy> Command<R> {
+    /// A command that only holds others.
+    #[must_use]
+    pub fn new(use_line: &'static str, short: &'static str) -> Self {
+        Self {
+            use_line,
+            short,
+            long: "",
+            example: "",
+            group: None,
+            flags: Vec::new(),
+            persistent_flags: Vec::new(),
+            subcommands: Vec::new(),
+            words: &[],
+            flags_in_use_line: true,
+            action: Action::None,
+        }
+    }
+
+    /// The same with a longer help.
+    #[must_use]
+    pub fn long(self, long: &'static str) -> Self {
+        Self { long, ..self }
+    }
+
+    /// The same listed under a title.
+    #[must_use]
+    pub fn group(self, group: &'static str) -> Self {
+        Self { group: Some(group), ..self }
+    }
+
+    /// The same with flags.
+    #[must_use]
+    pub fn flags(self, flags: impl IntoIterator<Item = Flag>) -> Self {
+        Self { flags: flags.into_iter().collect(), ..self }
+    }
+
+    /// The same with flags that the commands below share.
+    #[must_use]
+    pub fn persistent_flags(self, flags: impl IntoIterator<Item = Flag>) -> Self {
+        Self { persistent_flags: flags.into_iter().collect(), ..self }
+    }
+
+    /// The same with commands below.
+    #[must_use]
+    pub fn subcommands(self, subcommands: impl IntoIterator<Item = Self>) -> Self {
+        Self { subcommands: subcommands.into_iter().collect(), ..self }
+    }
+
+    /// The same with something to do.
+    #[must_use]
+    pub fn run(self, run: R) -> Self {
+        Self { action: Action::Run(run), ..self }
+    }
+
+    /// The first word of the use line.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.use_line.split(' ').next().unwrap_or_default()
+    }
+
+    /// The flag that every command has.
+    #[must_use]
+    pub fn help_flag(&self) -> Flag {
+        Flag::bool("help", format!("help for {}", self.name())).short('h')
+    }
+
+    /// The command below with this name, or the only one whose name starts so.
+    fn child(&self, name: &str) -> Option<&Self> {
+        if let Some(exact) = self.subcommands.iter().find(|command| command.name() == name) {
+            return Some(exact);
+        }
+        let mut near = self.subcommands.iter().filter(|command| command.name().starts_with(name));
+        near.next().filter(|_| near.next().is_none())
+    }
+}
+
+/// A way from the root to a command.
+type Path<'a, R> = Vec<&'a Command<R>>;
+
+impl<R: Copy> App<R> {
+    /// Finds the command and reads its flags. `words` does not hold the program's name.
+    #[must_use]
+    pub fn resolve(&self, words: &[Argument]) -> Outcome<R> {
+        let (path, words) = match self.find(words) {
+            Ok(found) => found,
+            Err(text) => return Outcome::failed(text),
+        };
+        let command = path[path.len() - 1];
+        let help_flag = command.help_flag();
+        let mut flags = Values::new(known_flags(&path).chain([&help_flag]));
+        let arguments = match flags.parse(&words) {
+            Ok(arguments) => arguments,
+            Err(error) => return self.misused(&path, &error),
+        };
+        if flags.bool("help") {
+            return Outcome::helped(usage::help(self, &path));
+        }
+        let run = match command.action {
+            Action::None => return Outcome::helped(usage::help(self, &path)),
+            Action::Help => return self.help_about(&arguments),
+            Action::Run(run) => run,
+        };
+        if let Some(text) = bad_words(&path, &arguments) {
+            return self.misused(&path, &text);
+        }
+        let inherited = path[..path.len() - 1].iter().flat_map(|parent| &parent.persistent_flags);
+        let inherited = inherited.map(|flag| flag.name).collect();
+        Outcome::Run(Invocation { run, flags, arguments, inherited })
+    }
+
+    /// Walks down as long as the next word that is no flag names a command. Returns the way and
+    /// the words without those names, or the text about an unknown command.
+    fn find(&self, words: &[Argument]) -> Result<(Path<'_, R>, Vec<Argument>), String> {
+        let mut path = vec![&self.root];
+        let mut words = words.to_vec();
+        loop {
+            let command = path[path.len() - 1];
+            let plain = plain_words(&path, &words);
+            let Some(position) = plain.first() else {
+                return Ok((path, words));
+            };
+            let name = text_of(&words[*position]);
+            let Some(next) = command.child(&name) else {
+                if path.len() == 1 && !command.subcommands.is_empty() {
+                    return Err(self.unknown(&name));
+                }
+                return Ok((path, words));
+            };
+            words.remove(*position);
+            path.push(next);
+        }
+    }
+
+    fn unknown(&self, name: &str) -> String {
+        let root = self.root.name();
+        let quoted = quote(name.as_bytes());
+        let mut text = format!("Error: unknown command {quoted} for {}", quote(root.as_bytes()));
+        let near = self.root.subcommands.iter().filter(|command| is_near(name, command.name()));
+        let near: Vec<_> = near.map(Command::name).collect();
+        if !near.is_empty() {
+            text.push_str("\n\nDid you mean this?\n");
+            for name in near {
+                writeln!(text, "\t{name}").expect("writing to a string");
+            }
+        }
+        text + &format!("\nRun '{root} --help' for usage.\n")
+    }
+
+    fn misused(&self, path: &[&Command<R>], error: &impl std::fmt::Display) -> Outcome<R> {
+        Outcome::failed(format!("Error: {error}\n{}\n", usage::usage(self, path)))
+    }
+
+    fn help_about(&self, arguments: &[Argument]) -> Outcome<R> {
+        if let Ok((path, _)) = self.find(arguments) {
+            return Outcome::helped(usage::help(self, &path));
+        }
+        let topics: Vec<_> = arguments.iter().map(|word| format!("`{}`", text_of(word))).collect();
+        let topics = topics.join(" ");
+        let usage = usage::usage(self, &[&self.root]);
+        Outcome::Said {
+            stdout: String::new(),
+            stderr: format!("Unknown help topic [{topics}]\n{usage}"),
+            code: ExitCode::Success,
+        }
+    }
+}
+
+impl<R> Outcome<R> {
+    fn helped(stdout: String) -> Self {
+        Self::Said { stdout, stderr: String::new(), code: ExitCode::Success }
+    }
+
+    fn failed(stderr: String) -> Self {
+        Self::Said { stdout: String::new(), stderr, code: ExitCode::Error }
+    }
+}
+
+/// The command's own flags and those of the commands above.
+fn known_flags<'a, R>(path: &[&'a Command<R>]) -> impl Iterator<Item = &'a Flag> {
+    let own = path.last().map(|command| &command.flags).into_iter().flatten();
+    own.chain(path.iter().rev().flat_map(|command| &command.persistent_flags))
+}
+
+/// Positions of the words before `--` that are neither flags nor values of flags. An unknown flag
+/// counts as one with a value.
+fn plain_words<R: Copy>(path: &[&Command<R>], words: &[Argument]) -> Vec<usize> {
+    let help = path[0].help_flag();
+    let root_help = (path.len() == 1).then_some(&help);
+    let flags: Vec<&Flag> = known_flags(path).chain(root_help).collect();
+    let takes_none = |named: &dyn Fn(&Flag) -> bool| {
+        flags.iter().any(|flag| named(flag) && flag.kind == crate::flag::Kind::Bool)
+    };
+    let mut positions = Vec::new();
+    let mut skip = false;
+    for (position, word) in words.iter().enumerate() {
+        if std::mem::take(&mut skip) {
+            continue;
+        }
+        let word = text_of(word);
+        if word == "--" {
+            break;
+        }
+        if let Some(name) = word.strip_prefix("--") {
+            skip = !name.contains('=') && !takes_none(&|flag| flag.name == name);
+        } else if let Some(letters) = word.strip_prefix('-') {
+            let mut letters = letters.chars();
+            let only = letters.next().filter(|_| letters.next().is_none());
+            skip = only.is_some_and(|letter| !takes_none(&|flag| flag.shorthand == Some(letter)));
+        } else if !word.is_empty() {
+            positions.push(position);
+        }
+    }
+    positions
+}
+
+/// What is wrong with the argument of a command that accepts only certain words.
+fn bad_words<R: Copy>(path: &[&Command<R>], arguments: &[Argument]) -> Option<String> {
+    let command = path[path.len() - 1];
+    if command.words.is_empty() {
+        return None;
+    }
+    let [word] = arguments else {
+        return Some(format!("accepts 1 arg(s), received {}", arguments.len()));
+    };
+    if command.words.iter().any(|known| known.as_bytes() == word) {
+        return None;
+    }
+    let command_path = usage::command_path(path);
+    Some(format!("invalid argument {} for {}", quote(word), quote(command_path.as_bytes())))
+}
+
+/// Reads a command line that is not the process's own, such as a line of a transaction.
+///
+/// # Errors
+///
+/// See [`FlagError`].
+pub fn parse_line<R: Copy>(
+    command: &Command<R>,
+    words: &[Argument],
+) -> Result<(Values, Vec<Argument>), FlagError> {
+    let help = command.help_flag();
+    let mut flags = Values::new(command.flags.iter().chain([&help]));
+    let arguments = flags.parse(words)?;
+    Ok((flags, arguments))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn app() -> App<u8> {
+        let grant = Command::new("grant <ttl>", "Creates leases").run(3);
+        let lease = Command::new("lease <subcommand>", "Leases").subcommands([grant]).group("Keys");
+        let get = Command::new("get [options] <key>", "Gets").run(1).group("Keys");
+        let get = get.flags([Flag::int("limit", "Maximum number of results")]);
+        let put = Command::new("put <key>", "Puts").run(2).group("Keys");
+        let root = Command::new("tool", "A tool.")
+            .persistent_flags([Flag::text("write-out", "format").short('w').hide()])
+            .subcommands([get, put, lease]);
+        App { root, groups: &["Keys"], help_footer: "Bye.\n" }
+    }
+
+    fn resolve(line: &str) -> Outcome<u8> {
+        let words: Vec<_> = line.split_whitespace().map(|word| word.as_bytes().to_vec()).collect();
+        app().resolve(&words)
+    }
+
+    fn said(line: &str) -> (String, String, u8) {
+        match resolve(line) {
+            Outcome::Said { stdout, stderr, code } => (stdout, stderr, code.number()),
+            Outcome::Run(invocation) => panic!("runs {invocation:?}"),
+        }
+    }
+
+    fn run(line: &str) -> (u8, Vec<Argument>) {
+        match resolve(line) {
+            Outcome::Run(invocation) => (invocation.run, invocation.arguments),
+            Outcome::Said { stderr, .. } => panic!("says {stderr}"),
+        }
+    }
+
+    /// CTL3-05.
+    #[test]
+    fn unique_prefixes_and_flags_in_front_find_the_command() {
+        assert_eq!(run("-w json le gr 60"), (3, vec![b"60".to_vec()]));
+        assert_eq!(run("--write-out json get get").1, [b"get".to_vec()]);
+    }
+
+    /// CTL3-04.
+    #[test]
+    fn unknown_command_suggests_near_ones() {
+        let expected = "Error: unknown command \"set\" for \"tool\"\n\nDid you mean this?\n\
+            \tget\n\tput\n\nRun 'tool --help' for usage.\n";
+        assert_eq!(said("set a b"), (String::new(), expected.to_owned(), 1));
+        let expected =
+            "Error: unknown command \"zzzzz\" for \"tool\"\nRun 'tool --help' for usage.\n";
+        assert_eq!(said("zzzzz").1, expected);
+    }
+
+    /// CTL3-23.
+    #[test]
+    fn help_lists_commands_in_groups() {
+        let expected = "A tool.\n\nUsage:\n  tool [command]\n\nKeys\n  get         Gets\n  \
+            lease       Leases\n  put         Puts\n\nUse \"tool [command] --help\" for more \
+            information about a command.\nBye.\n";
+        assert_eq!(said(""), (expected.to_owned(), String::new(), 0));
+        assert_eq!(said("lease nonsense").2, 0);
+    }
+
+    /// CTL3-25.
+    #[test]
+    fn flag_error_is_followed_by_usage() {
+        let expected = "Error: unknown shorthand flag: 't' in -ttl\nUsage:\n  tool get [options] \
+            <key> [flags]\n\nFlags:\n  -h, --help        help for get\n      --limit int   Maximum \
+            number of results\n\n";
+        assert_eq!(said("get -ttl"), (String::new(), expected.to_owned(), 1));
+    }
+}

@@ -1,0 +1,79 @@
+//! Sockets that the ports serve: TCP and unix.
+
+use std::io;
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::Path;
+
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+use crate::config::{Address, ListenError, MemberUrl};
+
+/// A bound socket.
+#[derive(Debug)]
+pub(crate) enum Listener {
+    /// TCP, for any host.
+    Tcp(TcpListener),
+    /// A file, for this host.
+    Unix(UnixListener),
+}
+
+/// An accepted connection.
+#[derive(Debug)]
+pub(crate) enum Connection {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Listener {
+    /// Binds one URL that `flag` gave.
+    pub(crate) async fn bind(url: &MemberUrl, flag: &'static str) -> Result<Self, ListenError> {
+        let failed = |error: &io::Error| ListenError::new(flag, url, error);
+        match (url.address(), url.socket_address()) {
+            (Address::Unix(path), _) => {
+                remove_stale(path).map_err(|error| failed(&error))?;
+                UnixListener::bind(path).map(Self::Unix).map_err(|error| failed(&error))
+            }
+            (Address::Tcp { .. }, Some(address)) => {
+                TcpListener::bind(address).await.map(Self::Tcp).map_err(|error| failed(&error))
+            }
+            (Address::Tcp { host, port }, None) => {
+                let bound = TcpListener::bind((host.as_str(), *port)).await;
+                bound.map(Self::Tcp).map_err(|error| failed(&error))
+            }
+        }
+    }
+
+    /// The next connection.
+    pub(crate) async fn accept(&self) -> io::Result<Connection> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                // Answers are small and must not wait for one another.
+                stream.set_nodelay(true)?;
+                Ok(Connection::Tcp(stream))
+            }
+            Self::Unix(listener) => {
+                listener.accept().await.map(|(stream, _)| Connection::Unix(stream))
+            }
+        }
+    }
+
+    /// Where it listens, for the log.
+    pub(crate) fn address(&self) -> String {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().map(|address| address.to_string()),
+            Self::Unix(listener) => listener.local_addr().map(|address| {
+                address.as_pathname().map_or_else(String::new, |path| path.display().to_string())
+            }),
+        }
+        .unwrap_or_default()
+    }
+}
+
+/// A socket file that a server which was killed left behind.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => std::fs::remove_file(path),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}

@@ -1,0 +1,182 @@
+//! A log file that is put aside when it is full.
+//!
+//! The full file is renamed to `name-2006-01-02T15-04-05.000.ext` beside the new one; the oldest
+//! ones are removed. Settings and names are those of the Go library etcd uses, so that tools
+//! that collect such files find them. Compression is not done.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use super::format::timestamp;
+use super::output::append;
+
+const MEGABYTE: u64 = 1024 * 1024;
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// When a file is full, and what is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rotation {
+    /// A file is full before it would exceed this.
+    pub file_bytes_max: u64,
+    /// Older files are removed; `None` keeps them.
+    pub age_max: Option<Duration>,
+    /// More files are removed, oldest first; `None` keeps them.
+    pub files_max: Option<usize>,
+}
+
+/// Why the settings of a rotation cannot be understood.
+#[derive(Debug, thiserror::Error)]
+pub enum RotationError {
+    /// They are no JSON.
+    #[error("improperly formatted log rotation config")]
+    Syntax(#[source] serde_json::Error),
+    /// A value is of the wrong type.
+    #[error("invalid log rotation config")]
+    Type(#[source] serde_json::Error),
+}
+
+impl Rotation {
+    /// Reads `--log-rotation-config-json`.
+    ///
+    /// # Errors
+    ///
+    /// [`RotationError`]; its source says what is wrong.
+    pub fn parse(json: &str) -> Result<Self, RotationError> {
+        #[derive(serde::Deserialize, Default)]
+        #[serde(default)]
+        struct Json {
+            maxsize: u64,
+            maxage: u64,
+            maxbackups: usize,
+        }
+        let json: Json = serde_json::from_str(json).map_err(|source| {
+            if source.is_data() {
+                RotationError::Type(source)
+            } else {
+                RotationError::Syntax(source)
+            }
+        })?;
+        let megabytes = if json.maxsize == 0 { 100 } else { json.maxsize };
+        Ok(Self {
+            file_bytes_max: megabytes.saturating_mul(MEGABYTE),
+            age_max: (json.maxage > 0)
+                .then(|| DAY.saturating_mul(u32::try_from(json.maxage).unwrap_or(u32::MAX))),
+            files_max: (json.maxbackups > 0).then_some(json.maxbackups),
+        })
+    }
+}
+
+/// The present file.
+#[derive(Debug)]
+pub(super) struct Rotating {
+    path: PathBuf,
+    rotation: Rotation,
+    file: File,
+    len: u64,
+}
+
+impl Rotating {
+    pub(super) fn open(path: &Path, rotation: &Rotation) -> io::Result<Self> {
+        let file = append(path)?;
+        let len = file.metadata()?.len();
+        Ok(Self { path: path.to_owned(), rotation: rotation.clone(), file, len })
+    }
+
+    pub(super) fn write(&mut self, line: &str) -> io::Result<()> {
+        let len = u64::try_from(line.len()).expect("a line's length fits in 64 bits");
+        if self.len > 0 && self.len + len > self.rotation.file_bytes_max {
+            self.rotate(SystemTime::now())?;
+        }
+        self.len += len;
+        self.file.write_all(line.as_bytes())
+    }
+
+    fn rotate(&mut self, now: SystemTime) -> io::Result<()> {
+        fs::rename(&self.path, put_aside(&self.path, now))?;
+        self.file = append(&self.path)?;
+        self.len = 0;
+        self.remove_old(now)
+    }
+
+    fn remove_old(&self, now: SystemTime) -> io::Result<()> {
+        let (prefix, suffix) = ends(&self.path);
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let mut aside = Vec::new();
+        for entry in fs::read_dir(folder.unwrap_or_else(|| Path::new(".")))? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let is_ours = name.strip_prefix(&prefix).and_then(|rest| rest.strip_suffix(&suffix));
+            if is_ours.is_some_and(|middle| middle.len() == "2006-01-02T15-04-05.000".len()) {
+                aside.push((name, entry.path(), entry.metadata()?.modified()?));
+            }
+        }
+        // Names sort by time.
+        aside.sort();
+        let surplus = self.rotation.files_max.map_or(0, |max| aside.len().saturating_sub(max));
+        for (position, (_, path, modified)) in aside.iter().enumerate() {
+            let age = now.duration_since(*modified).unwrap_or_default();
+            if position < surplus || self.rotation.age_max.is_some_and(|max| age > max) {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The name under which a full file is kept.
+fn put_aside(path: &Path, now: SystemTime) -> PathBuf {
+    let (prefix, suffix) = ends(path);
+    let time = timestamp(now).replace(':', "-");
+    let time = &time[.."2006-01-02T15-04-05.000".len()];
+    path.with_file_name(format!("{prefix}{time}{suffix}"))
+}
+
+/// `etcd-` and `.log` of `etcd.log`.
+fn ends(path: &Path) -> (String, String) {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let extension = path.extension().map(|extension| format!(".{}", extension.to_string_lossy()));
+    (format!("{stem}-"), extension.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// SRV-117.
+    #[test]
+    fn settings_are_read_from_json() {
+        let default = Rotation::parse(crate::config::DEFAULT_LOG_ROTATION).unwrap();
+        assert_eq!(default.file_bytes_max, 100 * MEGABYTE);
+        assert_eq!((default.age_max, default.files_max), (None, None));
+        assert!(Rotation::parse("{\"maxsize\": \"a\"}").is_err());
+        assert!(Rotation::parse("{").is_err());
+    }
+
+    /// SRV-117.
+    #[test]
+    fn a_full_file_is_put_aside_and_the_oldest_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("etcd.log");
+        let rotation = Rotation { file_bytes_max: 10, age_max: None, files_max: Some(2) };
+        let mut log = Rotating::open(&path, &rotation).unwrap();
+        for (second, line) in ["first\n", "second\n", "third\n", "fourth\n"].iter().enumerate() {
+            if second > 0 {
+                let now = SystemTime::UNIX_EPOCH + Duration::from_secs(second as u64);
+                log.rotate(now).unwrap();
+            }
+            log.write(line).unwrap();
+        }
+        let mut names: Vec<_> = fs::read_dir(folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        assert_eq!(
+            names,
+            ["etcd-1970-01-01T00-00-02.000.log", "etcd-1970-01-01T00-00-03.000.log", "etcd.log"]
+        );
+        assert_eq!(fs::read_to_string(&path).unwrap(), "fourth\n");
+    }
+}

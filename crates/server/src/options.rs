@@ -1,0 +1,115 @@
+//! What a server is started with: the configuration in the terms of the parts it is made of.
+
+use std::time::Duration;
+
+use crate::boot::BootOptions;
+use crate::committer::Pace;
+use crate::config::{AutoCompaction, Config, InitialCluster, MemberUrl, Quota};
+use crate::handle::Limits;
+use crate::port::PortLimits;
+
+/// The parts' options.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    /// The member's place and first members.
+    pub(crate) boot: BootOptions,
+    /// Limits of requests.
+    pub(crate) limits: Limits,
+    /// Limits of connections.
+    pub(crate) port: PortLimits,
+    /// One unit of logical time: the heartbeat interval.
+    pub(crate) tick: Duration,
+    /// The least time without a leader before an election, in ticks.
+    pub(crate) election_ticks: u64,
+    /// Whether a member asks before it stands for election.
+    pub(crate) pre_vote: bool,
+    /// When the database is made durable.
+    pub(crate) commit: Pace,
+    /// Entries between two snapshots.
+    pub(crate) snapshot_entries: u64,
+    /// Entries kept in memory behind a snapshot for members that lag.
+    pub(crate) snapshot_catchup_entries: u64,
+    /// Between two steps of a compaction.
+    pub(crate) compaction_pause: Duration,
+    /// When history is forgotten by itself.
+    pub(crate) auto_compaction: AutoCompaction,
+    /// What clients are told to connect to.
+    pub(crate) advertised_client_urls: Vec<String>,
+}
+
+/// A wait without an end, for timers that take one.
+const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
+
+impl Options {
+    pub(crate) fn new(config: &Config, cluster: &InitialCluster) -> Self {
+        let election_timeout = config.cluster.election_timeout();
+        let texts = |urls: &[MemberUrl]| urls.iter().map(ToString::to_string).collect();
+        let initial_cluster =
+            cluster.members().map(|(name, urls)| (name.to_owned(), texts(urls))).collect();
+        let keep_alive = config.limits.keep_alive;
+        Self {
+            boot: BootOptions {
+                data_dir: config.storage.data_dir.clone(),
+                wal_dir: config.storage.wal_dir.clone(),
+                name: config.name.clone(),
+                initial_cluster,
+                token: config.cluster.token.clone(),
+                backend: backend::Options {
+                    sync: !config.storage.unsafe_no_fsync,
+                    ..backend::Options::default()
+                },
+                state: state_options(config, election_timeout),
+            },
+            limits: limits(config, election_timeout),
+            port: PortLimits {
+                concurrent_streams_max: config.limits.concurrent_streams_max,
+                keepalive_interval: keep_alive.interval.unwrap_or(FOR_EVER),
+                keepalive_timeout: keep_alive.timeout.unwrap_or(FOR_EVER),
+            },
+            tick: config.cluster.heartbeat_interval,
+            election_ticks: config.cluster.election_ticks.into(),
+            pre_vote: config.cluster.pre_vote,
+            commit: Pace {
+                interval: config.storage.batch_interval,
+                changes: to_usize(config.storage.batch_operations_max),
+            },
+            snapshot_entries: config.storage.snapshot_entries,
+            snapshot_catchup_entries: config.storage.snapshot_catchup_entries,
+            compaction_pause: config.compaction.sleep_interval,
+            auto_compaction: config.compaction.auto,
+            advertised_client_urls: texts(&config.advertise.clients),
+        }
+    }
+}
+
+fn state_options(config: &Config, election_timeout: Duration) -> state::Options {
+    // L-02: one and a half election timeouts, in whole seconds, rounded up.
+    let lease_millis = election_timeout.as_millis() * 3 / 2;
+    state::Options {
+        lease_ttl_seconds_min: i64::try_from(lease_millis.div_ceil(1000)).unwrap_or(i64::MAX),
+        learners_max: config.cluster.learners_max,
+        mvcc: mvcc::Options {
+            compact_batch_rows: to_usize(config.compaction.batch_revisions_max),
+            ..mvcc::Options::default()
+        },
+    }
+}
+
+fn limits(config: &Config, election_timeout: Duration) -> Limits {
+    Limits {
+        request_bytes_max: to_usize(config.limits.request_bytes_max),
+        txn_ops_max: to_usize(config.limits.txn_operations_max),
+        quota_bytes: match config.storage.quota {
+            Quota::Bytes(bytes) => Some(bytes),
+            Quota::Unlimited => None,
+        },
+        // G-012: five seconds for the disk, two elections for the leader.
+        request_timeout: Duration::from_secs(5) + election_timeout * 2,
+        watch_progress_interval: config.features.watch_progress_interval,
+        election_timeout,
+    }
+}
+
+fn to_usize(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
