@@ -98,9 +98,17 @@ impl Error {
         if status.code() == Code::DeadlineExceeded || is_local_timeout(status) {
             return Self::Deadline { applied: Applied::Unknown };
         }
-        let applied = if never_sent(status) { Applied::No } else { applied_by_code(status.code()) };
-        Self::Rpc { code: status.code(), message, applied }
+        let code = code(status);
+        let applied = if never_sent(status) { Applied::No } else { applied_by_code(code) };
+        Self::Rpc { code, message, applied }
     }
+}
+
+/// The code of an answer, or "unavailable" if there was none because the connection broke. tonic
+/// gives broken connections codes of its own, with the error that broke them as source.
+pub(crate) fn code(status: &Status) -> Code {
+    let is_answer = status.source().is_none() || is_local_timeout(status);
+    if is_answer { status.code() } else { Code::Unavailable }
 }
 
 /// Whether the request never left this process: no connection could be opened for it.

@@ -248,7 +248,7 @@ async fn show(
         let next = tokio::select! {
             next = watcher.next() => next,
             Some(()) = demands.recv() => {
-                watcher.request_progress().await;
+                watcher.request_progress();
                 continue;
             }
         };
