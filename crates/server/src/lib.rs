@@ -4,6 +4,7 @@
 //! nor clock.
 
 mod boot;
+mod coalesce;
 mod committer;
 mod compactor;
 pub mod config;

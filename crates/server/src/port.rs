@@ -10,6 +10,7 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::sync::watch;
 
+use crate::coalesce::Coalescing;
 use crate::grpc::{HttpReply, ReplyFuture, Services};
 use crate::http::Plain;
 use crate::listen::{Connection, Listener};
@@ -101,12 +102,14 @@ pub(crate) async fn serve(
         let service = Served { services: services.clone(), plain: plain.clone() };
         match stream {
             Connection::Tcp(stream) => {
+                let (stream, drain) = Coalescing::new(stream);
                 let served = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-                tokio::spawn(log_end(graceful.watch(served.into_owned())));
+                tokio::spawn(log_end(drain.flushing(graceful.watch(served.into_owned()))));
             }
             Connection::Unix(stream) => {
+                let (stream, drain) = Coalescing::new(stream);
                 let served = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-                tokio::spawn(log_end(graceful.watch(served.into_owned())));
+                tokio::spawn(log_end(drain.flushing(graceful.watch(served.into_owned()))));
             }
         }
     }

@@ -83,9 +83,7 @@ impl StartError {
 /// See [`StartError`].
 pub fn run(config: &Config) -> Result<Option<Signal>, StartError> {
     let options = prepare(config)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(network_threads())
-        .thread_name("network")
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(StartError::Threads)?;

@@ -206,7 +206,10 @@ impl Replies {
                     self.control(cancel.watch_id, revision, |response| response.canceled = true);
                 }
             }
-            Some(RequestUnion::ProgressRequest(_)) => self.watches.request_progress(),
+            Some(RequestUnion::ProgressRequest(_)) => {
+                self.watches.request_progress();
+                self.news.waiting.store(true, Ordering::Release);
+            }
             None => {}
         }
     }
@@ -234,6 +237,8 @@ impl Replies {
         };
         match self.watches.create(spec) {
             Ok(created) => {
+                // Nobody wakes for history: what lies in the past is there already.
+                self.news.waiting.store(true, Ordering::Release);
                 if create.progress_notify {
                     self.progress.insert(created.id, Instant::now());
                 }
@@ -285,9 +290,10 @@ impl Replies {
                 let header = self.handle.header(revision);
                 self.ready.push_back(WatchReply::Events { header, id, events, fragment });
             }
-            WatchOutput::Compacted { id, compact_revision, revision } => {
+            WatchOutput::Compacted { id, compact_revision, .. } => {
                 self.progress.remove(&id);
-                self.control(id, revision, |response| {
+                // etcd's header says no revision here.
+                self.control(id, 0, |response| {
                     response.canceled = true;
                     response.compact_revision = compact_revision;
                     response.cancel_reason = status::WATCH_COMPACTED.to_owned();
