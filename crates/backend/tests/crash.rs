@@ -290,6 +290,41 @@ fn no_space_with_torn_writes_is_survived() {
     no_space_at_every_write(false, true);
 }
 
+/// D22: a meta page that was written although the disk said that it was full may be found later; what
+/// it leads to must still be there.
+#[test]
+fn state_of_a_refused_meta_page_stays_whole() {
+    let mut whole = Life::new(false);
+    whole.live().unwrap();
+    for nth in 1..=whole.plan.count(Kind::Write) {
+        let mut life = Life::new(false);
+        life.plan.tear(nth);
+        life.plan.fail_at(Kind::Write, nth, Failure::NoSpace);
+        let dir = FaultDir::wrap(life.disk.shared(), &life.plan);
+        let Ok(db) = life.open_on(&dir) else { continue };
+        for round in 1..=ROUNDS {
+            let more = steps(round, &life.in_flight);
+            life.in_flight.apply(&more);
+            db.apply(life.in_flight.batch(&more));
+            if db.commit().is_ok() {
+                life.durable = life.in_flight.clone();
+                continue;
+            }
+            let mut later = life.in_flight.clone();
+            let more = steps(round + 50, &later);
+            later.apply(&more);
+            db.apply(later.batch(&more));
+            life.plan.clear();
+            life.plan.stop_at(Kind::Sync, life.plan.count(Kind::Sync) + 1);
+            assert!(db.commit().is_err(), "write {nth}: the machine is off");
+            break;
+        }
+        for seed in 0..8 {
+            life.verify(&life.disk.crash(seed), &format!("write {nth} refused, seed {seed}"));
+        }
+    }
+}
+
 /// D12, for the database: a read that fails is an error, not "not found", and ends nothing.
 #[test]
 fn failed_read_is_an_error_and_can_be_tried_again() {
