@@ -1,10 +1,23 @@
-//! Asking for passwords.
+//! Asking for passwords, and showing progress.
 //!
 //! The password is not shown if standard input is a terminal whose echo can be switched off with
 //! `stty`; otherwise it is read like any line.
 
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::process::{Command, Stdio};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// A bar for so many steps, shown only to a person: both outputs are a terminal that says of what
+/// kind it is. Programs that read the output, through a pseudo-terminal or not, see nothing.
+pub(crate) fn progress_bar(steps: u64, template: &'static str) -> ProgressBar {
+    let is_terminal = io::stdout().is_terminal() && io::stderr().is_terminal();
+    if !is_terminal || std::env::var_os("TERM").is_none_or(|kind| kind == "dumb") {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template(template).expect("the template is valid");
+    ProgressBar::new(steps).with_style(style)
+}
 
 /// Prints the prompt and reads a line without its end.
 pub(crate) fn ask_password(prompt: &str) -> io::Result<String> {
@@ -15,8 +28,9 @@ pub(crate) fn ask_password(prompt: &str) -> io::Result<String> {
     let line = read_line();
     if is_hidden {
         set_echo(true);
-        stdout.write_all(b"\n")?;
     }
+    // The line's end was not shown, or came from a file.
+    stdout.write_all(b"\n")?;
     line
 }
 

@@ -105,6 +105,16 @@ impl Copy {
     pub fn scan(&self, visit: &mut Visit<'_>) -> Result<(), ReadError> {
         scan_all(&self.pages, &self.root, visit)
     }
+
+    /// CRC-32C of all buckets' names, keys and values in the order of the file, without the keys
+    /// that `skip` names. etcd: server/storage/backend/backend.go, Hash.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Backend::get`].
+    pub fn hash(&self, skip: &dyn Fn(&str, &[u8]) -> bool) -> Result<u32, ReadError> {
+        hash_all(&self.pages, &self.root, skip)
+    }
 }
 
 impl fmt::Debug for Copy {
@@ -126,4 +136,26 @@ pub(crate) fn scan_all(pages: &Pages, root: &Root, visit: &mut Visit<'_>) -> Res
         }
     }
     Ok(())
+}
+
+/// CRC-32C of all buckets' names, keys and values in the order of the file.
+pub(crate) fn hash_all(
+    pages: &Pages,
+    root: &Root,
+    skip: &dyn Fn(&str, &[u8]) -> bool,
+) -> Result<u32, ReadError> {
+    let mut crc = 0;
+    for entry in &root.entries {
+        let name = String::from_utf8_lossy(&entry.name);
+        crc = crc32c::crc32c_append(crc, &entry.name);
+        let mut cursor = Cursor::seek(pages, root.high_water, &entry.tree, b"")?;
+        while let Some((page, at)) = cursor.here() {
+            if !skip(&name, page.key(at)) {
+                crc = crc32c::crc32c_append(crc, page.key(at));
+                crc = crc32c::crc32c_append(crc, page.value(at));
+            }
+            cursor.advance()?;
+        }
+    }
+    Ok(crc)
 }

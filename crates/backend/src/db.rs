@@ -313,17 +313,23 @@ impl Backend {
     ///
     /// `NoSpace` may be tried again; after `Io` the backend is done for.
     pub fn commit(&self) -> Result<Commit, CommitError> {
-        self.commit_with(&mut self.inner.writer.lock(), &[])
+        self.commit_with(&mut self.inner.writer.lock(), &[], false)
     }
 
-    fn commit_with(&self, writer: &mut Writer, touches: &[Touch]) -> Result<Commit, CommitError> {
+    /// Commits, rewriting the ways to some keys; `always` even if nothing else changes.
+    fn commit_with(
+        &self,
+        writer: &mut Writer,
+        touches: &[Touch],
+        always: bool,
+    ) -> Result<Commit, CommitError> {
         if writer.poisoned {
             let source = std::io::Error::other("an earlier write or sync failed");
             return Err(CommitError::Io(source));
         }
         let (frozen, root) = {
             let mut state = self.inner.state.write();
-            if state.active.is_empty() && touches.is_empty() {
+            if state.active.is_empty() && !always {
                 return Ok(Commit { durable: state.durable, ..Commit::default() });
             }
             let mut frozen = std::mem::take(&mut state.active);
@@ -360,9 +366,10 @@ impl Backend {
     /// As [`Backend::commit`].
     pub fn copy(&self) -> Result<Copy, CommitError> {
         let mut writer = self.inner.writer.lock();
-        self.commit_with(&mut writer, &[])?;
+        self.commit_with(&mut writer, &[], false)?;
         let root = Arc::clone(&self.inner.state.read().root);
-        Ok(Copy::new(Arc::clone(&self.inner.pages), root, writer.unused()))
+        let unused = writer.unused(&root);
+        Ok(Copy::new(Arc::clone(&self.inner.pages), root, unused))
     }
 
     /// Allocated and used bytes.
@@ -378,7 +385,16 @@ impl Backend {
     ///
     /// As [`Backend::commit`].
     pub fn shrink_step(&self) -> Result<bool, CommitError> {
-        Ok(false)
+        let mut writer = self.inner.writer.lock();
+        let pages = &self.inner.pages;
+        let before = Arc::clone(&self.inner.state.read().root);
+        let trimmed = writer.trim();
+        let touches = writer.highest(pages, &before)?;
+        let moves = trimmed || !touches.is_empty();
+        self.commit_with(&mut writer, &touches, moves)?;
+        let after = Arc::clone(&self.inner.state.read().root);
+        let cut = writer.cut(pages, (before.high_water, after.high_water))?;
+        Ok((moves || cut) && writer.is_shrinking())
     }
 
     /// Verifies every page, reference, order and checksum of the file.
@@ -390,7 +406,8 @@ impl Backend {
         let (root, unused) = {
             let writer = self.inner.writer.lock();
             let root = Arc::clone(&self.inner.state.read().root);
-            (root, writer.unused())
+            let unused = writer.unused(&root);
+            (root, unused)
         };
         let used = inspect(&self.inner.pages, &root.meta(), &mut |_, _| {})?;
         for page in 0..root.high_water {
@@ -414,7 +431,7 @@ impl Backend {
 fn sizes(pages: &Pages, writer: &Writer, root: &Root) -> Sizes {
     let page_bytes = to_count(pages.page_bytes);
     let total = root.high_water * page_bytes;
-    Sizes { total, in_use: total.saturating_sub(writer.unused_pages() * page_bytes) }
+    Sizes { total, in_use: total.saturating_sub(writer.unused_pages(root) * page_bytes) }
 }
 
 /// Whether a key can only be in this leaf.

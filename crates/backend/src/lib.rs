@@ -11,6 +11,7 @@
 
 mod batch;
 mod bucket;
+pub mod bulk;
 mod cache;
 mod copy;
 mod db;
@@ -25,7 +26,9 @@ mod output;
 mod pack;
 mod page;
 mod pages;
+mod read_only;
 mod rows;
+mod shrink;
 mod sums;
 mod tree;
 mod walk;
@@ -36,3 +39,4 @@ pub use bucket::Bucket;
 pub use copy::{Copy, Visit};
 pub use db::{Backend, Commit, Options, Sizes};
 pub use error::{CheckError, CommitError, OpenError, ReadError};
+pub use read_only::ReadOnly;

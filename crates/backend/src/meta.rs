@@ -123,9 +123,14 @@ impl Metas {
         mut read: impl FnMut(&mut [u8], u64) -> Result<usize, E>,
     ) -> Result<Option<Self>, E> {
         let mut buffer = [0; META_BYTES];
+        // One meta page in the other's place: a write went astray.
+        let astray = |bytes: &[u8], offset: u64| {
+            let other = if offset == 0 { 1 } else { 0 };
+            Header::read(bytes).id == other
+        };
         let mut at = |offset: u64| -> Result<Option<Meta>, E> {
             let count = read(&mut buffer, offset)?;
-            Ok(Meta::read(&buffer[..count]))
+            Ok(Meta::read(&buffer[..count]).filter(|_| !astray(&buffer, offset)))
         };
         let first = at(0)?;
         let second = match first {

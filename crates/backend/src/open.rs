@@ -109,6 +109,8 @@ pub(crate) fn open(dir: &Arc<dyn Dir>, name: &str, options: &Options) -> Result<
         sum_file,
         sync: options.sync,
         poisoned: false,
+        shrunk_to: PageId::MAX,
+        shrink_steps: 0,
     };
     Ok(Opened { pages, writer, root: Arc::new(root), applied })
 }

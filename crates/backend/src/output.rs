@@ -116,7 +116,8 @@ impl<'a> Output<'a> {
 
     /// Reads a node, of the old state or of this commit, and drops it.
     pub(crate) fn dissolve(&mut self, id: PageId) -> Result<Page, ReadError> {
-        let buffered = self.buffer.iter().rposition(|(at, _)| *at == id);
+        let own = self.allocated.contains_key(&id);
+        let buffered = own.then(|| self.buffer.iter().rposition(|(at, _)| *at == id)).flatten();
         let page = match buffered {
             Some(at) => {
                 let (_, bytes) = self.buffer.swap_remove(at);

@@ -32,6 +32,10 @@ impl Element {
 }
 
 impl Node {
+    fn with_room(page_bytes: usize) -> Self {
+        Self { elements: Vec::with_capacity(32), data: Vec::with_capacity(page_bytes) }
+    }
+
     /// Bytes of the page.
     pub(crate) fn size(&self) -> usize {
         HEADER + self.elements.len() * ELEMENT + self.data.len()
@@ -144,7 +148,7 @@ pub(crate) struct Packer {
 impl Packer {
     /// A packer without elements.
     pub(crate) fn new(kind: Kind, page_bytes: usize) -> Self {
-        Self { kind, page_bytes, held: None, open: Node::default(), emitted: 0 }
+        Self { kind, page_bytes, held: None, open: Node::with_room(page_bytes), emitted: 0 }
     }
 
     /// Adds an element behind all others; returns a full page that will not change any more. `tag`
@@ -154,7 +158,7 @@ impl Packer {
         let size = self.open.size() + ELEMENT + key.len() + value.len();
         let full = size > self.page_bytes || self.open.count() == COUNT_MAX;
         if full && self.open.count() >= self.count_min() {
-            let open = std::mem::take(&mut self.open);
+            let open = std::mem::replace(&mut self.open, Node::with_room(self.page_bytes));
             done = self.held.replace(open);
             self.emitted += 1;
         }

@@ -44,6 +44,9 @@ pub(crate) struct Writer {
     pub(crate) sum_file: Option<SumFile>,
     pub(crate) sync: bool,
     pub(crate) poisoned: bool,
+    /// The lowest high-water mark of this row of shrink steps, and the steps since.
+    pub(crate) shrunk_to: PageId,
+    pub(crate) shrink_steps: u32,
 }
 
 /// A former state.
@@ -55,7 +58,7 @@ pub(crate) struct Retired {
 
 impl Writer {
     /// Makes the pages of former states free that nobody reads any more.
-    fn release(&mut self) {
+    pub(crate) fn release(&mut self) {
         while let Some(oldest) = self.retired.front_mut() {
             if Arc::get_mut(&mut oldest.root).is_none() {
                 break;
@@ -71,9 +74,12 @@ impl Writer {
         assert!(self.free.insert(id), "page {id} freed twice");
     }
 
-    /// Pages below the high-water mark that the current state does not use.
-    pub(crate) fn unused(&self) -> PageSet {
+    /// Pages below its high-water mark that the current state `root` does not use.
+    pub(crate) fn unused(&self, root: &Root) -> PageSet {
         let mut unused = self.free.clone();
+        for id in self.high_water..root.high_water {
+            unused.insert(id);
+        }
         let waiting = self.retired.iter().flat_map(|retired| &retired.pages).chain(&self.limbo);
         for (id, pages) in waiting {
             for id in *id..id + pages {
@@ -84,9 +90,10 @@ impl Writer {
     }
 
     /// Number of [`Writer::unused`] pages.
-    pub(crate) fn unused_pages(&self) -> u64 {
+    pub(crate) fn unused_pages(&self, root: &Root) -> u64 {
+        let trimmed = root.high_water.saturating_sub(self.high_water);
         let waiting = self.retired.iter().flat_map(|retired| &retired.pages).chain(&self.limbo);
-        self.free.len() + waiting.map(|(_, pages)| pages).sum::<u64>()
+        self.free.len() + trimmed + waiting.map(|(_, pages)| pages).sum::<u64>()
     }
 
     /// Writes a state that follows `root` by the changes of `delta`; returns it and how many pages
@@ -146,7 +153,8 @@ impl Writer {
             return Err(error);
         }
         self.sync_meta(pages)?;
-        if self.sum_file.as_ref().is_some_and(|file| file.confirm(&meta).is_err()) {
+        let confirmed = self.sum_file.as_ref().map_or(Ok(()), |file| file.confirm(&meta));
+        if let Err(CommitError::Io(_)) = confirmed.map_err(failure) {
             // The commit stands; the next one would meet the same device.
             self.poisoned = true;
         }

@@ -10,12 +10,13 @@ mod common;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use common::{Model, Step, revision};
-use retcd_backend::{Backend, Batch, Bucket, Options};
-use vfs::OsDir;
+use retcd_backend::{Backend, Batch, Bucket, Options, ReadOnly};
+use vfs::{Open, OsDir};
 
 fn programs(variable: &str) -> Option<PathBuf> {
     let folder = std::env::var_os(variable).map(PathBuf::from);
@@ -170,4 +171,155 @@ fn accept(etcdutl: &Path, db: &Backend, path: &Path) {
     assert_eq!(field(&answer, "hash"), expected, "{answer}");
     assert_eq!(field(&answer, "totalKey"), keys, "{answer}");
     assert_eq!(field(&answer, "totalSize"), db.sizes().total, "{answer}");
+}
+
+/// A running etcd on ports of its own.
+struct Etcd {
+    process: Child,
+    url: String,
+    control: PathBuf,
+}
+
+impl Etcd {
+    fn start(programs: &Path, data: &Path) -> Self {
+        let [client, peer] = [(), ()].map(|()| {
+            let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            format!("http://{}", free.local_addr().unwrap())
+        });
+        let process = Command::new(programs.join("etcd"))
+            .args(["--name", "a", "--data-dir", data.to_str().unwrap()])
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &format!("a={peer}")])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let etcd = Self { process, url: client, control: programs.join("etcdctl") };
+        let start = Instant::now();
+        while etcd.try_run(&["get", "x"]).is_none() {
+            assert!(start.elapsed() < Duration::from_secs(60), "etcd does not start");
+        }
+        etcd
+    }
+
+    fn try_run(&self, arguments: &[&str]) -> Option<String> {
+        let output = Command::new(&self.control)
+            .env("ETCDCTL_API", "3")
+            .args(["--endpoints", &self.url])
+            .args(arguments)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        output.status.success().then_some(text)
+    }
+
+    fn run(&self, arguments: &[&str]) -> String {
+        self.try_run(arguments).unwrap_or_else(|| panic!("etcdctl {arguments:?} failed"))
+    }
+
+    /// Fills every bucket with something.
+    fn fill(&self) {
+        for nth in 0..60 {
+            self.run(&["put", &format!("key/{nth:03}"), &"v".repeat(nth * 40)]);
+        }
+        self.run(&["put", "large", &"l".repeat(100_000)]);
+        let granted = self.run(&["lease", "grant", "3600"]);
+        let lease = granted.split(' ').nth(1).unwrap();
+        self.run(&["put", "leased", "value", "--lease", lease]);
+        self.run(&["del", "--prefix", "key/01"]);
+        self.run(&["role", "add", "reader"]);
+        self.run(&["user", "add", "someone:secret"]);
+        self.run(&["compact", "40", "--physical=true"]);
+    }
+
+    fn stop(mut self) {
+        let id = self.process.id().to_string();
+        assert!(Command::new("kill").arg(&id).status().unwrap().success());
+        self.process.wait().unwrap();
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        // Stopped already, unless the test failed.
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+fn exchange(programs: &Path, utility: Option<&Path>) {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let etcd = Etcd::start(programs, &data);
+    etcd.fill();
+    etcd.stop();
+    let dir = OsDir::open(data.join("member/snap")).unwrap();
+    let aux = OsDir::open(folder.path().join("aux")).unwrap();
+    let options = Options { aux: Some(aux), ..Options::default() };
+    for round in 0..3 {
+        // What etcd wrote is what we read.
+        let read_only = ReadOnly::open(dir.open("db", Open::Read).unwrap(), "db").unwrap();
+        read_only.check().unwrap();
+        assert!(read_only.sizes().unwrap().in_use <= read_only.sizes().unwrap().total);
+        assert_eq!(read_only.buckets().len(), 10);
+        let before = read_only.hash(&|_, _| false).unwrap();
+        if let Some(utility) = utility {
+            let path = data.join("member/snap/db");
+            let answer =
+                run(utility, &["snapshot", "status", path.to_str().unwrap(), "-w", "json"]);
+            assert_eq!(field(&answer, "hash"), u64::from(before), "{answer}");
+        }
+        drop(read_only);
+
+        // We write, with checksums that do not know of etcd's commits.
+        let db = Backend::open(&dir, "db", &options).unwrap();
+        assert!(db.applied().index.0 > 60, "applied {}", db.applied());
+        assert_eq!(db.copy().unwrap().hash(&|_, _| false).unwrap(), before);
+        let copied = db.get(Bucket::Key, &revision(62, 0)).unwrap();
+        assert_eq!(copied.unwrap().len(), 100_000 + 17, "the large value");
+        let mut batch = Batch::upkeep();
+        for nth in 0..200_u64 {
+            batch.put(Bucket::Lease, &(nth + 1000).to_be_bytes(), lease(nth + 1000));
+        }
+        db.apply(batch);
+        db.commit().unwrap();
+        let mut batch = Batch::upkeep();
+        (5..200_u64).for_each(|nth| batch.delete(Bucket::Lease, &(nth + 1000).to_be_bytes()));
+        db.apply(batch);
+        db.commit().unwrap();
+        while db.shrink_step().unwrap() {}
+        db.check().unwrap();
+        drop(db);
+
+        // etcd goes on with what we wrote.
+        let etcd = Etcd::start(programs, &data);
+        assert_eq!(etcd.run(&["get", "leased", "--print-value-only"]).trim(), "value");
+        assert_eq!(etcd.run(&["get", "key/059", "--print-value-only"]).trim().len(), 59 * 40);
+        assert_eq!(etcd.run(&["lease", "list"]).lines().count(), 7, "one granted, five added");
+        etcd.run(&["put", "round", &round.to_string()]);
+        etcd.stop();
+    }
+}
+
+/// A stored lease of an hour: `leasepb.Lease`.
+fn lease(id: u64) -> Bytes {
+    let low = u8::try_from(id & 0x7F).unwrap() | 0x80;
+    let high = u8::try_from(id >> 7).unwrap();
+    Bytes::from(vec![0x08, low, high, 0x10, 0x90, 0x1C])
+}
+
+/// G38, interop 3.
+#[test]
+fn files_go_to_and_fro_with_etcd_35() {
+    let Some(programs) = programs("REAL_ETCD_35") else { return };
+    exchange(&programs, Some(&programs.join("etcdutl")));
+}
+
+/// G38, interop 3.
+#[test]
+fn files_go_to_and_fro_with_etcd_34() {
+    let Some(programs) = programs("REAL_ETCD_34") else { return };
+    let utility = std::env::var_os("REAL_ETCD_35").map(|newer| Path::new(&newer).join("etcdutl"));
+    exchange(&programs, utility.as_deref());
 }

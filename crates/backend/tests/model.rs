@@ -4,10 +4,13 @@
 
 mod common;
 
-use common::{Model, Step, assert_same, open, revision};
+use std::sync::Arc;
+
+use common::{Model, NAME, Step, assert_same, options, revision};
 use proptest::prelude::*;
-use retcd_backend::{Backend, Bucket};
+use retcd_backend::{Backend, Bucket, Options};
 use vfs::memory::MemoryDir;
+use vfs::{Dir, OsDir};
 
 /// What a test does.
 #[derive(Clone, Debug)]
@@ -76,7 +79,7 @@ fn steps(action: &Action, model: &Model, next: &mut u64) -> Vec<Step> {
             .iter()
             .map(|(key, len)| Step {
                 bucket: *bucket,
-                key: format!("{key:04}/{}", "k".repeat(usize::from(key % 50))).into_bytes(),
+                key: format!("{key:04}/{}", "k".repeat(usize::from(key % 50) * 8)).into_bytes(),
                 value: len.map(|len| vec![b'v'; len]),
             })
             .collect(),
@@ -87,10 +90,11 @@ fn steps(action: &Action, model: &Model, next: &mut u64) -> Vec<Step> {
     }
 }
 
-fn run(actions: &[Action], sums: bool) {
-    let dir = MemoryDir::new().shared();
+fn run(dir: &Arc<dyn Dir>, actions: &[Action], page_bytes: usize, sums: bool) {
     let aux = sums.then(|| dir.subdir("aux").unwrap());
-    let mut db = open(&dir, aux.as_ref());
+    let options = Options { page_bytes, ..options(aux.as_ref()) };
+    let open = || Backend::open(dir, NAME, &options).unwrap();
+    let mut db = open();
     let mut model = Model::default();
     let mut next = 0;
     for action in actions {
@@ -102,7 +106,7 @@ fn run(actions: &[Action], sums: bool) {
             Action::Reopen => {
                 db.commit().unwrap();
                 drop(db);
-                db = open(&dir, aux.as_ref());
+                db = open();
                 db.check().unwrap();
             }
             Action::Shrink => shrink(&db),
@@ -121,7 +125,7 @@ fn run(actions: &[Action], sums: bool) {
     db.check().unwrap();
     assert_same(&db, &model);
     drop(db);
-    let db = open(&dir, aux.as_ref());
+    let db = open();
     db.check().unwrap();
     assert_same(&db, &model);
 }
@@ -136,12 +140,37 @@ fn shrink(db: &Backend) {
     panic!("shrinking does not end");
 }
 
+fn config(cases: u32) -> ProptestConfig {
+    let default = ProptestConfig::default();
+    let cases = if default.cases == 256 { cases } else { default.cases };
+    ProptestConfig { cases, failure_persistence: None, ..default }
+}
+
+fn page_bytes() -> impl Strategy<Value = usize> {
+    prop_oneof![6 => Just(1024), 1 => Just(4096), 1 => Just(16_384)]
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #![proptest_config(config(128))]
 
     /// G4, G11.
     #[test]
-    fn database_does_what_a_plain_map_does(actions in actions(), sums in any::<bool>()) {
-        run(&actions, sums);
+    fn database_does_what_a_plain_map_does(
+        actions in actions(),
+        page_bytes in page_bytes(),
+        sums in any::<bool>(),
+    ) {
+        run(&MemoryDir::new().shared(), &actions, page_bytes, sums);
+    }
+}
+
+proptest! {
+    #![proptest_config(config(12))]
+
+    /// G4, G11.
+    #[test]
+    fn database_on_the_real_disk_does_what_a_plain_map_does(actions in actions()) {
+        let folder = tempfile::tempdir().unwrap();
+        run(&OsDir::open(folder.path()).unwrap(), &actions, 1024, true);
     }
 }

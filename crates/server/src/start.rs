@@ -18,7 +18,7 @@ use crate::boot::{self, BootError, Booted};
 use crate::committer::Committer;
 use crate::compactor;
 use crate::config::{
-    self, ClusterError, ClusterState, Config, DataDir, ListenError, MemberUrl, Refusal, StartFacts,
+    self, ClusterState, Config, DataDir, InitialCluster, ListenError, MemberUrl, Refusal, StartFacts,
 };
 use crate::connections::Connections;
 use crate::grpc::Services;
@@ -30,6 +30,8 @@ use crate::metrics::Metrics;
 use crate::node::{Node, NodeError, NodeParts, NodeReports};
 use crate::options::Options;
 use crate::port;
+use crate::preparer::{self, PreparerQueue};
+use crate::signals::Signal;
 use crate::snapshots::Snapshots;
 
 /// Why a server ended other than by being asked to.
@@ -38,9 +40,6 @@ pub enum StartError {
     /// The data directory cannot be used.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The first members.
-    #[error(transparent)]
-    Cluster(#[from] ClusterError),
     /// What is asked for is not built yet.
     #[error("{what} is not built yet; {remedy}")]
     NotBuilt {
@@ -69,12 +68,23 @@ pub enum StartError {
     Publish(#[source] ProposeError),
 }
 
-/// Runs a server until a signal or a failure ends it.
+impl StartError {
+    /// Writes the error to the log, as one line.
+    pub fn log(&self) {
+        match self {
+            Self::Refused(refusal) => config::log_refusal("failed to start etcd", refusal),
+            error => crate::logging::log_failure("failed to start etcd", error),
+        }
+    }
+}
+
+/// Runs a server until a signal or a failure ends it. After a signal the process should end by it,
+/// so that its supervisor sees what happened (R5).
 ///
 /// # Errors
 ///
 /// See [`StartError`].
-pub fn run(config: &Config) -> Result<(), StartError> {
+pub fn run(config: &Config) -> Result<Option<Signal>, StartError> {
     let options = prepare(config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(network_threads())
@@ -89,17 +99,24 @@ pub fn run(config: &Config) -> Result<(), StartError> {
     // Nothing new comes in; what was accepted is answered or told that the server stopped.
     let ended = running.stop();
     runtime.shutdown_timeout(Duration::from_millis(200));
-    served.and(ended)
+    ended.and(served)
 }
 
 /// Looks at the data directory and, for a new member, at its cluster, and says what is started.
 fn prepare(config: &Config) -> Result<Options, StartError> {
     let (found, notices) = config::open_data_dir(&config.storage.data_dir)?;
     notices.iter().for_each(config::Notice::log);
-    let cluster = config.bootstrap.initial_cluster()?;
-    let initialized = found == DataDir::Member;
+    let initialized = has_log(config);
+    tracing::info!(
+        "data-dir" = %config.storage.data_dir.display(),
+        "dir-type" = if found == DataDir::Member { "member" } else { "empty" },
+        "{}",
+        if initialized { "server has already been initialized" } else { "initializing etcd server" }
+    );
+    // A restart ignores the initial cluster, right or wrong.
+    let mut cluster = InitialCluster::default();
     if !initialized {
-        cluster.check_new(&config.name, &config.advertise.peers, &config::resolve_host)?;
+        cluster = config.initial_cluster(&config::resolve_host).map_err(Refusal::from)?;
         if cluster.members().count() > 1 || config.cluster.state == ClusterState::Existing {
             return Err(StartError::NotBuilt {
                 what: "a cluster of several members",
@@ -114,9 +131,16 @@ fn prepare(config: &Config) -> Result<Options, StartError> {
             remedy: "use http:// or unix:// URLs on a trusted network until it is",
         });
     }
-    let initial_cluster = if initialized { String::new() } else { cluster.to_string() };
+    let initial_cluster = cluster.to_string();
     config::log_start(config, &StartFacts { member_initialized: initialized, initial_cluster });
     Ok(Options::new(config, &cluster))
+}
+
+/// Whether the log has a segment.
+fn has_log(config: &Config) -> bool {
+    let Ok(entries) = std::fs::read_dir(config.wal_dir()) else { return false };
+    let mut paths = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
+    paths.any(|path| path.extension().is_some_and(|extension| extension == "wal"))
 }
 
 /// Threads for connections: half of the cores, the other half is for the node loop, the store and
@@ -157,6 +181,8 @@ struct Running {
     handle: Handle,
     node: thread::JoinHandle<Result<(), NodeError>>,
     committer: thread::JoinHandle<Result<(), backend::CommitError>>,
+    preparer: thread::JoinHandle<()>,
+    preparer_queue: PreparerQueue,
     node_queue: crate::node::NodeQueue,
     committer_queue: crate::committer::CommitterQueue,
     failed: watch::Receiver<bool>,
@@ -180,6 +206,7 @@ impl Running {
         config.election_ticks = options.election_ticks;
         config.pre_vote = options.pre_vote;
         let mark = restored.snapshot.index;
+        let preparer = wal.preparer();
         let raft = Raft::new(config, restored);
         let (node_queue, commands) = Node::queue();
         let metrics = Metrics::new(options.extensive_metrics);
@@ -224,6 +251,8 @@ impl Running {
             slow_apply: options.slow_apply,
             commands,
         });
+        let (preparer_queue, preparer_stop) = PreparerQueue::new();
+        let preparer = spawn("log-prepare", move || preparer::run(&preparer, &preparer_stop))?;
         let (failed_sender, failed) = watch::channel(false);
         let failing = failed_sender.clone();
         let node = spawn("node", move || {
@@ -236,13 +265,24 @@ impl Running {
             failed_sender.send_replace(true);
             ended
         })?;
-        Ok(Self { handle, node, committer, node_queue, committer_queue, failed })
+        Ok(Self {
+            handle,
+            node,
+            committer,
+            preparer,
+            preparer_queue,
+            node_queue,
+            committer_queue,
+            failed,
+        })
     }
 
     /// Ends the node loop, then the store thread after a last commit.
     fn stop(self) -> Result<(), StartError> {
         self.node_queue.stop();
         let node = self.node.join().expect("the node loop does not panic: it aborts");
+        self.preparer_queue.stop();
+        self.preparer.join().expect("the preparing thread does not panic: it aborts");
         self.committer_queue.stop();
         let committer = self.committer.join().expect("the store thread does not panic: it aborts");
         node.map_err(StartError::Node)?;
@@ -258,15 +298,19 @@ fn spawn<T: Send + 'static>(
 }
 
 /// Serves clients until a signal arrives or a thread fails.
-async fn serve(options: &Options, running: &Running, ports: Ports) -> Result<(), StartError> {
+async fn serve(
+    options: &Options,
+    running: &Running,
+    ports: Ports,
+) -> Result<Option<Signal>, StartError> {
     let (stop, stopping) = watch::channel(false);
     let mut failed = running.failed.clone();
     let ended = crate::signals::wait();
     tokio::pin!(ended);
     let published = tokio::select! {
         published = publish(options, &running.handle) => published,
-        _ = failed.wait_for(|failed| *failed) => return Ok(()),
-        () = &mut ended => return Ok(()),
+        _ = failed.wait_for(|failed| *failed) => return Ok(None),
+        signal = &mut ended => return Ok(Some(signal)),
     };
     published.map_err(StartError::Publish)?;
     tracing::info!("ready to serve client requests");
@@ -300,17 +344,17 @@ async fn serve(options: &Options, running: &Running, ports: Ports) -> Result<(),
         tasks.push(serve_port(listener, None, plain));
     }
     crate::signals::notify_ready();
-    tokio::select! {
-        () = &mut ended => {}
-        _ = failed.wait_for(|failed| *failed) => {}
-    }
+    let signal = tokio::select! {
+        signal = &mut ended => Some(signal),
+        _ = failed.wait_for(|failed| *failed) => None,
+    };
     stop.send_replace(true);
     for task in tasks {
         if let Err(error) = task.await {
             tracing::warn!(error = %error, "a port ended badly");
         }
     }
-    Ok(())
+    Ok(signal)
 }
 
 /// HTTP-20.

@@ -23,6 +23,8 @@ pub(crate) fn command() -> Command {
         .subcommands([perf::command(), datascale::command()])
 }
 
+const PROGRESS: &str = "{pos}/{len} {bar:40} {eta}";
+
 /// The flags about what to do when a check is over.
 fn cleanup_flags() -> [Flag; 2] {
     [

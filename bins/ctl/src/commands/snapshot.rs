@@ -5,16 +5,16 @@
 //! etcd: `etcdctl/ctlv3/command/snapshot_command.go`, `client/v3/snapshot/v3_snapshot.go`.
 
 use std::fs::{File, OpenOptions};
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use cli::exit::{ExitCode, Failure};
 use client::Client;
-use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Command, MAINTENANCE};
 use crate::call::Call;
+use crate::terminal::progress_bar;
 
 const EXAMPLE: &str = "  # Save snapshot to a given file
   etcdctl snapshot save /backup/etcd-snapshot.db
@@ -35,6 +35,8 @@ const EXAMPLE: &str = "  # Save snapshot to a given file
   
   # Save snapshot with desirable time format
   etcdctl snapshot save /mnt/backup/etcd/backup_$(date +%Y%m%d_%H%M%S).db";
+
+const PROGRESS: &str = "{bytes}/{total_bytes} {bar:40} {bytes_per_sec}";
 
 /// A backend is a whole number of sectors; behind it comes its SHA-256.
 const SECTOR_BYTES: u64 = 512;
@@ -116,7 +118,7 @@ async fn fetch(client: &Client, part: &Path) -> Result<String, String> {
         })?;
     let mut stream = client.snapshot().await.map_err(|error| error.to_string())?;
     let mut size = 0_u64;
-    let progress = progress_bar();
+    let progress = progress_bar(0, PROGRESS);
     while let Some(piece) = stream.next().await.map_err(|error| {
         if size == 0 { error.to_string() } else { format!("could not write snapshot: {error}") }
     })? {
@@ -148,14 +150,4 @@ fn open_error(path: &Path, error: &std::io::Error) -> String {
     let known = TEXTS.iter().find(|(kind, _)| *kind == error.kind());
     let text = known.map_or_else(|| error.to_string(), |(_, text)| (*text).to_owned());
     format!("open {}: {text}", path.display())
-}
-
-/// Only shown to a person: whoever reads the output as text wants the result alone.
-fn progress_bar() -> ProgressBar {
-    if !std::io::stderr().is_terminal() || !std::io::stdout().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("{bytes}/{total_bytes} {bar:40} {bytes_per_sec}")
-        .expect("the template is valid");
-    ProgressBar::new(0).with_style(style)
 }

@@ -248,7 +248,7 @@ async fn show(
         let next = tokio::select! {
             next = watcher.next() => next,
             Some(()) = demands.recv() => {
-                watcher.request_progress().await;
+                watcher.request_progress();
                 continue;
             }
         };
@@ -310,13 +310,24 @@ async fn run_for_each(response: &WatchResponse, program: &[Argument]) -> Result<
         let error = match status {
             Ok(status) if status.success() => continue,
             Ok(status) => describe(status),
-            Err(error) => error.to_string(),
+            Err(error) => not_started(&program[0], &error),
         };
         let quoted: Vec<_> = program.iter().map(|word| quote(word)).collect();
         eprintln!("command [{}] error ({error})", quoted.join(" "));
         return Err(Failure::silent(ExitCode::Error));
     }
     Ok(())
+}
+
+/// Why a program could not be run, as Go words it.
+pub(crate) fn not_started(program: &[u8], error: &std::io::Error) -> String {
+    let is_missing = error.kind() == std::io::ErrorKind::NotFound;
+    if program.contains(&b'/') {
+        let text = if is_missing { "no such file or directory" } else { "permission denied" };
+        return format!("fork/exec {}: {text}", String::from_utf8_lossy(program));
+    }
+    let text = if is_missing { "executable file not found in $PATH" } else { "permission denied" };
+    format!("exec: {}: {text}", quote(program))
 }
 
 /// How a program ended, as Go words it.

@@ -1,17 +1,17 @@
 //! `check datascale`: puts a number of pairs and asks the member how much memory that took.
 
-use std::io::IsTerminal;
-
 use cli::exit::{ExitCode, Failure};
 use cli::flag::Flag;
-use indicatif::ProgressBar;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use super::load::{self, Pairs, Requests};
-use super::{Command, cleanup_flags, compact, defragment, delete_prefix, model, require_unused};
+use super::{
+    Command, PROGRESS, cleanup_flags, compact, defragment, delete_prefix, model, require_unused,
+};
 use crate::call::Call;
+use crate::terminal::progress_bar;
 
 /// Length of a key without its prefix, and of a value; together what the line tells.
 const KEY_BYTES: usize = 512;
@@ -71,7 +71,7 @@ async fn run(mut call: Call) -> Result<(), Failure> {
             }
         }
     });
-    let progress = progress(pair_count);
+    let progress = progress_bar(pair_count, PROGRESS);
     let counted = progress.clone();
     let report = load::run(&clients, receiver, move || counted.inc(1)).await;
     progress.finish_and_clear();
@@ -92,15 +92,6 @@ async fn run(mut call: Call) -> Result<(), Failure> {
     }
     println!("PASS: Approximate system memory used : {:.2} MB.", (after - before) / MIB);
     Ok(())
-}
-
-/// Only shown to a person.
-fn progress(pair_count: u64) -> ProgressBar {
-    if std::io::stdout().is_terminal() && std::io::stderr().is_terminal() {
-        ProgressBar::new(pair_count)
-    } else {
-        ProgressBar::hidden()
-    }
 }
 
 async fn resident_bytes(endpoint: &str, when: &str) -> Result<f64, Failure> {

@@ -1,20 +1,21 @@
 //! `check perf`: puts at a fixed rate for a minute.
 
-use std::io::IsTerminal;
 use std::time::Duration;
 
 use cli::exit::{ExitCode, Failure};
 use cli::flag::Flag;
 use client::Client;
-use indicatif::ProgressBar;
 use proto::etcdserverpb::PutRequest;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::load::{self, Pairs, Report, Requests};
-use super::{Command, cleanup_flags, compact, defragment, delete_prefix, model, require_unused};
+use super::{
+    Command, PROGRESS, cleanup_flags, compact, defragment, delete_prefix, model, require_unused,
+};
 use crate::call::{CLEANUP_TIMEOUT, Call};
 use crate::concurrency::ended;
+use crate::terminal::progress_bar;
 
 /// How long it takes.
 const DURATION: Duration = Duration::from_secs(60);
@@ -80,7 +81,7 @@ async fn feed(mut requests: Requests, rate: u32, sender: mpsc::Sender<PutRequest
     let mut ticks = tokio::time::interval(Duration::from_secs(1) / rate);
     // Requests that could not leave in time leave as soon as they can.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
-    let progress = progress();
+    let progress = progress_bar(DURATION.as_secs(), PROGRESS);
     let start = Instant::now();
     while Instant::now() < end {
         ticks.tick().await;
@@ -90,15 +91,6 @@ async fn feed(mut requests: Requests, rate: u32, sender: mpsc::Sender<PutRequest
         progress.set_position(start.elapsed().as_secs());
     }
     progress.finish_and_clear();
-}
-
-/// Only shown to a person.
-fn progress() -> ProgressBar {
-    if std::io::stdout().is_terminal() && std::io::stderr().is_terminal() {
-        ProgressBar::new(DURATION.as_secs())
-    } else {
-        ProgressBar::hidden()
-    }
 }
 
 /// Deletes the keys; a failure is told but does not decide.
