@@ -18,12 +18,17 @@ use crate::boot::{self, BootError, Booted};
 use crate::committer::Committer;
 use crate::compactor;
 use crate::config::{
-    self, ClusterState, Config, DataDir, InitialCluster, ListenError, MemberUrl, Refusal, StartFacts,
+    self, ClusterState, Config, DataDir, InitialCluster, ListenError, MemberUrl, Refusal,
+    StartFacts,
 };
+use crate::connections::Connections;
 use crate::grpc::Services;
 use crate::handle::{Handle, Parts, ProposeError, Published, RequestKind};
-use crate::http::Plain;
+use crate::http::{Plain, SetLogLevel};
 use crate::listen::Listener;
+use crate::logging;
+use crate::logging;
+use crate::metrics::Metrics;
 use crate::node::{Node, NodeError, NodeParts, NodeReports};
 use crate::options::Options;
 use crate::port;
@@ -70,7 +75,7 @@ impl StartError {
     pub fn log(&self) {
         match self {
             Self::Refused(refusal) => config::log_refusal("failed to start etcd", refusal),
-            error => crate::logging::log_failure("failed to start etcd", error),
+            error => logging::log_failure("failed to start etcd", error),
         }
     }
 }
@@ -138,12 +143,6 @@ fn has_log(config: &Config) -> bool {
     paths.any(|path| path.extension().is_some_and(|extension| extension == "wal"))
 }
 
-/// Threads for connections: half of the cores, the other half is for the node loop, the store and
-/// the disk.
-fn network_threads() -> usize {
-    thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))
-}
-
 /// Every socket of a member.
 #[derive(Debug)]
 struct Ports {
@@ -204,8 +203,10 @@ impl Running {
         let preparer = wal.preparer();
         let raft = Raft::new(config, restored);
         let (node_queue, commands) = Node::queue();
+        let metrics = Metrics::new(options.extensive_metrics);
+        metrics.set_features(options.features.iter().copied());
         let (committer, committer_queue) =
-            Committer::new(backend.clone(), node_queue.clone(), options.commit);
+            Committer::new(backend.clone(), node_queue.clone(), options.commit, metrics.clone());
         let status = Arc::new(Published::default());
         let (compacted_sender, compacted) = watch::channel(-1);
         let handle = Handle::new(Parts {
@@ -218,6 +219,7 @@ impl Running {
             ids: RequestIds::for_services(id, wall_millis),
             status: status.clone(),
             compacted,
+            metrics: metrics.clone(),
         });
         let member_options = member::Options {
             id,
@@ -239,7 +241,8 @@ impl Running {
             backend,
             tick: options.tick,
             compaction_pause: options.compaction_pause,
-            reports: NodeReports { status, compacted: compacted_sender },
+            reports: NodeReports { status, compacted: compacted_sender, metrics },
+            slow_apply: options.slow_apply,
             commands,
         });
         let (preparer_queue, preparer_stop) = PreparerQueue::new();
@@ -306,28 +309,33 @@ async fn serve(
     published.map_err(StartError::Publish)?;
     tracing::info!("ready to serve client requests");
     let handle = &running.handle;
-    let services = Services::new(handle);
+    let services = Services::new(handle, options.slow_calls);
+    let connections = Connections::new(handle.metrics().clone());
     let compactor = compactor::run(options.auto_compaction, handle.clone(), stopping.clone());
     let mut tasks = vec![tokio::spawn(compactor)];
-    let limits = options.port;
+    let serve_port = |listener, services, plain| {
+        let (limits, connections) = (options.port, connections.clone());
+        let stopping = stopping.clone();
+        tokio::spawn(port::serve(listener, services, plain, limits, connections, stopping))
+    };
     for listener in ports.clients {
         tracing::info!(
             traffic = "grpc+http",
             address = listener.address(),
             "serving client traffic insecurely; this is strongly discouraged!"
         );
-        let (services, plain) = (Some(services.clone()), Plain::for_clients(handle.clone()));
-        tasks.push(tokio::spawn(port::serve(listener, services, plain, limits, stopping.clone())));
+        let plain = Plain::for_clients(handle.clone(), options.browsers.clone(), set_log_level());
+        tasks.push(serve_port(listener, Some(services.clone()), plain));
     }
     for listener in ports.metrics {
         tracing::info!(address = listener.address(), "serving metrics");
         let plain = Plain::for_metrics(handle.clone());
-        tasks.push(tokio::spawn(port::serve(listener, None, plain, limits, stopping.clone())));
+        tasks.push(serve_port(listener, None, plain));
     }
     for listener in ports.peers {
         tracing::info!(address = listener.address(), "serving peer traffic");
         let plain = Plain::for_peers(handle.clone());
-        tasks.push(tokio::spawn(port::serve(listener, None, plain, limits, stopping.clone())));
+        tasks.push(serve_port(listener, None, plain));
     }
     crate::signals::notify_ready();
     let signal = tokio::select! {
@@ -341,6 +349,16 @@ async fn serve(
         }
     }
     Ok(signal)
+}
+
+/// HTTP-20.
+fn set_log_level() -> SetLogLevel {
+    Arc::new(|name| {
+        let level = logging::Level::parse(name).filter(|_| !name.is_empty());
+        let level = level.ok_or_else(|| format!("Invalid log level {name}"))?;
+        logging::set_level(level);
+        Ok(())
+    })
 }
 
 /// Tells the cluster this member's name and client URLs, and a new cluster its version, through
