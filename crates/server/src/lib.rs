@@ -16,7 +16,6 @@ mod node;
 mod options;
 mod port;
 mod signals;
-mod snapshot_file;
 mod snapshots;
 mod start;
 

@@ -1,26 +1,29 @@
 //! `.snap` files: what etcd 3.4 to 3.6 look for at start beside the log's snapshot records.
 //!
 //! Ours hold no state, which is in the database; they hold the members in the form of the v2 store,
-//! so that those releases can start on our directory (interop 2.2, 2.3).
-
-use std::io;
+//! so that those releases can start on our directory (interop 2.2, 2.3). Whoever has a folder writes
+//! the bytes.
 
 use base::{LogPosition, MemberId};
 use prost::Message as _;
 use proto::{raftpb, snappb};
-use raft::ConfState;
 use serde_json::{Map, Value, json};
-use state::members::MemberObject;
-use vfs::{Dir, Open};
+
+use crate::members::MemberObject;
 
 /// What a snapshot file tells.
-#[derive(Debug)]
-pub(crate) struct SnapshotFile<'a> {
-    pub(crate) position: LogPosition,
-    pub(crate) conf_state: &'a ConfState,
-    pub(crate) members: &'a [MemberObject],
-    pub(crate) removed: &'a [MemberId],
-    pub(crate) cluster_version: Option<&'a str>,
+#[derive(Clone, Debug)]
+pub struct SnapshotFile<'a> {
+    /// The last entry whose effect the state has.
+    pub position: LogPosition,
+    /// Who votes there.
+    pub conf_state: raftpb::ConfState,
+    /// Who is in the cluster.
+    pub members: &'a [MemberObject],
+    /// Whose ids may never come back.
+    pub removed: &'a [MemberId],
+    /// The cluster version as text, if there is one.
+    pub cluster_version: Option<&'a str>,
 }
 
 /// The expiry of what never expires.
@@ -28,29 +31,18 @@ const NEVER: &str = "0001-01-01T00:00:00Z";
 
 impl SnapshotFile<'_> {
     /// The file's name: term, then index.
-    pub(crate) fn name(&self) -> String {
+    #[must_use]
+    pub fn name(&self) -> String {
         format!("{:016x}-{:016x}.snap", self.position.term.0, self.position.index.0)
     }
 
-    /// Writes the file; durable on return.
-    ///
-    /// # Errors
-    ///
-    /// The operating system's.
-    pub(crate) fn write(&self, dir: &dyn Dir) -> io::Result<()> {
-        let file = dir.open(&self.name(), Open::CreateOrWrite)?;
-        let bytes = self.encode();
-        file.set_len(0)?;
-        file.write_at(&bytes, 0)?;
-        file.sync_data()?;
-        dir.sync()
-    }
-
-    fn encode(&self) -> Vec<u8> {
+    /// The file's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
         let snapshot = raftpb::Snapshot {
             data: Some(self.store_json().into()),
             metadata: Some(raftpb::SnapshotMetadata {
-                conf_state: Some(conf_state(self.conf_state)),
+                conf_state: Some(self.conf_state.clone()),
                 index: Some(self.position.index.0),
                 term: Some(self.position.term.0),
             }),
@@ -70,7 +62,8 @@ impl SnapshotFile<'_> {
                 raft["isLearner"] = Value::Bool(true);
             }
             let mut children = Map::new();
-            if !member.name.is_empty() || !member.client_urls.is_empty() {
+            // As etcd does: what a member says of itself is there once it said where clients reach it.
+            if !member.client_urls.is_empty() {
                 let text = json!({ "name": member.name, "clientURLs": member.client_urls });
                 let leaf = node(&format!("{path}/attributes"), &text.to_string(), None);
                 children.insert("attributes".into(), leaf);
@@ -110,15 +103,4 @@ fn node(path: &str, value: &str, children: Option<Map<String, Value>>) -> Value 
         "Value": value,
         "Children": children,
     })
-}
-
-fn conf_state(state: &ConfState) -> raftpb::ConfState {
-    let ids = |set: &std::collections::BTreeSet<MemberId>| set.iter().map(|id| id.0).collect();
-    raftpb::ConfState {
-        voters: ids(&state.voters),
-        learners: ids(&state.learners),
-        voters_outgoing: ids(&state.voters_outgoing),
-        learners_next: ids(&state.learners_next),
-        auto_leave: Some(state.auto_leave),
-    }
 }
