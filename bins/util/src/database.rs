@@ -1,0 +1,94 @@
+//! Files of databases: found, opened, and their failures in words.
+
+use std::error::Error;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use backend::ReadOnly;
+use cli::exit::Failure;
+use cli::os::error_text;
+use vfs::{Dir, File, Open, OsDir};
+
+/// What the operating system refused, in Go's words.
+#[derive(Debug, thiserror::Error)]
+#[error("{doing} {}: {}", path.display(), error_text(cause))]
+pub(crate) struct FileError {
+    /// The system call.
+    pub(crate) doing: &'static str,
+    /// On what.
+    pub(crate) path: PathBuf,
+    /// Its answer.
+    pub(crate) cause: io::Error,
+}
+
+impl FileError {
+    /// For `map_err`.
+    pub(crate) fn of(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> Self {
+        move |cause| Self { doing, path: path.to_owned(), cause }
+    }
+}
+
+/// Refuses what is not there.
+pub(crate) fn require(path: &Path) -> Result<(), Failure> {
+    stat(path).map_err(Failure::error)
+}
+
+/// Whether it is there.
+pub(crate) fn stat(path: &Path) -> Result<(), FileError> {
+    fs::metadata(path).map(drop).map_err(FileError::of("stat", path))
+}
+
+/// The folder of a file, which must exist, and the file's name.
+pub(crate) fn place(path: &Path) -> Result<(Arc<dyn Dir>, String), FileError> {
+    let folder = folder_of(path);
+    // Opening a folder makes it; nothing is to be made here.
+    stat(&folder)?;
+    let name = path.file_name().ok_or_else(|| io::ErrorKind::IsADirectory.into());
+    let name = name.map_err(FileError::of("open", path))?;
+    let folder = OsDir::open(folder).map_err(FileError::of("open", path))?;
+    Ok((folder, name.to_string_lossy().into_owned()))
+}
+
+/// The folder that a path lies in.
+pub(crate) fn folder_of(path: &Path) -> PathBuf {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    folder.map_or_else(|| PathBuf::from("."), Path::to_owned)
+}
+
+/// An existing file.
+pub(crate) fn open_file(path: &Path, how: Open) -> Result<Arc<dyn File>, FileError> {
+    let (folder, name) = place(path)?;
+    folder.open(&name, how).map_err(FileError::of("open", path))
+}
+
+/// The database of a member.
+pub(crate) fn path_in(data_dir: &Path) -> PathBuf {
+    data_dir.join("member").join("snap").join("db")
+}
+
+/// Checks every page.
+pub(crate) fn check(database: &ReadOnly) -> Result<(), Failure> {
+    database.check().map_err(|error| {
+        let text = "snapshot file integrity check failed. 1 errors found.";
+        Failure::error(format!("{text}\n{error}"))
+    })
+}
+
+/// A failure that tells the whole chain of causes.
+pub(crate) fn failure(error: &dyn Error) -> Failure {
+    Failure::error(chain(error))
+}
+
+/// An error and its causes.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
