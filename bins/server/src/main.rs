@@ -25,7 +25,7 @@ fn main() -> ExitCode {
         }
         Err(ConfigError::Refused(refusal)) => {
             reading.notices.iter().for_each(Notice::log);
-            config::log_refusal(&refusal);
+            config::log_refusal("failed to verify flags", &refusal);
             ExitCode::FAILURE
         }
     }
@@ -38,9 +38,12 @@ fn start(config: Config, notices: &[Notice]) -> ExitCode {
     }
     notices.iter().for_each(Notice::log);
     match server::run(&config) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(signal) => {
+            signal.into_iter().for_each(server::Signal::end_process);
+            ExitCode::SUCCESS
+        }
         Err(error) => {
-            logging::log_failure("failed to start etcd", &error);
+            error.log();
             ExitCode::FAILURE
         }
     }

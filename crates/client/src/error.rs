@@ -10,6 +10,7 @@ use tonic::{Code, Status};
 
 use crate::connection::ConnectError;
 use crate::endpoint::EndpointError;
+use crate::peer_url::PeerUrlError;
 
 /// What is known about the effect of a write that was answered with an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +56,9 @@ pub enum Error {
     /// An endpoint cannot be understood.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
+    /// A member is to be given an address that is not one.
+    #[error(transparent)]
+    PeerUrl(#[from] PeerUrlError),
     /// The options ask for TLS, which this build cannot speak yet.
     #[error("etcdclient: TLS is not supported by this build")]
     TlsUnsupported,
@@ -72,6 +76,7 @@ impl Error {
             Self::Deadline { applied } => *applied,
             Self::NoEndpoints
             | Self::Endpoint(_)
+            | Self::PeerUrl(_)
             | Self::TlsUnsupported
             | Self::ConflictingCredentials => Applied::No,
         }
@@ -81,6 +86,19 @@ impl Error {
     #[must_use]
     pub fn is(&self, text: &str) -> bool {
         matches!(self, Self::Server { message, .. } if message == text)
+    }
+
+    /// Whether another attempt, perhaps at another member, may succeed.
+    pub(crate) fn is_unavailable(&self) -> bool {
+        match self {
+            Self::Server { code, .. } | Self::Rpc { code, .. } => *code == Code::Unavailable,
+            Self::Deadline { .. }
+            | Self::NoEndpoints
+            | Self::Endpoint(_)
+            | Self::PeerUrl(_)
+            | Self::TlsUnsupported
+            | Self::ConflictingCredentials => false,
+        }
     }
 
     /// Reads the status of a call whose request was handed to an open connection.
@@ -93,9 +111,17 @@ impl Error {
         if status.code() == Code::DeadlineExceeded || is_local_timeout(status) {
             return Self::Deadline { applied: Applied::Unknown };
         }
-        let applied = if never_sent(status) { Applied::No } else { applied_by_code(status.code()) };
-        Self::Rpc { code: status.code(), message, applied }
+        let code = code(status);
+        let applied = if never_sent(status) { Applied::No } else { applied_by_code(code) };
+        Self::Rpc { code, message, applied }
     }
+}
+
+/// The code of an answer, or "unavailable" if there was none because the connection broke. tonic
+/// gives broken connections codes of its own, with the error that broke them as source.
+pub(crate) fn code(status: &Status) -> Code {
+    let is_answer = status.source().is_none() || is_local_timeout(status);
+    if is_answer { status.code() } else { Code::Unavailable }
 }
 
 /// Whether the request never left this process: no connection could be opened for it.

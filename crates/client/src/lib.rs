@@ -21,6 +21,7 @@ mod kv;
 mod lease;
 mod maintenance;
 mod options;
+mod peer_url;
 mod watch;
 
 pub use client::Client;
@@ -30,4 +31,5 @@ pub use kv::prefix_end;
 pub use lease::KeepAlive;
 pub use maintenance::SnapshotStream;
 pub use options::{Credentials, Options, TlsOptions};
+pub use peer_url::PeerUrlError;
 pub use watch::{WatchOptions, Watcher};

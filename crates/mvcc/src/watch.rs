@@ -118,7 +118,9 @@ pub enum WatchOutput {
     Events {
         /// Whose.
         id: WatchId,
-        /// For the header: the mod revision of the last event.
+        /// For the header: the mod revision of the last event, or what the stream was told before
+        /// if that is newer, as it is for a watch that starts in the past. So headers of a stream
+        /// never go back, and as etcd's they are the store's revision while a watch catches up.
         revision: i64,
         /// Encoded `mvccpb.Event` messages, shared between watchers.
         events: Vec<Bytes>,

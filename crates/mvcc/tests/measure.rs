@@ -3,6 +3,7 @@
 //! `cargo test -p retcd-mvcc --test measure --config profile.dev.package.retcd-mvcc.opt-level=3 \
 //!  --config profile.dev.package.retcd-backend.opt-level=3 -- --ignored --nocapture`
 #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
+#![allow(clippy::print_stdout, reason = "figures are its result")]
 
 mod support;
 

@@ -123,7 +123,6 @@ pub struct SnapshotMeta {
 /// No correct member ever gets here; larger numbers are refused so that sums cannot overflow.
 const NUMBER_MAX: u64 = 1 << 62;
 
-/// Kinds in the order of [`Body`], for people.
 impl Body {
     /// The kind's name as raftpb spells it.
     #[must_use]

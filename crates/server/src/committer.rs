@@ -3,11 +3,13 @@
 //! It commits every interval or once enough changes wait (SRV-053, SRV-054), tells the node loop
 //! how far the state is durable, and gives freed space back to the file system in small steps.
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use backend::{Backend, Commit, CommitError};
 
+use crate::metrics::Metrics;
 use crate::node::NodeQueue;
 
 /// When commits happen.
@@ -59,15 +61,21 @@ pub(crate) struct Committer {
     backend: Backend,
     node: NodeQueue,
     pace: Pace,
+    metrics: Arc<Metrics>,
     nudges: Receiver<Nudge>,
     full: bool,
 }
 
 impl Committer {
-    pub(crate) fn new(backend: Backend, node: NodeQueue, pace: Pace) -> (Self, CommitterQueue) {
+    pub(crate) fn new(
+        backend: Backend,
+        node: NodeQueue,
+        pace: Pace,
+        metrics: Arc<Metrics>,
+    ) -> (Self, CommitterQueue) {
         let (sender, nudges) = sync_channel(1);
         let queue = CommitterQueue { nudges: sender, changes: pace.changes };
-        (Self { backend, node, pace, nudges, full: false }, queue)
+        (Self { backend, node, pace, metrics, nudges, full: false }, queue)
     }
 
     /// Runs until it is stopped; the last thing it does is a commit.
@@ -101,6 +109,9 @@ impl Committer {
                     self.full = false;
                     tracing::info!("the disk has room again; the database is durable");
                 }
+                let seconds = began.elapsed().as_secs_f64();
+                self.metrics.disk.backend_commit.observe(seconds);
+                self.metrics.disk.commit_write.observe(seconds);
                 tracing::debug!(changes, pages, took = ?began.elapsed(), "committed");
                 self.node.durable(durable);
                 Ok(())

@@ -232,8 +232,8 @@ fn shown_arguments(arguments: &[String]) -> Vec<String> {
     arguments.iter().map(show).collect()
 }
 
-/// Writes why a configuration is refused to the log, as one line.
-pub fn log_refusal(refusal: &Refusal) {
+/// Writes why a configuration is refused to the log, as one line. `message` says what failed.
+pub fn log_refusal(message: &str, refusal: &Refusal) {
     let error = crate::logging::Chain(refusal).to_string();
     let remedy = refusal.remedy();
     if let Refusal::Shadowed { variable, flag } = refusal {
@@ -245,9 +245,9 @@ pub fn log_refusal(refusal: &Refusal) {
             "{error}"
         );
     } else if remedy.is_empty() {
-        tracing::error!(error, "failed to verify flags");
+        tracing::error!(error, "{message}");
     } else {
-        tracing::error!(error, remedy, "failed to verify flags");
+        tracing::error!(error, remedy, "{message}");
     }
 }
 

@@ -4,17 +4,21 @@
 //! nor clock.
 
 mod boot;
+mod coalesce;
 mod committer;
 mod compactor;
 pub mod config;
+mod connections;
 mod grpc;
 mod handle;
 mod http;
 mod listen;
 pub mod logging;
+mod metrics;
 mod node;
 mod options;
 mod port;
+mod preparer;
 mod signals;
 mod snapshots;
 mod start;
@@ -22,5 +26,6 @@ mod start;
 pub use boot::BootError;
 pub use handle::ProposeError;
 pub use node::NodeError;
+pub use signals::Signal;
 pub use snapshots::SnapshotError;
 pub use start::{StartError, run};

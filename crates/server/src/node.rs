@@ -20,6 +20,7 @@ use wal::{AppendError, Wal};
 
 use crate::committer::CommitterQueue;
 use crate::handle::{ProposeError, Published};
+use crate::metrics::Metrics;
 use crate::snapshots::{SnapshotError, Snapshots};
 
 /// Requests that wait for the node loop. Full means overload, and the caller is told so.
@@ -99,6 +100,7 @@ impl NodeQueue {
 pub(crate) struct NodeReports {
     pub(crate) status: Arc<Published>,
     pub(crate) compacted: watch::Sender<i64>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// Why the loop ended other than by being asked to.
@@ -133,6 +135,8 @@ pub(crate) struct NodeParts {
     pub(crate) tick: Duration,
     /// Between two steps of a compaction (KV-32).
     pub(crate) compaction_pause: Duration,
+    /// A batch that takes longer to apply is counted.
+    pub(crate) slow_apply: Duration,
     pub(crate) reports: NodeReports,
     pub(crate) commands: NodeCommands,
 }
@@ -149,6 +153,8 @@ pub(crate) struct Node {
     reports: NodeReports,
     tick: Duration,
     compaction_pause: Duration,
+    slow_apply: Duration,
+    compaction_began: Option<Instant>,
     waiters: HashMap<Ticket, oneshot::Sender<Answer>>,
     started: Instant,
     compaction_due: Option<Instant>,
@@ -171,6 +177,7 @@ impl Node {
             backend,
             tick,
             compaction_pause,
+            slow_apply,
             reports,
             commands,
         } = parts;
@@ -184,6 +191,8 @@ impl Node {
             reports,
             tick,
             compaction_pause,
+            slow_apply,
+            compaction_began: None,
             waiters: HashMap::new(),
             started: Instant::now(),
             // A compaction that a crash interrupted is taken up at once.
@@ -272,10 +281,17 @@ impl Node {
                 let must_sync = batch.must_sync;
                 let persisted = batch
                     .persist(|entries, hard_state, _snapshot| {
-                        append(&mut self.wal, entries, hard_state, must_sync)
+                        let began = Instant::now();
+                        append(&mut self.wal, entries, hard_state, must_sync)?;
+                        let disk = &self.reports.metrics.disk;
+                        disk.on_append(entries, must_sync, began.elapsed());
+                        Ok(())
                     })
                     .map_err(NodeError::Log)?;
+                let (answered, began) = (out.answers.len(), Instant::now());
                 self.step(Input::Persisted(persisted.token), out)?;
+                let applied = &out.answers[answered..];
+                self.reports.metrics.server.on_batch(applied, began.elapsed(), self.slow_apply);
             }
         }
         if out.compaction_begun {
@@ -284,9 +300,10 @@ impl Node {
         }
         self.publish();
         for (ticket, answer) in out.answers.drain(..) {
-            if let Some(reply) = self.waiters.remove(&ticket) {
+            match self.waiters.remove(&ticket) {
                 // A caller that gave up needs no answer.
-                let _given = reply.send(answer);
+                Some(reply) => drop(reply.send(answer)),
+                None => self.reports.metrics.leases.on_unasked(&answer),
             }
         }
         self.committer.consider(&self.backend);
@@ -307,7 +324,18 @@ impl Node {
         if Instant::now() < due {
             return Ok(());
         }
-        self.compaction_due = match self.member.compact_step().map_err(NodeError::Compact)? {
+        let began = Instant::now();
+        let step = self.member.compact_step().map_err(NodeError::Compact)?;
+        let started = *self.compaction_began.get_or_insert(began);
+        let finished = matches!(step, mvcc::CompactStep::Finished(_));
+        if step == mvcc::CompactStep::Idle || finished {
+            self.compaction_began = None;
+        }
+        if step != mvcc::CompactStep::Idle {
+            let total = finished.then(|| started.elapsed());
+            self.reports.metrics.store.on_compaction_step(began.elapsed(), total);
+        }
+        self.compaction_due = match step {
             mvcc::CompactStep::Idle => None,
             mvcc::CompactStep::More => Some(Instant::now() + self.compaction_pause),
             mvcc::CompactStep::Finished(revision) => {
@@ -323,10 +351,14 @@ impl Node {
         self.step(Input::Durable, out)?;
         let conf_state = self.member.status().conf_state;
         let state = self.member.state();
+        let began = Instant::now();
         let forget = self
             .snapshots
             .consider(position, &conf_state, state, &mut self.wal)
             .map_err(NodeError::Snapshot)?;
+        if forget.is_some() {
+            self.reports.metrics.disk.on_snapshot(began.elapsed());
+        }
         match forget {
             Some(index) => self.step(Input::Compact(index), out),
             None => Ok(()),
@@ -336,7 +368,11 @@ impl Node {
     fn publish(&self) {
         let status = self.member.status();
         let published = &self.reports.status;
-        published.leader.store(status.leader.map_or(0, |leader| leader.0), Ordering::Relaxed);
+        let leader = status.leader.map_or(0, |leader| leader.0);
+        let before = published.leader.swap(leader, Ordering::Relaxed);
+        if leader != 0 && leader != before {
+            self.reports.metrics.server.leader_changes.inc();
+        }
         published.term.store(status.term.0, Ordering::Relaxed);
         published.committed.store(status.commit.0, Ordering::Relaxed);
         published.applied.store(self.member.applied().index.0, Ordering::Relaxed);

@@ -2,8 +2,30 @@
 
 use tokio::signal::unix::{SignalKind, signal};
 
+/// A signal that ended the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGTERM.
+    Terminate,
+    /// SIGINT.
+    Interrupt,
+}
+
+impl Signal {
+    /// Ends the process as the signal would have.
+    pub fn end_process(self) {
+        let number = match self {
+            Self::Terminate => signal_hook::consts::SIGTERM,
+            Self::Interrupt => signal_hook::consts::SIGINT,
+        };
+        if let Err(error) = signal_hook::low_level::emulate_default_handler(number) {
+            tracing::warn!(error = %error, "cannot end by the signal");
+        }
+    }
+}
+
 /// Waits for SIGTERM or SIGINT.
-pub(crate) async fn wait() {
+pub(crate) async fn wait() -> Signal {
     let (mut terminate, mut interrupt) =
         match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
             (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
@@ -12,11 +34,12 @@ pub(crate) async fn wait() {
                 return std::future::pending().await;
             }
         };
-    let name = tokio::select! {
-        _ = terminate.recv() => "terminated",
-        _ = interrupt.recv() => "interrupt",
+    let (signal, name) = tokio::select! {
+        _ = terminate.recv() => (Signal::Terminate, "terminated"),
+        _ = interrupt.recv() => (Signal::Interrupt, "interrupt"),
     };
     tracing::info!(signal = name, "received signal; shutting down");
+    signal
 }
 
 /// Tells systemd that the member serves (SRV-150); nothing without a notify socket.

@@ -18,15 +18,21 @@ use crate::boot::{self, BootError, Booted};
 use crate::committer::Committer;
 use crate::compactor;
 use crate::config::{
-    self, ClusterError, ClusterState, Config, DataDir, ListenError, MemberUrl, Refusal, StartFacts,
+    self, ClusterState, Config, DataDir, InitialCluster, ListenError, MemberUrl, Refusal,
+    StartFacts,
 };
+use crate::connections::Connections;
 use crate::grpc::Services;
 use crate::handle::{Handle, Parts, ProposeError, Published, RequestKind};
-use crate::http::Plain;
+use crate::http::{Plain, SetLogLevel};
 use crate::listen::Listener;
+use crate::logging;
+use crate::metrics::Metrics;
 use crate::node::{Node, NodeError, NodeParts, NodeReports};
 use crate::options::Options;
 use crate::port;
+use crate::preparer::{self, PreparerQueue};
+use crate::signals::Signal;
 use crate::snapshots::Snapshots;
 
 /// Why a server ended other than by being asked to.
@@ -35,9 +41,6 @@ pub enum StartError {
     /// The data directory cannot be used.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The first members.
-    #[error(transparent)]
-    Cluster(#[from] ClusterError),
     /// What is asked for is not built yet.
     #[error("{what} is not built yet; {remedy}")]
     NotBuilt {
@@ -66,16 +69,25 @@ pub enum StartError {
     Publish(#[source] ProposeError),
 }
 
-/// Runs a server until a signal or a failure ends it.
+impl StartError {
+    /// Writes the error to the log, as one line.
+    pub fn log(&self) {
+        match self {
+            Self::Refused(refusal) => config::log_refusal("failed to start etcd", refusal),
+            error => logging::log_failure("failed to start etcd", error),
+        }
+    }
+}
+
+/// Runs a server until a signal or a failure ends it. After a signal the process should end by it,
+/// so that its supervisor sees what happened (R5).
 ///
 /// # Errors
 ///
 /// See [`StartError`].
-pub fn run(config: &Config) -> Result<(), StartError> {
+pub fn run(config: &Config) -> Result<Option<Signal>, StartError> {
     let options = prepare(config)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(network_threads())
-        .thread_name("network")
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(StartError::Threads)?;
@@ -86,17 +98,24 @@ pub fn run(config: &Config) -> Result<(), StartError> {
     // Nothing new comes in; what was accepted is answered or told that the server stopped.
     let ended = running.stop();
     runtime.shutdown_timeout(Duration::from_millis(200));
-    served.and(ended)
+    ended.and(served)
 }
 
 /// Looks at the data directory and, for a new member, at its cluster, and says what is started.
 fn prepare(config: &Config) -> Result<Options, StartError> {
     let (found, notices) = config::open_data_dir(&config.storage.data_dir)?;
     notices.iter().for_each(config::Notice::log);
-    let cluster = config.bootstrap.initial_cluster()?;
-    let initialized = found == DataDir::Member;
+    let initialized = has_log(config);
+    tracing::info!(
+        "data-dir" = %config.storage.data_dir.display(),
+        "dir-type" = if found == DataDir::Member { "member" } else { "empty" },
+        "{}",
+        if initialized { "server has already been initialized" } else { "initializing etcd server" }
+    );
+    // A restart ignores the initial cluster, right or wrong.
+    let mut cluster = InitialCluster::default();
     if !initialized {
-        cluster.check_new(&config.name, &config.advertise.peers, &config::resolve_host)?;
+        cluster = config.initial_cluster(&config::resolve_host).map_err(Refusal::from)?;
         if cluster.members().count() > 1 || config.cluster.state == ClusterState::Existing {
             return Err(StartError::NotBuilt {
                 what: "a cluster of several members",
@@ -111,15 +130,16 @@ fn prepare(config: &Config) -> Result<Options, StartError> {
             remedy: "use http:// or unix:// URLs on a trusted network until it is",
         });
     }
-    let initial_cluster = if initialized { String::new() } else { cluster.to_string() };
+    let initial_cluster = cluster.to_string();
     config::log_start(config, &StartFacts { member_initialized: initialized, initial_cluster });
     Ok(Options::new(config, &cluster))
 }
 
-/// Threads for connections: half of the cores, the other half is for the node loop, the store and
-/// the disk.
-fn network_threads() -> usize {
-    thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))
+/// Whether the log has a segment.
+fn has_log(config: &Config) -> bool {
+    let Ok(entries) = std::fs::read_dir(config.wal_dir()) else { return false };
+    let mut paths = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
+    paths.any(|path| path.extension().is_some_and(|extension| extension == "wal"))
 }
 
 /// Every socket of a member.
@@ -154,6 +174,8 @@ struct Running {
     handle: Handle,
     node: thread::JoinHandle<Result<(), NodeError>>,
     committer: thread::JoinHandle<Result<(), backend::CommitError>>,
+    preparer: thread::JoinHandle<()>,
+    preparer_queue: PreparerQueue,
     node_queue: crate::node::NodeQueue,
     committer_queue: crate::committer::CommitterQueue,
     failed: watch::Receiver<bool>,
@@ -177,10 +199,13 @@ impl Running {
         config.election_ticks = options.election_ticks;
         config.pre_vote = options.pre_vote;
         let mark = restored.snapshot.index;
+        let preparer = wal.preparer();
         let raft = Raft::new(config, restored);
         let (node_queue, commands) = Node::queue();
+        let metrics = Metrics::new(options.extensive_metrics);
+        metrics.set_features(options.features.iter().copied());
         let (committer, committer_queue) =
-            Committer::new(backend.clone(), node_queue.clone(), options.commit);
+            Committer::new(backend.clone(), node_queue.clone(), options.commit, metrics.clone());
         let status = Arc::new(Published::default());
         let (compacted_sender, compacted) = watch::channel(-1);
         let handle = Handle::new(Parts {
@@ -193,6 +218,7 @@ impl Running {
             ids: RequestIds::for_services(id, wall_millis),
             status: status.clone(),
             compacted,
+            metrics: metrics.clone(),
         });
         let member_options = member::Options {
             id,
@@ -214,9 +240,12 @@ impl Running {
             backend,
             tick: options.tick,
             compaction_pause: options.compaction_pause,
-            reports: NodeReports { status, compacted: compacted_sender },
+            reports: NodeReports { status, compacted: compacted_sender, metrics },
+            slow_apply: options.slow_apply,
             commands,
         });
+        let (preparer_queue, preparer_stop) = PreparerQueue::new();
+        let preparer = spawn("log-prepare", move || preparer::run(&preparer, &preparer_stop))?;
         let (failed_sender, failed) = watch::channel(false);
         let failing = failed_sender.clone();
         let node = spawn("node", move || {
@@ -229,13 +258,24 @@ impl Running {
             failed_sender.send_replace(true);
             ended
         })?;
-        Ok(Self { handle, node, committer, node_queue, committer_queue, failed })
+        Ok(Self {
+            handle,
+            node,
+            committer,
+            preparer,
+            preparer_queue,
+            node_queue,
+            committer_queue,
+            failed,
+        })
     }
 
     /// Ends the node loop, then the store thread after a last commit.
     fn stop(self) -> Result<(), StartError> {
         self.node_queue.stop();
         let node = self.node.join().expect("the node loop does not panic: it aborts");
+        self.preparer_queue.stop();
+        self.preparer.join().expect("the preparing thread does not panic: it aborts");
         self.committer_queue.stop();
         let committer = self.committer.join().expect("the store thread does not panic: it aborts");
         node.map_err(StartError::Node)?;
@@ -251,54 +291,73 @@ fn spawn<T: Send + 'static>(
 }
 
 /// Serves clients until a signal arrives or a thread fails.
-async fn serve(options: &Options, running: &Running, ports: Ports) -> Result<(), StartError> {
+async fn serve(
+    options: &Options,
+    running: &Running,
+    ports: Ports,
+) -> Result<Option<Signal>, StartError> {
     let (stop, stopping) = watch::channel(false);
     let mut failed = running.failed.clone();
     let ended = crate::signals::wait();
     tokio::pin!(ended);
     let published = tokio::select! {
         published = publish(options, &running.handle) => published,
-        _ = failed.wait_for(|failed| *failed) => return Ok(()),
-        () = &mut ended => return Ok(()),
+        _ = failed.wait_for(|failed| *failed) => return Ok(None),
+        signal = &mut ended => return Ok(Some(signal)),
     };
     published.map_err(StartError::Publish)?;
     tracing::info!("ready to serve client requests");
     let handle = &running.handle;
-    let services = Services::new(handle);
+    let services = Services::new(handle, options.slow_calls);
+    let connections = Connections::new(handle.metrics().clone());
     let compactor = compactor::run(options.auto_compaction, handle.clone(), stopping.clone());
     let mut tasks = vec![tokio::spawn(compactor)];
-    let limits = options.port;
+    let serve_port = |listener, services, plain| {
+        let (limits, connections) = (options.port, connections.clone());
+        let stopping = stopping.clone();
+        tokio::spawn(port::serve(listener, services, plain, limits, connections, stopping))
+    };
     for listener in ports.clients {
         tracing::info!(
             traffic = "grpc+http",
             address = listener.address(),
             "serving client traffic insecurely; this is strongly discouraged!"
         );
-        let (services, plain) = (Some(services.clone()), Plain::for_clients(handle.clone()));
-        tasks.push(tokio::spawn(port::serve(listener, services, plain, limits, stopping.clone())));
+        let plain = Plain::for_clients(handle.clone(), options.browsers.clone(), set_log_level());
+        tasks.push(serve_port(listener, Some(services.clone()), plain));
     }
     for listener in ports.metrics {
         tracing::info!(address = listener.address(), "serving metrics");
         let plain = Plain::for_metrics(handle.clone());
-        tasks.push(tokio::spawn(port::serve(listener, None, plain, limits, stopping.clone())));
+        tasks.push(serve_port(listener, None, plain));
     }
     for listener in ports.peers {
         tracing::info!(address = listener.address(), "serving peer traffic");
         let plain = Plain::for_peers(handle.clone());
-        tasks.push(tokio::spawn(port::serve(listener, None, plain, limits, stopping.clone())));
+        tasks.push(serve_port(listener, None, plain));
     }
     crate::signals::notify_ready();
-    tokio::select! {
-        () = &mut ended => {}
-        _ = failed.wait_for(|failed| *failed) => {}
-    }
+    let signal = tokio::select! {
+        signal = &mut ended => Some(signal),
+        _ = failed.wait_for(|failed| *failed) => None,
+    };
     stop.send_replace(true);
     for task in tasks {
         if let Err(error) = task.await {
             tracing::warn!(error = %error, "a port ended badly");
         }
     }
-    Ok(())
+    Ok(signal)
+}
+
+/// HTTP-20.
+fn set_log_level() -> SetLogLevel {
+    Arc::new(|name| {
+        let level = logging::Level::parse(name).filter(|_| !name.is_empty());
+        let level = level.ok_or_else(|| format!("Invalid log level {name}"))?;
+        logging::set_level(level);
+        Ok(())
+    })
 }
 
 /// Tells the cluster this member's name and client URLs, and a new cluster its version, through

@@ -14,11 +14,11 @@ use prost::Message as _;
 use proto::raftpb::ConfChangeType;
 use proto::{etcdserverpb as pb, leasepb, v2pb};
 use state::members::{ChangeContext, MemberObject};
-use state::{Applied, Committed, Halt, MemberChange, Payload, Refusal, Reply};
+use state::{Applied, Halt, MemberChange, Payload, Refusal, Reply};
 use support::{
     Machine, add, alarm, checkpoint, cluster_version, compact, delete, grant, internal,
-    internal_delete, internal_put, internal_txn, member_change, position, put, range, revoke, txn,
-    voter,
+    internal_delete, internal_put, internal_txn, log, member_change, position, put, range, revoke,
+    txn, voter,
 };
 
 fn leased(key: &str, lease: i64) -> Payload {
@@ -314,9 +314,7 @@ fn every_entry_advances_the_applied_index_once() {
     assert_eq!(ids, [0, 7, 0, 7]);
     assert_eq!(machine.backend.applied(), position(4));
     assert_eq!(machine.state.applied(), position(4));
-    let again: Vec<_> = (3..=5)
-        .map(|index| Committed { position: position(index), payload: internal_put(put("k", "w")) })
-        .collect();
+    let again = log(3, vec![internal_put(put("k", "w")); 3]);
     let mut outcomes = Vec::new();
     machine.state.apply(&again, &mut outcomes).unwrap();
     assert_eq!((outcomes.len(), machine.revision()), (1, 3));
@@ -329,10 +327,7 @@ fn an_entry_that_is_not_known_stops_the_member_behind_the_ones_before() {
     let mut machine = Machine::new();
     let unknown = Payload::Request(vec![0xc2, 0xb8, 0x02, 0x00].into());
     let entries = [internal_put(put("k", "v")), unknown, internal_put(put("k", "w"))];
-    let entries: Vec<_> = (1..)
-        .zip(entries)
-        .map(|(index, payload)| Committed { position: position(index), payload })
-        .collect();
+    let entries = log(1, entries);
     let mut outcomes = Vec::new();
     let halt = machine.state.apply(&entries, &mut outcomes).unwrap_err();
     assert!(matches!(halt, Halt::Unknown { position: at } if at == position(2)));

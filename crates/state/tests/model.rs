@@ -544,4 +544,30 @@ proptest! {
         }
         prop_assert_eq!(one_by_one.contents(), batched.contents());
     }
+
+    /// G4: whatever a power cut leaves, the state is that of the applied index it is found with,
+    /// and the log behind it leads to the same bytes.
+    #[test]
+    fn after_a_power_cut_the_log_leads_to_the_same_bytes(
+        commands in prop::collection::vec((command(), prop::bool::weighted(0.2)), 1..30),
+        seed in any::<u64>(),
+    ) {
+        let mut machine = Machine::new();
+        let mut at_index = vec![Machine::new().contents()];
+        let mut durable = 0;
+        for (command, commit) in &commands {
+            machine.applied(command.payload());
+            at_index.push(machine.contents());
+            if *commit {
+                durable = machine.backend.commit().unwrap().durable.index.0;
+            }
+        }
+        let mut found = machine.after_power_cut(seed);
+        let applied = found.state.applied().index.0;
+        prop_assert!(durable <= applied, "{durable} was durable, {applied} is applied");
+        prop_assert_eq!(&found.contents(), &at_index[usize::try_from(applied).unwrap()]);
+        let log = support::log(1, commands.iter().map(|(command, _)| command.payload()));
+        found.state.apply(&log, &mut Vec::new()).unwrap();
+        prop_assert_eq!(found.contents(), machine.contents());
+    }
 }

@@ -5,13 +5,14 @@
 //! machine might find after the cut; the seed chooses which one.
 //!
 //! What a crash may do:
-//! - any subset of the 512-byte sectors written since the last sync of their file is kept;
+//! - any subset of the 512-byte sectors written since the last sync of their file is kept, each with
+//!   its newest content or one that it had before;
 //! - a length that was not synced is the old one, the new one or one between;
 //! - of the unsynced changes of names in a folder a prefix is kept, each folder by itself, a
 //!   rename whole or not at all. A synced file whose name was not synced is gone.
 //!
-//! Not modelled: a sector keeps its newest content or its synced one, never one between; a sync
-//! does what it says. Folders are found by path as the operating system does, so a handle of a
+//! Not modelled: a sync does what it says, and of a sector that is rewritten very often only the
+//! newest contents are remembered. Folders are found by path as the operating system does, so a handle of a
 //! renamed folder finds nothing. Locks belong to open files and end with them.
 
 mod disk;

@@ -150,6 +150,45 @@ fn zeroed_sector_before_the_last_batch_is_refused() {
     }
 }
 
+/// D16, and the rule of reliability 5.2: a lost sector looks like a torn write, but what follows it
+/// was written after it had been synced.
+#[test]
+fn zeroed_sector_of_a_synced_entry_is_no_torn_write() {
+    let disk = MemoryDir::new();
+    let options = Options { segment_bytes: 64 << 10, ..Options::default() };
+    let mut log = Wal::create_with(&disk.shared(), "wal", &METADATA, options).unwrap();
+    let mut ends = Vec::new();
+    for index in 1..=8 {
+        let mut entry = entry(index, 1);
+        entry.data = vec![5; 1900].into();
+        log.append_and_sync(&[entry], Some(&state(1, index - 1)), true).unwrap();
+        if index == 4 {
+            log.mark(&mark(3, 1)).unwrap();
+        }
+        ends.push(end_of(&content(&disk, &names(&disk)[0])));
+    }
+    drop(log);
+    let name = names(&disk).remove(0);
+    let bytes = content(&disk, &name);
+    // Of the last batch but one nothing but the last batch tells: an entry and a state, which might
+    // be of the same batch.
+    let (certain, last) = (ends[5], ends[7]);
+    let mut synced = 0;
+    for start in (0..last).step_by(512) {
+        let mut zeroed = bytes.clone();
+        zeroed[start..start + 512].fill(0);
+        put(&disk, &name, &zeroed);
+        match read(&disk, "wal", newest) {
+            Err(OpenError::Damaged { damage: Damage::Synced { .. }, .. }) => synced += 1,
+            Err(error) => println!("{start}: {error}"),
+            Ok(found) => {
+                assert!(start + 512 > certain, "{start} of {last}: cut at {:?}", found.repaired);
+            }
+        }
+    }
+    assert!(synced > 10, "{synced}");
+}
+
 /// A log with an acknowledged part and one batch of many sectors behind it.
 fn torn_log(len: usize) -> (MemoryDir, usize, usize) {
     let disk = MemoryDir::new();
@@ -175,6 +214,11 @@ fn torn_log(len: usize) -> (MemoryDir, usize, usize) {
 
 fn check_torn(disk: &MemoryDir, name: &str, torn: &[u8], what: &str) {
     put(disk, name, torn);
+    let before = disk.copy();
+    before.subdir("wal").unwrap().open(name, Open::Read).unwrap().sync_data().unwrap();
+    drop(open(&before.shared()));
+    let (_, again) = open(&before.crash_losing_all().shared());
+    assert_eq!(again.repaired, None, "{what}: the repair is durable before anything is appended");
     let (mut log, replay) = open(&disk.shared());
     assert!(replay.entries.len() >= 4, "{what}: {replay:?}");
     assert_eq!(replay.entries[..4], entries(1..=4, 1), "{what}");

@@ -67,6 +67,24 @@ fn full_disk_refuses_a_batch_whole_and_the_log_goes_on_later() {
     }
 }
 
+/// D22: what the refused batch left is gone for good, so that it cannot mix with the next.
+#[test]
+fn refused_batch_leaves_nothing_behind() {
+    for seed in 0..40 {
+        let disk = MemoryDir::new();
+        let plan = FaultPlan::new();
+        let parent = FaultDir::wrap(disk.shared(), &plan);
+        let mut log = Wal::create_with(&parent, "wal", &METADATA, OPTIONS).unwrap();
+        log.append_and_sync(&entries(1..=3, 1), Some(&state(1, 2)), true).unwrap();
+        plan.tear(seed);
+        plan.fail_at(Kind::Write, plan.count(Kind::Write) + 1, Failure::NoSpace);
+        let error = log.append_and_sync(&entries(4..=200, 1), None, true).unwrap_err();
+        assert!(matches!(error, AppendError::NoSpace { .. }), "{error}");
+        let (_, replay) = open(&disk.crash(seed).shared());
+        assert_eq!((replay.entries, replay.repaired), (entries(1..=3, 1), None));
+    }
+}
+
 /// D22: no room in the folder. Only a cut makes names, and it can wait.
 #[test]
 fn full_folder_postpones_the_next_segment() {

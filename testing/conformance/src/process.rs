@@ -120,6 +120,11 @@ impl Server {
         }
     }
 
+    /// Whether the process ended without being asked to.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| child.try_wait().is_ok_and(|end| end.is_some()))
+    }
+
     /// Where clients connect.
     #[must_use]
     pub fn endpoint(&self) -> String {

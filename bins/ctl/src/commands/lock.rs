@@ -9,7 +9,7 @@ use cli::exit::{ExitCode, Failure};
 use cli::flag::{Argument, Flag};
 use cli::printer::Response;
 
-use super::watch::describe;
+use super::watch::{describe, not_started};
 use super::{CONCURRENCY, Command};
 use crate::call::Call;
 use crate::concurrency::{Held, Session, ended, one};
@@ -60,7 +60,7 @@ async fn run_program(program: &[Argument], held: &Held) -> Result<(), Failure> {
         .env("ETCD_LOCK_REV", held.revision.to_string())
         .status()
         .await
-        .map_err(Failure::error)?;
+        .map_err(|error| Failure::error(not_started(&program[0], &error)))?;
     if status.success() {
         return Ok(());
     }

@@ -5,16 +5,16 @@
 //! etcd: `etcdctl/ctlv3/command/snapshot_command.go`, `client/v3/snapshot/v3_snapshot.go`.
 
 use std::fs::{File, OpenOptions};
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use cli::exit::{ExitCode, Failure};
 use client::Client;
-use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Command, MAINTENANCE};
 use crate::call::Call;
+use crate::terminal::{progress_bar, say};
 
 const EXAMPLE: &str = "  # Save snapshot to a given file
   etcdctl snapshot save /backup/etcd-snapshot.db
@@ -35,6 +35,8 @@ const EXAMPLE: &str = "  # Save snapshot to a given file
   
   # Save snapshot with desirable time format
   etcdctl snapshot save /mnt/backup/etcd/backup_$(date +%Y%m%d_%H%M%S).db";
+
+const PROGRESS: &str = "{bytes}/{total_bytes} {bar:40} {bytes_per_sec}";
 
 /// A backend is a whole number of sectors; behind it comes its SHA-256.
 const SECTOR_BYTES: u64 = 512;
@@ -69,9 +71,9 @@ async fn save(mut call: Call) -> Result<(), Failure> {
     let options = globals.client.with_command_timeout(timeout);
     let saved = save_to(options, &path).await;
     let version = saved.map_err(|message| Failure::new(ExitCode::Interrupted, message))?;
-    println!("Snapshot saved at {}", path.display());
+    say!("Snapshot saved at {}", path.display());
     if !version.is_empty() {
-        println!("Server version {version}");
+        say!("Server version {version}");
     }
     Ok(())
 }
@@ -112,15 +114,12 @@ async fn fetch(client: &Client, part: &Path) -> Result<String, String> {
     let mut options = OpenOptions::new();
     let mut file =
         options.write(true).create(true).truncate(true).mode(MODE).open(part).map_err(|error| {
-            format!(
-                "could not open {} ({})",
-                part.display(),
-                cli::os::path_error("open", part, &error)
-            )
+            let why = cli::os::path_error("open", part, &error);
+            format!("could not open {} ({why})", part.display())
         })?;
     let mut stream = client.snapshot().await.map_err(|error| error.to_string())?;
     let mut size = 0_u64;
-    let progress = progress_bar();
+    let progress = progress_bar(0, PROGRESS);
     while let Some(piece) = stream.next().await.map_err(|error| {
         if size == 0 { error.to_string() } else { format!("could not write snapshot: {error}") }
     })? {
@@ -139,14 +138,4 @@ async fn fetch(client: &Client, part: &Path) -> Result<String, String> {
 
 fn write(file: &mut File, piece: &[u8]) -> Result<(), String> {
     file.write_all(piece).map_err(|error| format!("could not write snapshot: {error}"))
-}
-
-/// Only shown to a person: whoever reads the output as text wants the result alone.
-fn progress_bar() -> ProgressBar {
-    if !std::io::stderr().is_terminal() || !std::io::stdout().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("{bytes}/{total_bytes} {bar:40} {bytes_per_sec}")
-        .expect("the template is valid");
-    ProgressBar::new(0).with_style(style)
 }

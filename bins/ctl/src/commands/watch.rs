@@ -22,6 +22,7 @@ use tonic::Code;
 
 use super::{Command, KEY_VALUE};
 use crate::call::Call;
+use crate::terminal::say;
 use crate::words;
 
 const WRONG_NUMBER: &str = "bad number of arguments";
@@ -248,7 +249,7 @@ async fn show(
         let next = tokio::select! {
             next = watcher.next() => next,
             Some(()) = demands.recv() => {
-                watcher.request_progress().await;
+                watcher.request_progress();
                 continue;
             }
         };
@@ -268,7 +269,7 @@ async fn show(
         }
         if is_progress(&response) {
             let revision = response.header.map_or(0, |header| header.revision);
-            println!("progress notify: {revision}");
+            say!("progress notify: {revision}");
         }
         printer.print(&Response::Watch(&response))?;
         if !program.is_empty() {
@@ -310,13 +311,24 @@ async fn run_for_each(response: &WatchResponse, program: &[Argument]) -> Result<
         let error = match status {
             Ok(status) if status.success() => continue,
             Ok(status) => describe(status),
-            Err(error) => error.to_string(),
+            Err(error) => not_started(&program[0], &error),
         };
         let quoted: Vec<_> = program.iter().map(|word| quote(word)).collect();
         eprintln!("command [{}] error ({error})", quoted.join(" "));
         return Err(Failure::silent(ExitCode::Error));
     }
     Ok(())
+}
+
+/// Why a program could not be run, as Go words it.
+pub(crate) fn not_started(program: &[u8], error: &std::io::Error) -> String {
+    let is_missing = error.kind() == std::io::ErrorKind::NotFound;
+    if program.contains(&b'/') {
+        let text = if is_missing { "no such file or directory" } else { "permission denied" };
+        return format!("fork/exec {}: {text}", String::from_utf8_lossy(program));
+    }
+    let text = if is_missing { "executable file not found in $PATH" } else { "permission denied" };
+    format!("exec: {}: {text}", quote(program))
 }
 
 /// How a program ended, as Go words it.

@@ -7,6 +7,7 @@ use base::{KeyRange, Revision};
 use bytes::Bytes;
 use proptest::prelude::*;
 
+use super::tree::COUNTED_NODES;
 use super::{Change, Found, Index, Stamp, Swept};
 
 /// All rows of all keys, oldest first, with create revision and version.
@@ -228,4 +229,39 @@ fn thousands_of_keys_come_and_go() {
         assert_eq!(dump(&index).len(), 0);
         assert!(index.memory_bytes() < 200_000, "{} bytes are left", index.memory_bytes());
     }
+}
+
+/// KV-03, KV-09: a count looks at the two ends of the range, and as of an older revision also at
+/// what changed since, not at every key.
+#[test]
+fn counts_look_into_few_nodes() {
+    let mut index = Index::default();
+    let mut main = 1;
+    let mut put = |index: &mut Index, n: i64| {
+        main += 1;
+        let stamp = Stamp::new(Revision { main, sub: 0 }, false);
+        index.change(format!("{n:05}").as_bytes(), stamp, Change::Put);
+        main
+    };
+    for n in 0..10_000 {
+        put(&mut index, n * 7919 % 10_000);
+    }
+    let then = put(&mut index, 5000);
+    for n in 0..20 {
+        put(&mut index, n * 500);
+    }
+    let visited = |keys: &KeyRange, at, expected| {
+        COUNTED_NODES.set(0);
+        assert_eq!(index.count(keys, at), expected);
+        COUNTED_NODES.get()
+    };
+    let all = KeyRange::From(Bytes::new());
+    let (start, end) = (Bytes::from_static(b"01000"), Bytes::from_static(b"09000"));
+    let most = KeyRange::Between { start, end };
+    // Nodes of a test have at most four children and leaves eight keys: there are about 2,500, and
+    // a path has about ten.
+    assert!(visited(&all, None, 10_000) < 20);
+    assert!(visited(&most, None, 8000) < 40);
+    let since = visited(&all, Some(then), 10_000);
+    assert!(since < 21 * 15, "{since} nodes");
 }

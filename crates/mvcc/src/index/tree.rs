@@ -145,6 +145,8 @@ impl Node {
 
     /// Number of keys of the span; logarithmic where nothing changed since `span.at`.
     pub(super) fn count(&self, span: Span<'_>, histories: &Histories) -> usize {
+        #[cfg(test)]
+        COUNTED_NODES.set(COUNTED_NODES.get() + 1);
         match self {
             Self::Leaf(leaf) => {
                 let entries = &leaf.entries[leaf.range(span)];
@@ -153,12 +155,14 @@ impl Node {
             Self::Inner(inner) => {
                 let (first, last) = inner.range(span);
                 let count = |at: usize| {
-                    // The children between the two ends lie in the span as a whole.
-                    let whole = first < at && (at < last || span.end.is_none());
+                    // Only the children at the two ends of the span may have keys outside it.
+                    let start = if first < at { &[] } else { span.start };
+                    let end = if at < last { None } else { span.end };
+                    let whole = start.is_empty() && end.is_none();
                     if whole && span.unchanged(inner.summaries[at]) {
                         return inner.summaries[at].live;
                     }
-                    inner.children[at].count(span, histories)
+                    inner.children[at].count(Span { start, end, at: span.at }, histories)
                 };
                 (first..=last).map(count).sum()
             }
@@ -451,6 +455,12 @@ impl Inner {
         self.summaries.extend_from_slice(&right.summaries);
         true
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Nodes that counts have looked into.
+    pub(super) static COUNTED_NODES: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
 #[cfg(test)]

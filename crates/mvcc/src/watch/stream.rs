@@ -35,6 +35,8 @@ pub struct WatchStream {
     idle: BTreeSet<WatchId>,
     next_id: WatchId,
     progress_requested: bool,
+    /// The newest revision that any answer's header had: headers never go back.
+    told: i64,
 }
 
 type Slot = u32;
@@ -77,6 +79,14 @@ struct Budget {
     pieces: usize,
 }
 
+/// Where answers go.
+struct Answers<'a> {
+    told: &'a mut i64,
+    /// Size from which an answer is split.
+    limit: usize,
+    out: &'a mut Vec<WatchOutput>,
+}
+
 /// What a watch needs that cannot be had under the hub's lock.
 enum Need {
     /// Rows before what its group has queued.
@@ -100,6 +110,7 @@ impl WatchStream {
             idle: BTreeSet::new(),
             next_id: 0,
             progress_requested: false,
+            told: 0,
         }
     }
 
@@ -152,6 +163,7 @@ impl WatchStream {
         if in_past {
             self.todo.push_back(slot);
         }
+        self.told = self.told.max(revision);
         Ok(Created { id, revision })
     }
 
@@ -235,6 +247,7 @@ impl WatchStream {
     /// budget is used up.
     fn pull_ring(&mut self, budget: &mut Budget, out: &mut Vec<WatchOutput>) -> Option<Need> {
         let shared = Arc::clone(&self.shared);
+        let limit = shared.hub.answer_bytes_max;
         let mut need = None;
         {
             let state = shared.hub.read();
@@ -246,6 +259,7 @@ impl WatchStream {
                 };
                 if watch.compacted {
                     let compact = shared.compact_revision();
+                    self.told = state.revision;
                     out.push(watch.end(compact, state.revision));
                     need = Some(Need::Removal { slot });
                     break;
@@ -263,7 +277,8 @@ impl WatchStream {
                     }
                     watch.cursor = last + 1;
                 } else {
-                    let sent = watch.send_queued(&state, group, budget.bytes, &shared, out);
+                    let mut answers = Answers { told: &mut self.told, limit, out };
+                    let sent = watch.send_queued(&state, group, budget.bytes, &mut answers);
                     budget.bytes = budget.bytes.saturating_sub(sent);
                 }
                 self.todo.pop_front();
@@ -301,7 +316,8 @@ impl WatchStream {
         let watch = self.slots[slot as usize].as_mut().expect("it is being served");
         watch.cursor = last + 1;
         let revision = events.last().map_or(last, |(_, batch, at)| batch.events[*at].revision);
-        let sent = watch.send(encoded, revision, self.shared.hub.answer_bytes_max, out);
+        let limit = self.shared.hub.answer_bytes_max;
+        let sent = watch.send(encoded, revision, &mut Answers { told: &mut self.told, limit, out });
         budget.bytes = budget.bytes.saturating_sub(sent);
         Ok(())
     }
@@ -325,6 +341,7 @@ impl WatchStream {
                 Past::Piece(read) => *piece = Some(read),
                 Past::Compacted(compact) => {
                     let revision = self.shared.hub.read().revision;
+                    self.told = revision;
                     out.push(watch.end(compact, revision));
                     self.todo.pop_front();
                     self.remove(slot);
@@ -333,7 +350,10 @@ impl WatchStream {
             }
         }
         let piece = piece.as_ref().expect("it was just read if it was not there");
-        let sent = watch.send_past(piece, budget.bytes, &self.shared, out)?;
+        let limit = self.shared.hub.answer_bytes_max;
+        let mut answers = Answers { told: &mut self.told, limit, out };
+        let reader = Reader { shared: Arc::clone(&self.shared) };
+        let sent = watch.send_past(piece, budget.bytes, &reader, &mut answers)?;
         budget.bytes = budget.bytes.saturating_sub(sent);
         // In turn, so that the others get the same piece.
         self.todo.pop_front();
@@ -355,6 +375,7 @@ impl WatchStream {
             let synced = !watch.queued && !self.inbox.has(watch.group);
             if synced && watch.start <= revision {
                 watch.cursor = watch.cursor.max(revision + 1);
+                self.told = revision;
                 out.push(WatchOutput::Progress { id: Some(id), revision });
             }
         }
@@ -366,6 +387,7 @@ impl WatchStream {
             let all_begun = self.slots.iter().flatten().all(|watch| watch.start <= revision);
             if all_begun {
                 self.progress_requested = false;
+                self.told = revision;
                 out.push(WatchOutput::Progress { id: None, revision });
             }
         }
@@ -405,10 +427,9 @@ impl Watch {
         state: &State,
         group: &Group,
         bytes_max: usize,
-        shared: &Shared,
-        out: &mut Vec<WatchOutput>,
+        answers: &mut Answers<'_>,
     ) -> usize {
-        let limit = bytes_max.min(shared.hub.answer_bytes_max);
+        let limit = bytes_max.min(answers.limit);
         let mut events = Vec::new();
         let (mut bytes, mut revision) = (0, None);
         for queued in group.queue.range(group.position(self.cursor)..) {
@@ -428,7 +449,7 @@ impl Watch {
             }
         }
         match revision {
-            Some(revision) => self.send(events, revision, shared.hub.answer_bytes_max, out),
+            Some(revision) => self.send(events, revision, answers),
             None => 0,
         }
     }
@@ -467,11 +488,10 @@ impl Watch {
         &mut self,
         piece: &Piece,
         bytes_max: usize,
-        shared: &Arc<Shared>,
-        out: &mut Vec<WatchOutput>,
+        reader: &Reader,
+        answers: &mut Answers<'_>,
     ) -> Result<usize, ReadError> {
-        let limit = bytes_max.min(shared.hub.answer_bytes_max);
-        let reader = Reader { shared: Arc::clone(shared) };
+        let limit = bytes_max.min(answers.limit);
         let mut events = Vec::new();
         let (mut bytes, mut revision) = (0, self.cursor - 1);
         let mut cursor = piece.to;
@@ -486,7 +506,7 @@ impl Watch {
             }
             let event = row.event();
             let encoded = if self.shape.want_previous {
-                event.with_previous(&reader)?.0
+                event.with_previous(reader)?.0
             } else {
                 event.bytes.clone()
             };
@@ -498,38 +518,34 @@ impl Watch {
         if events.is_empty() {
             return Ok(0);
         }
-        Ok(self.send(events, revision, shared.hub.answer_bytes_max, out))
+        Ok(self.send(events, revision, answers))
     }
 
     /// Sends events, in fragments if they are too large for one answer and the watch wants that
     /// (W-09); gives the bytes sent.
-    fn send(
-        &mut self,
-        events: Vec<Bytes>,
-        revision: i64,
-        answer_bytes_max: usize,
-        out: &mut Vec<WatchOutput>,
-    ) -> usize {
+    fn send(&mut self, events: Vec<Bytes>, last: i64, answers: &mut Answers<'_>) -> usize {
         self.busy = true;
         let id = self.id;
+        let revision = last.max(*answers.told);
+        *answers.told = revision;
         let size = |event: &Bytes| event.len() + EVENT_FRAME_BYTES;
         let bytes = ANSWER_OVERHEAD_BYTES + events.iter().map(size).sum::<usize>();
-        if !self.shape.fragment || bytes < answer_bytes_max || events.len() < 2 {
-            out.push(WatchOutput::Events { id, revision, events, fragment: false });
+        if !self.shape.fragment || bytes < answers.limit || events.len() < 2 {
+            answers.out.push(WatchOutput::Events { id, revision, events, fragment: false });
             return bytes;
         }
         let mut part = Vec::new();
         let mut part_bytes = ANSWER_OVERHEAD_BYTES;
         for event in events {
-            if !part.is_empty() && answer_bytes_max <= part_bytes + size(&event) {
+            if !part.is_empty() && answers.limit <= part_bytes + size(&event) {
                 let events = std::mem::take(&mut part);
-                out.push(WatchOutput::Events { id, revision, events, fragment: true });
+                answers.out.push(WatchOutput::Events { id, revision, events, fragment: true });
                 part_bytes = ANSWER_OVERHEAD_BYTES;
             }
             part_bytes += size(&event);
             part.push(event);
         }
-        out.push(WatchOutput::Events { id, revision, events: part, fragment: false });
+        answers.out.push(WatchOutput::Events { id, revision, events: part, fragment: false });
         bytes
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use backend::{Backend, Bucket};
-use base::{Index, KeyRange, LeaseId, LogPosition, Term};
+use base::{KeyRange, LeaseId, LogPosition, Term};
 use bytes::Bytes;
 use proto::mvccpb::KeyValue;
 use retcd_mvcc::{
@@ -19,7 +19,6 @@ pub(crate) struct Fixture {
     pub(crate) store: Store,
     pub(crate) backend: Backend,
     pub(crate) options: Options,
-    entries: u64,
     _folder: tempfile::TempDir,
 }
 
@@ -29,7 +28,7 @@ impl Fixture {
         let dir = vfs::OsDir::open(folder.path()).unwrap();
         let backend = Backend::open(&dir, "db", &backend::Options::default()).unwrap();
         let store = Store::open(&backend, &options).unwrap();
-        Self { store, backend, options, entries: 0, _folder: folder }
+        Self { store, backend, options, _folder: folder }
     }
 
     /// Small pieces of everything, so that little data reaches every border.
@@ -43,8 +42,7 @@ impl Fixture {
 
     /// Applies one batch.
     pub(crate) fn apply<T>(&mut self, work: impl FnOnce(&mut Writer<'_>) -> T) -> T {
-        self.entries += 1;
-        let position = LogPosition { index: Index(self.entries), term: Term(1) };
+        let position = LogPosition { index: self.backend.applied().index.next(), term: Term(1) };
         let mut writer = self.store.write(position);
         let result = work(&mut writer);
         writer.finish(position);

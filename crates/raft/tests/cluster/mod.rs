@@ -45,7 +45,6 @@ pub(crate) struct Member {
     /// Batches not written yet; only kept while the disk is held.
     pub(crate) writes: VecDeque<Persist>,
     pub(crate) is_disk_held: bool,
-    /// Snapshots of the leader that wait for the batch that stores them.
     pub(crate) is_apply_held: bool,
     committed: VecDeque<Entry>,
 }
@@ -112,11 +111,28 @@ impl State {
         assert_eq!(entry.index, self.position.index.next(), "applied out of order");
         self.position = entry.position();
         if entry.kind != EntryKind::Normal {
-            self.conf_state = raft.apply_change(&change(&entry.data));
+            self.conf_state = raft.apply_change(&self.allowed(change(&entry.data)));
         }
         raft.applied(entry.index);
         self.applied.push(entry);
         self.conf_states.push(self.conf_state.clone());
+    }
+
+    /// Of two voters none is taken away: the other one may not know yet that it is alone, and the
+    /// vote it needs then may be refused for ever, by one that has more entries and may not lead.
+    /// etcd's members have the same trouble.
+    fn allowed(&self, change: MembershipChange) -> MembershipChange {
+        match change {
+            MembershipChange::Remove(id) | MembershipChange::AddLearner(id)
+                if self.conf_state.voters.len() == 2 && self.conf_state.voters.contains(&id) =>
+            {
+                MembershipChange::None
+            }
+            MembershipChange::AddVoter(_)
+            | MembershipChange::AddLearner(_)
+            | MembershipChange::Remove(_)
+            | MembershipChange::None => change,
+        }
     }
 
     fn new(conf_state: ConfState) -> Self {

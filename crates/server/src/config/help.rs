@@ -126,17 +126,23 @@ pub fn flags_document() -> String {
                 Role::Gate(gate) => format!("Now `--feature-gates={gate}`."),
                 Role::Setting | Role::Ignored => flag.help.replace('|', "\\|"),
             };
-            let default = match shown_default(flag) {
-                "" => String::new(),
-                default => format!("`{default}`"),
+            let target = match flag.role {
+                Role::Alias(target) => flags::find(target),
+                Role::Gate(_) => flags::find("feature-gates"),
+                Role::Setting | Role::Ignored => None,
             };
+            let default = match shown_default(flag) {
+                default if target.is_none() && !default.is_empty() => format!("`{default}`"),
+                _ => String::new(),
+            };
+            let acts = target.unwrap_or(flag).acts;
             writeln!(
                 text,
                 "| `--{}` | `{}` | {default} | {} | {} | {meaning} |",
                 flag.name,
                 flag.environment_name(),
                 flag.since,
-                if flag.acts { "yes" } else { "not yet" },
+                if acts { "yes" } else { "not yet" },
             )
             .expect("a String takes any text");
         }
@@ -158,5 +164,6 @@ Written by the test `config::tests::documents` from the table in
   `socket-options`. Unknown keys are ignored with a warning; a wrong type, a key given twice and a
   file that is no YAML are refused with line and column.
 - A flag that does not act yet is accepted with a warning.
+- \"3.4\" under \"Since etcd\" means 3.4 and before.
 - Exit code 2 means that the command line could not be understood, 1 that it was refused.
 ";

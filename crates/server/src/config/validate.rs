@@ -371,9 +371,13 @@ pub(crate) fn tell_about_flags(settings: &Settings, notices: &mut Vec<Notice>) {
             Role::Alias(target) => notices.push(Notice::warn(format!(
                 "--{name} is deprecated in v3.6 and will be decommissioned in v3.7. Use '--{target}' instead."
             ))),
-            Role::Gate(gate) => notices.push(Notice::warn(format!(
-                "--{name} is deprecated in v3.6 and will be decommissioned in v3.7. Use '--feature-gates={gate}=true' instead."
-            ))),
+            Role::Gate(gate) => {
+                notices.push(Notice::warn(format!(
+                    "--{name} is deprecated in v3.6 and will be decommissioned in v3.7. Use '--feature-gates={gate}=true' instead."
+                )));
+                let gates = flags::find("feature-gates").expect("the table has feature gates");
+                notices.extend(setting_notice(gates, settings));
+            }
             Role::Ignored => notices.push(
                 Notice::warn("flag is no longer supported - ignoring").with("flag-name", name),
             ),

@@ -17,13 +17,14 @@ use state::members::{ChangeContext, MemberObject};
 use state::{
     Applied, Committed, MemberChange, Options, Outcome, Payload, Reads, Refusal, Reply, State,
 };
+use vfs::memory::MemoryDir;
 
 /// One state machine.
 #[derive(Debug)]
 pub(crate) struct Machine {
     pub(crate) backend: Backend,
     pub(crate) state: State,
-    _folder: tempfile::TempDir,
+    disk: MemoryDir,
 }
 
 pub(crate) fn options() -> Options {
@@ -36,11 +37,18 @@ pub(crate) fn position(index: u64) -> LogPosition {
 
 impl Machine {
     pub(crate) fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let dir = vfs::OsDir::open(folder.path()).unwrap();
-        let backend = Backend::open(&dir, "db", &backend::Options::default()).unwrap();
+        Self::on(MemoryDir::new())
+    }
+
+    fn on(disk: MemoryDir) -> Self {
+        let backend = Backend::open(&disk.shared(), "db", &backend::Options::default()).unwrap();
         let state = State::open(&backend, &options()).unwrap();
-        Self { backend, state, _folder: folder }
+        Self { backend, state, disk }
+    }
+
+    /// What is found after a power cut that keeps an arbitrary part of what was not synced.
+    pub(crate) fn after_power_cut(&self, seed: u64) -> Self {
+        Self::on(self.disk.crash(seed))
     }
 
     /// Forgets all that is only in memory above the backend.
@@ -54,11 +62,7 @@ impl Machine {
 
     /// Applies payloads behind what is applied, as one batch.
     pub(crate) fn batch(&mut self, payloads: Vec<Payload>) -> Vec<Outcome> {
-        let first = self.state.applied().index.0 + 1;
-        let entries: Vec<_> = (first..)
-            .zip(payloads)
-            .map(|(index, payload)| Committed { position: position(index), payload })
-            .collect();
+        let entries = log(self.state.applied().index.0 + 1, payloads);
         let mut outcomes = Vec::new();
         self.state.apply(&entries, &mut outcomes).unwrap();
         outcomes
@@ -114,18 +118,30 @@ impl Machine {
         self.reads().keys().revision()
     }
 
-    /// Everything the backend holds.
     pub(crate) fn contents(&self) -> Vec<(Bucket, Bytes, Bytes)> {
-        let mut contents = Vec::new();
-        for bucket in Bucket::ALL {
-            let visit = &mut |key: &Bytes, value: &Bytes| {
-                contents.push((bucket, key.clone(), value.clone()));
-                ControlFlow::Continue(())
-            };
-            self.backend.scan(bucket, &[], None, visit).unwrap();
-        }
-        contents
+        contents(&self.backend)
     }
+}
+
+/// Everything a backend holds but the applied position, which it writes only at a commit.
+pub(crate) fn contents(backend: &Backend) -> Vec<(Bucket, Bytes, Bytes)> {
+    let mut contents = Vec::new();
+    for bucket in Bucket::ALL {
+        let visit = &mut |key: &Bytes, value: &Bytes| {
+            if &key[..] != b"consistent_index" && &key[..] != b"term" {
+                contents.push((bucket, key.clone(), value.clone()));
+            }
+            ControlFlow::Continue(())
+        };
+        backend.scan(bucket, &[], None, visit).unwrap();
+    }
+    contents
+}
+
+/// Entries from index `first` on.
+pub(crate) fn log(first: u64, payloads: impl IntoIterator<Item = Payload>) -> Vec<Committed> {
+    let entry = |(index, payload)| Committed { position: position(index), payload };
+    (first..).zip(payloads).map(entry).collect()
 }
 
 pub(crate) fn internal(request: pb::InternalRaftRequest) -> Payload {

@@ -77,12 +77,10 @@ impl Pages {
         self.len = len;
     }
 
-    /// Takes one sector, without touching the length.
-    fn take_sector(&mut self, sector: u64, from: &Self) {
+    /// Replaces one sector, without touching the length.
+    fn put_sector(&mut self, sector: u64, bytes: &[u8; 512]) {
         let len = self.len;
-        let mut bytes = [0; 512];
-        from.read(&mut bytes, sector * SECTOR);
-        self.write(&bytes, sector * SECTOR);
+        self.write(bytes, sector * SECTOR);
         self.len = len;
     }
 }
@@ -93,7 +91,13 @@ pub(super) struct Content {
     live: Pages,
     durable: Pages,
     dirty: BTreeSet<u64>,
+    /// What dirty sectors held before their newest write, oldest first: the kernel may have written
+    /// that back, and then not the newest.
+    between: BTreeMap<u64, Vec<[u8; 512]>>,
 }
+
+/// How many contents of one sector between the synced one and the newest are remembered.
+const BETWEEN_MAX: usize = 3;
 
 impl Content {
     pub(super) fn len(&self) -> u64 {
@@ -111,20 +115,31 @@ impl Content {
         if bytes.is_empty() {
             return;
         }
-        self.live.write(bytes, offset);
         self.soil(offset, offset + bytes.len() as u64);
+        self.live.write(bytes, offset);
     }
 
     pub(super) fn set_len(&mut self, len: u64) {
-        let before = self.live.len;
-        self.live.set_len(len);
-        if len < before {
-            self.soil(len, before);
+        if len < self.live.len {
+            self.soil(len, self.live.len);
         }
+        self.live.set_len(len);
     }
 
+    /// Called before these bytes change.
     fn soil(&mut self, from: u64, to: u64) {
-        self.dirty.extend(from / SECTOR..to.div_ceil(SECTOR));
+        for sector in from / SECTOR..to.div_ceil(SECTOR) {
+            if self.dirty.insert(sector) {
+                continue;
+            }
+            let mut bytes = [0; 512];
+            self.live.read(&mut bytes, sector * SECTOR);
+            let between = self.between.entry(sector).or_default();
+            if between.len() == BETWEEN_MAX {
+                between.remove(0);
+            }
+            between.push(bytes);
+        }
     }
 
     pub(super) fn sync(&mut self) {
@@ -135,6 +150,7 @@ impl Content {
             }
         }
         self.dirty.clear();
+        self.between.clear();
         self.durable.len = self.live.len;
     }
 
@@ -153,7 +169,7 @@ impl Content {
                 last = (unit, keep.keeps(nth, random));
             }
             if last.1 {
-                survived.take_sector(*sector, &self.live);
+                survived.put_sector(*sector, &self.kept(*sector, keep.newest, random));
             }
         }
         let len = match random.below(3) {
@@ -168,11 +184,25 @@ impl Content {
         // What survived behind the chosen end was never part of the file.
         survived.len = u64::MAX;
         survived.set_len(len);
-        Self { durable: survived.clone(), live: survived, dirty: BTreeSet::new() }
+        Self { durable: survived.clone(), live: survived, ..Self::default() }
+    }
+
+    /// What was written back of a sector: its newest content or one before.
+    fn kept(&self, sector: u64, newest: bool, random: &mut Random) -> [u8; 512] {
+        let mut bytes = [0; 512];
+        self.live.read(&mut bytes, sector * SECTOR);
+        match self.between.get(&sector) {
+            Some(between) if !newest => {
+                let nth = random.below(between.len() as u64 + 1);
+                let older = usize::try_from(nth).ok().and_then(|nth| between.get(nth));
+                *older.unwrap_or(&bytes)
+            }
+            Some(_) | None => bytes,
+        }
     }
 
     pub(super) fn after_losing_all(&self) -> Self {
-        Self { live: self.durable.clone(), durable: self.durable.clone(), dirty: BTreeSet::new() }
+        Self { live: self.durable.clone(), durable: self.durable.clone(), ..Self::default() }
     }
 }
 
@@ -181,6 +211,8 @@ struct Keep {
     /// Sectors of one unit share their fate: disks write 512 or 4,096 bytes whole.
     unit: u64,
     choice: Choice,
+    /// Whether every kept sector has its newest content.
+    newest: bool,
 }
 
 enum Choice {
@@ -203,7 +235,7 @@ impl Keep {
             3 => Choice::AllBut(position),
             _ => Choice::Each,
         };
-        Self { unit, choice }
+        Self { unit, choice, newest: random.coin() }
     }
 
     fn keeps(&self, nth: usize, random: &mut Random) -> bool {

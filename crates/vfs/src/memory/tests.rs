@@ -126,3 +126,21 @@ fn renamed_folder_is_found_under_its_new_name_only() {
     disk.remove_dir_all("new").unwrap();
     assert!(!disk.exists("new").unwrap());
 }
+
+#[test]
+fn sector_written_twice_may_keep_its_first_content() {
+    let disk = MemoryDir::new();
+    let file = disk.open("a", Open::Create).unwrap();
+    file.set_len(512).unwrap();
+    file.sync_data().unwrap();
+    disk.sync().unwrap();
+    file.write_at(&[1; 512], 0).unwrap();
+    file.write_at(&[2; 512], 0).unwrap();
+    let mut seen = [0; 3];
+    for seed in 0..200 {
+        seen[usize::from(content(&disk.crash(seed), "a")[0])] += 1;
+    }
+    assert!(seen.iter().all(|count| *count > 10), "{seen:?}");
+    file.sync_data().unwrap();
+    assert_eq!(content(&disk.crash(1), "a"), [2; 512]);
+}

@@ -186,7 +186,8 @@ fn any_entry(index: u64, term: Term, random: &mut Random) -> Entry {
 pub(crate) fn call(log: &mut Wal, op: &Op) -> Result<(), AppendError> {
     match op {
         Op::Append { entries, state } => {
-            log.append_and_sync(entries, state.as_ref(), !entries.is_empty())
+            // Entries are synced whatever is asked for, a commit index alone is not.
+            log.append_and_sync(entries, state.as_ref(), false)
         }
         Op::Mark(mark) => log.mark(mark),
         // Neither changes what the log holds, whatever becomes of it.

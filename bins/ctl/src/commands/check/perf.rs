@@ -1,20 +1,21 @@
 //! `check perf`: puts at a fixed rate for a minute.
 
-use std::io::IsTerminal;
 use std::time::Duration;
 
 use cli::exit::{ExitCode, Failure};
 use cli::flag::Flag;
 use client::Client;
-use indicatif::ProgressBar;
 use proto::etcdserverpb::PutRequest;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::load::{self, Pairs, Report, Requests};
-use super::{Command, cleanup_flags, compact, defragment, delete_prefix, model, require_unused};
+use super::{
+    Command, PROGRESS, cleanup_flags, compact, defragment, delete_prefix, model, require_unused,
+};
 use crate::call::{CLEANUP_TIMEOUT, Call};
 use crate::concurrency::ended;
+use crate::terminal::{progress_bar, say};
 
 /// How long it takes.
 const DURATION: Duration = Duration::from_secs(60);
@@ -80,7 +81,7 @@ async fn feed(mut requests: Requests, rate: u32, sender: mpsc::Sender<PutRequest
     let mut ticks = tokio::time::interval(Duration::from_secs(1) / rate);
     // Requests that could not leave in time leave as soon as they can.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
-    let progress = progress();
+    let progress = progress_bar(DURATION.as_secs(), PROGRESS);
     let start = Instant::now();
     while Instant::now() < end {
         ticks.tick().await;
@@ -92,15 +93,6 @@ async fn feed(mut requests: Requests, rate: u32, sender: mpsc::Sender<PutRequest
     progress.finish_and_clear();
 }
 
-/// Only shown to a person.
-fn progress() -> ProgressBar {
-    if std::io::stdout().is_terminal() && std::io::stderr().is_terminal() {
-        ProgressBar::new(DURATION.as_secs())
-    } else {
-        ProgressBar::hidden()
-    }
-}
-
 /// Deletes the keys; a failure is told but does not decide.
 async fn clean_up(client: &Client, prefix: &str, auto_compact: bool) -> Result<(), Failure> {
     let client = client.with_command_timeout(Some(CLEANUP_TIMEOUT));
@@ -108,7 +100,7 @@ async fn clean_up(client: &Client, prefix: &str, auto_compact: bool) -> Result<(
         Ok(revision) if auto_compact => compact(&client, revision).await,
         Ok(_) => Ok(()),
         Err(error) => {
-            println!("FAIL: Cleanup failed during key deletion: ERROR({error})");
+            say!("FAIL: Cleanup failed during key deletion: ERROR({error})");
             Ok(())
         }
     }
@@ -123,7 +115,7 @@ fn judge(report: &Report, rate: u32) -> Result<(), Failure> {
     let mut ok = true;
     let mut line = |passed: bool, text: String| {
         ok &= passed;
-        println!("{text}");
+        say!("{text}");
     };
     if !report.errors.is_empty() {
         line(false, "FAIL: too many errors".to_owned());
@@ -150,6 +142,6 @@ fn judge(report: &Report, rate: u32) -> Result<(), Failure> {
     } else {
         line(true, format!("PASS: Stddev is {deviation:.6}s"));
     }
-    println!("{}", if ok { "PASS" } else { "FAIL" });
+    say!("{}", if ok { "PASS" } else { "FAIL" });
     if ok { Ok(()) } else { Err(Failure::silent(ExitCode::Error)) }
 }

@@ -9,7 +9,9 @@ fn golden(path: &str, actual: &str) {
         std::fs::write(&path, actual).unwrap();
     }
     let expected = std::fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(expected, actual, "{}: run with UPDATE=1", path.display());
+    let differing = expected.lines().zip(actual.lines()).find(|(left, right)| left != right);
+    let equal = expected == actual;
+    assert!(equal, "{} is outdated, run with UPDATE=1: {differing:?}", path.display());
 }
 
 /// SRV-011.

@@ -1,0 +1,60 @@
+//! A member of etcd in a folder and on ports of its own.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+
+/// A running member; it ends with this value.
+#[derive(Debug)]
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) client_port: u16,
+    pub(crate) peer_port: u16,
+    pub(crate) folder: TempDir,
+}
+
+impl Server {
+    /// Starts a member and waits until it serves.
+    pub(crate) fn start(program: &Path) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let [client_port, peer_port] = free_ports();
+        let (client, peer) =
+            (format!("http://127.0.0.1:{client_port}"), format!("http://127.0.0.1:{peer_port}"));
+        let mut child = Command::new(program)
+            .args(["--name", "s1", "--data-dir"])
+            .arg(folder.path().join("data"))
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &format!("s1={peer}"), "--log-level", "info"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        while !line.contains("ready to serve client requests") {
+            line.clear();
+            assert_ne!(log.read_line(&mut line).unwrap(), 0, "the member ended");
+        }
+        // A full pipe would stop the member.
+        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+        Self { child, client_port, peer_port, folder }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// Ports that were free a moment ago.
+fn free_ports() -> [u16; 2] {
+    let listeners = [0; 2].map(|port| TcpListener::bind(("127.0.0.1", port)).unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap().port())
+}
