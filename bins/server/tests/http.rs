@@ -248,6 +248,7 @@ fn the_level_of_the_log_is_changed_at_run_time() -> anyhow::Result<()> {
 
 /// MET-37, MET-53, MET-56, MET-68: requests are counted as etcd counts them.
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a list of names")]
 async fn requests_are_counted() -> anyhow::Result<()> {
     let (server, _folder) = start(&["--metrics", "extensive"])?;
     let address = address(&server)?;

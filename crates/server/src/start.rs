@@ -5,17 +5,13 @@
 
 use std::io;
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use base::version;
-use member::{Member, RequestIds};
 use proto::membershippb;
-use raft::Raft;
 use tokio::sync::watch;
 
-use crate::boot::{self, BootError, Booted};
-use crate::committer::Committer;
+use crate::boot::BootError;
 use crate::compactor;
 use crate::config::{
     self, ClusterState, Config, DataDir, InitialCluster, ListenError, MemberUrl, Refusal,
@@ -23,17 +19,15 @@ use crate::config::{
 };
 use crate::connections::Connections;
 use crate::grpc::Services;
-use crate::handle::{Handle, Parts, ProposeError, Published, RequestKind};
+use crate::handle::{Handle, ProposeError, RequestKind};
 use crate::http::{Plain, SetLogLevel};
 use crate::listen::Listener;
 use crate::logging;
-use crate::metrics::Metrics;
-use crate::node::{Node, NodeError, NodeParts, NodeReports};
+use crate::node::NodeError;
 use crate::options::Options;
 use crate::port;
-use crate::preparer::{self, PreparerQueue};
+use crate::running::Running;
 use crate::signals::Signal;
-use crate::snapshots::Snapshots;
 
 /// Why a server ended other than by being asked to.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +68,13 @@ impl StartError {
     pub fn log(&self) {
         match self {
             Self::Refused(refusal) => config::log_refusal("failed to start etcd", refusal),
-            error => logging::log_failure("failed to start etcd", error),
+            Self::NotBuilt { .. }
+            | Self::Boot(_)
+            | Self::Listen(_)
+            | Self::Threads(_)
+            | Self::Node(_)
+            | Self::Commit(_)
+            | Self::Publish(_) => logging::log_failure("failed to start etcd", self),
         }
     }
 }
@@ -167,127 +167,6 @@ async fn bind(urls: &[MemberUrl], flag: &'static str) -> Result<Vec<Listener>, S
         listeners.push(Listener::bind(url, flag).await.map_err(StartError::Listen)?);
     }
     Ok(listeners)
-}
-
-/// The member's threads.
-struct Running {
-    handle: Handle,
-    node: thread::JoinHandle<Result<(), NodeError>>,
-    committer: thread::JoinHandle<Result<(), backend::CommitError>>,
-    preparer: thread::JoinHandle<()>,
-    preparer_queue: PreparerQueue,
-    node_queue: crate::node::NodeQueue,
-    committer_queue: crate::committer::CommitterQueue,
-    failed: watch::Receiver<bool>,
-}
-
-impl Running {
-    fn start(options: &Options) -> Result<Self, StartError> {
-        let booted = boot::boot(&options.boot)?;
-        let Booted { member: id, cluster, restored, state, backend, wal, snap_dir, restarted } =
-            booted;
-        tracing::info!(
-            "local-member-id" = %id,
-            "cluster-id" = %cluster,
-            "applied-index" = state.applied().index.0,
-            "member-initialized" = restarted,
-            "starting local member"
-        );
-        let wall_millis = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let wall_millis = u64::try_from(wall_millis.as_millis()).unwrap_or(u64::MAX);
-        let mut config = raft::Config::new(id, wall_millis ^ id.0);
-        config.election_ticks = options.election_ticks;
-        config.pre_vote = options.pre_vote;
-        let mark = restored.snapshot.index;
-        let preparer = wal.preparer();
-        let raft = Raft::new(config, restored);
-        let (node_queue, commands) = Node::queue();
-        let metrics = Metrics::new(options.extensive_metrics);
-        metrics.set_features(options.features.iter().copied());
-        let (committer, committer_queue) =
-            Committer::new(backend.clone(), node_queue.clone(), options.commit, metrics.clone());
-        let status = Arc::new(Published::default());
-        let (compacted_sender, compacted) = watch::channel(-1);
-        let handle = Handle::new(Parts {
-            member: id,
-            cluster,
-            limits: options.limits,
-            queue: node_queue.clone(),
-            reads: state.reads(),
-            backend: backend.clone(),
-            ids: RequestIds::for_services(id, wall_millis),
-            status: status.clone(),
-            compacted,
-            metrics: metrics.clone(),
-        });
-        let member_options = member::Options {
-            id,
-            quota_bytes: options.limits.quota_bytes,
-            election_millis: u64::try_from(options.limits.election_timeout.as_millis())
-                .unwrap_or(u64::MAX),
-            ids: RequestIds::for_member(id, wall_millis),
-        };
-        let node = Node::new(NodeParts {
-            member: Member::new(raft, state, backend.clone(), member_options),
-            wal,
-            snapshots: Snapshots::new(
-                snap_dir,
-                options.snapshot_entries,
-                options.snapshot_catchup_entries,
-                mark,
-            ),
-            committer: committer_queue.clone(),
-            backend,
-            tick: options.tick,
-            compaction_pause: options.compaction_pause,
-            reports: NodeReports { status, compacted: compacted_sender, metrics },
-            slow_apply: options.slow_apply,
-            commands,
-        });
-        let (preparer_queue, preparer_stop) = PreparerQueue::new();
-        let preparer = spawn("log-prepare", move || preparer::run(&preparer, &preparer_stop))?;
-        let (failed_sender, failed) = watch::channel(false);
-        let failing = failed_sender.clone();
-        let node = spawn("node", move || {
-            let ended = node.run();
-            failing.send_replace(true);
-            ended
-        })?;
-        let committer = spawn("store", move || {
-            let ended = committer.run();
-            failed_sender.send_replace(true);
-            ended
-        })?;
-        Ok(Self {
-            handle,
-            node,
-            committer,
-            preparer,
-            preparer_queue,
-            node_queue,
-            committer_queue,
-            failed,
-        })
-    }
-
-    /// Ends the node loop, then the store thread after a last commit.
-    fn stop(self) -> Result<(), StartError> {
-        self.node_queue.stop();
-        let node = self.node.join().expect("the node loop does not panic: it aborts");
-        self.preparer_queue.stop();
-        self.preparer.join().expect("the preparing thread does not panic: it aborts");
-        self.committer_queue.stop();
-        let committer = self.committer.join().expect("the store thread does not panic: it aborts");
-        node.map_err(StartError::Node)?;
-        committer.map_err(StartError::Commit)
-    }
-}
-
-fn spawn<T: Send + 'static>(
-    name: &str,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<thread::JoinHandle<T>, StartError> {
-    thread::Builder::new().name(name.to_owned()).spawn(work).map_err(StartError::Threads)
 }
 
 /// Serves clients until a signal arrives or a thread fails.

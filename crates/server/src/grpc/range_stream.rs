@@ -258,7 +258,7 @@ mod tests {
             revision: 3,
         };
         let header = Some(pb::ResponseHeader { revision: 3, ..Default::default() });
-        let chunk = Chunk(SplicedRange::new(header.clone(), reply));
+        let chunk = Chunk(SplicedRange::new(header, reply));
         let whole = pb::RangeStreamResponse {
             range_response: Some(pb::RangeResponse { header, kvs: vec![kv], more: true, count: 7 }),
         };
