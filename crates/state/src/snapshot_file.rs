@@ -104,3 +104,49 @@ fn node(path: &str, value: &str, children: Option<Map<String, Value>>) -> Value 
         "Children": children,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use base::{Index, Term};
+
+    use super::*;
+
+    /// Interop 2.2, 2.3: etcd's frame, and of a member that never spoke only where it is reached.
+    #[test]
+    fn file_has_etcds_frame_and_the_members_as_v2_nodes() {
+        let silent = MemberObject {
+            id: MemberId(0xa),
+            name: "m".to_owned(),
+            peer_urls: vec!["http://h:1".to_owned()],
+            ..MemberObject::default()
+        };
+        let started = MemberObject {
+            id: MemberId(0xb),
+            client_urls: vec!["http://h:2".to_owned()],
+            ..silent.clone()
+        };
+        let file = SnapshotFile {
+            position: LogPosition { index: Index(0x12), term: Term(3) },
+            conf_state: raftpb::ConfState { voters: vec![10, 11], ..Default::default() },
+            members: &[silent, started],
+            removed: &[MemberId(0xc)],
+            cluster_version: Some("3.5.0"),
+        };
+        assert_eq!(file.name(), "0000000000000003-0000000000000012.snap");
+        let outer = snappb::Snapshot::decode(&file.encode()[..]).unwrap();
+        let data = outer.data.unwrap();
+        assert_eq!(outer.crc, Some(crc32c::crc32c(&data)));
+        let inner = raftpb::Snapshot::decode(data).unwrap();
+        assert_eq!(inner.metadata.unwrap().conf_state.unwrap().voters, [10, 11]);
+        let store: Value = serde_json::from_slice(&inner.data.unwrap()).unwrap();
+        let cluster = &store["Root"]["Children"]["0"]["Children"];
+        let members = &cluster["members"]["Children"];
+        let url = r#"{"peerURLs":["http://h:1"]}"#;
+        assert_eq!(members["a"]["Children"]["raftAttributes"]["Value"], url);
+        assert!(members["a"]["Children"]["attributes"].is_null());
+        let attributes = r#"{"name":"m","clientURLs":["http://h:2"]}"#;
+        assert_eq!(members["b"]["Children"]["attributes"]["Value"], attributes);
+        assert_eq!(cluster["removed_members"]["Children"]["c"]["Value"], "");
+        assert_eq!(cluster["version"]["Value"], "3.5.0");
+    }
+}

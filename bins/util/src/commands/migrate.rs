@@ -160,12 +160,10 @@ fn plan(
         let text = "changing major storage version is not supported";
         return Err(MigrateError::Plan(text.to_owned()));
     }
-    let newest = current.max(target);
-    if V3_7 < newest {
-        // The first step that is not known, from where one starts.
-        let unknown =
-            if current < target { Version { minor: V3_7.minor + 1, ..V3_7 } } else { current };
-        let unknown = if V3_7 < current { current } else { unknown };
+    if V3_7 < current.max(target) {
+        // The first step that nobody knows.
+        let next = Version { minor: current.minor.max(V3_7.minor) + 1, ..current };
+        let unknown = if current < target { next } else { current };
         return Err(MigrateError::Plan(format!("version \"{unknown}\" is not supported")));
     }
     let at = |minor| Version { major: current.major, minor };
