@@ -5,11 +5,13 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use backend::ReadOnly;
 use cli::exit::Failure;
 use cli::os::error_text;
-use vfs::{Dir, File, Open, OsDir};
+use vfs::{Dir, File, Lock, Open, OsDir};
 
 /// What the operating system refused, in Go's words.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +63,53 @@ pub(crate) fn folder_of(path: &Path) -> PathBuf {
 pub(crate) fn open_file(path: &Path, how: Open) -> Result<Arc<dyn File>, FileError> {
     let (folder, name) = place(path)?;
     folder.open(&name, how).map_err(FileError::of("open", path))
+}
+
+/// Why a database cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DatabaseError {
+    /// The file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A member is running.
+    #[error("database {} is locked by another process; stop it first", path.display())]
+    Locked {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is no database.
+    #[error(transparent)]
+    Open(#[from] backend::OpenError),
+}
+
+/// How often a locked file is tried again.
+const LOCK_POLL: Duration = Duration::from_millis(20);
+
+/// Waits until no member has a database; `timeout` is `None` for ever.
+pub(crate) fn lock(
+    file: &dyn File,
+    path: &Path,
+    kind: Lock,
+    timeout: Option<Duration>,
+) -> Result<(), DatabaseError> {
+    let start = Instant::now();
+    while !file.try_lock(kind).map_err(FileError::of("lock", path))? {
+        if timeout.is_some_and(|timeout| timeout <= start.elapsed()) {
+            return Err(DatabaseError::Locked { path: path.to_owned() });
+        }
+        thread::sleep(LOCK_POLL);
+    }
+    Ok(())
+}
+
+/// Opens a database for reading, once no member has it.
+pub(crate) fn read(
+    file: Arc<dyn File>,
+    path: &Path,
+    timeout: Option<Duration>,
+) -> Result<ReadOnly, DatabaseError> {
+    lock(&*file, path, Lock::WholeFileShared, timeout)?;
+    Ok(ReadOnly::open(file, &path.display().to_string())?)
 }
 
 /// The database of a member.

@@ -17,6 +17,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use backend::{Bucket, CheckError, ReadError, ReadOnly};
 use base::{ClusterId, Index, LogPosition, MemberId, Revision, Term};
@@ -30,7 +31,7 @@ use vfs::{Dir, Open};
 use wal::{Mark, Metadata, Wal};
 
 use crate::cluster::Founders;
-use crate::database::{self, FileError};
+use crate::database::{self, DatabaseError, FileError};
 use crate::log;
 use crate::restore::places::Places;
 use crate::rewrite::{Edits, RewriteError, rewrite};
@@ -49,6 +50,9 @@ pub(crate) struct Restore {
     pub(crate) skip_hash_check: bool,
     /// What is added to the newest revision, which is then marked as compacted.
     pub(crate) bump_revision: Option<u64>,
+    /// How long to wait for a member that has the snapshot open, which then is its database; `None`
+    /// for ever.
+    pub(crate) lock_timeout: Option<Duration>,
     /// Only told in the log: nothing is mapped.
     pub(crate) memory_map_bytes: u64,
 }
@@ -68,9 +72,9 @@ pub(crate) enum RestoreError {
     /// The snapshot's digest.
     #[error(transparent)]
     Digest(#[from] DigestError),
-    /// The snapshot is no database.
+    /// The snapshot is in use, or is no database.
     #[error(transparent)]
-    Open(#[from] backend::OpenError),
+    Database(#[from] DatabaseError),
     /// A page of the snapshot.
     #[error("snapshot file integrity check failed. 1 errors found.\n{0}")]
     Check(CheckError),
@@ -129,7 +133,7 @@ impl Restore {
         log::info("restoring snapshot", &self.fields());
         let file = database::open_file(&self.snapshot, Open::Read)?;
         digest::verify(&*file, &self.snapshot, self.skip_hash_check)?;
-        let source = ReadOnly::open(file, &self.snapshot.display().to_string())?;
+        let source = database::read(file, &self.snapshot, self.lock_timeout)?;
         source.check().map_err(RestoreError::Check)?;
         let edits = self.edits(&source)?;
 

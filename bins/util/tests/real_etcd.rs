@@ -272,3 +272,20 @@ fn their_directory_survives_our_defragmentation() {
     let server = start(&real.etcd(), &source);
     assert_eq!(real.contents(&server), contents);
 }
+
+/// UTL-12: the log of 3.5 holds requests of the v2 store, which no version minds.
+#[test]
+fn their_directory_goes_up_and_back() {
+    let Some(real) = Real::find() else { return };
+    let Taken { folder, contents } = taken_from(&real, &real.etcd());
+    let source = folder.path().join("source");
+    for (target, expected) in [("3.7", "\"3.7.0\""), ("3.5", "\"3.5.0\"")] {
+        let command = ["migrate", "--data-dir", "data", "--target-version", target];
+        let said = etcdutl(&source, &command).ok();
+        let updated =
+            format!("\tupdated storage version\t{{\"new-storage-version\": {expected}}}\n");
+        assert!(said.stderr.contains(&updated), "{said:?}");
+    }
+    let server = start(&real.etcd(), &source);
+    assert_eq!(real.contents(&server), contents);
+}

@@ -4,7 +4,6 @@
 //!
 //! etcd: `etcdutl/ctl.go` after 3.7, `bbolt/cmd/bbolt/command/command_check.go`.
 
-use backend::ReadOnly;
 use cli::exit::Failure;
 use vfs::Open;
 
@@ -22,8 +21,8 @@ fn run(call: &Call) -> Result<(), Failure> {
     let path = call.file("check requires exactly one argument")?;
     database::require(&path)?;
     let file = database::open_file(&path, Open::Read).map_err(Failure::error)?;
-    let name = path.display().to_string();
-    let database = ReadOnly::open(file, &name).map_err(|error| database::failure(&error))?;
+    let database = database::read(file, &path, call.lock_timeout());
+    let database = database.map_err(|error| database::failure(&error))?;
     if let Err(error) = database.check() {
         println!("{error}\n1 errors found");
         return Err(Failure::error("invalid value"));

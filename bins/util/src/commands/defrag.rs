@@ -6,7 +6,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use backend::{CheckError, ReadError, ReadOnly, Sizes};
@@ -14,18 +13,16 @@ use cli::exit::Failure;
 use cli::flag::Flag;
 use cli::size;
 use serde_json::Value;
-use vfs::{Dir, File, Lock, Open};
+use vfs::{Dir, Lock, Open};
 
 use super::Command;
 use crate::call::Call;
-use crate::database::{self, FileError};
+use crate::database::{self, DatabaseError, FileError};
 use crate::log;
 use crate::rewrite::{Edits, RewriteError, rewrite};
 
 /// Members remove what begins so at their start.
 const STAGED: &str = "db.tmp.defrag";
-/// How often a locked file is tried again.
-const LOCK_POLL: Duration = Duration::from_millis(20);
 
 pub(crate) fn command() -> Command {
     let usage = "Required. Defragments a data directory not in use by etcd.";
@@ -40,12 +37,9 @@ enum DefragError {
     /// The database, or the new one.
     #[error(transparent)]
     File(#[from] FileError),
-    /// A member is running.
-    #[error("the database is locked by another process; stop it first")]
-    Locked,
-    /// It is no database.
+    /// The database is in use, or is none.
     #[error(transparent)]
-    Open(#[from] backend::OpenError),
+    Database(#[from] DatabaseError),
     /// A page of the database.
     #[error("the database is damaged, restore it first")]
     Check(#[from] CheckError),
@@ -71,8 +65,9 @@ fn defragment(path: &Path, lock_timeout: Option<Duration>) -> Result<(), DefragE
     database::stat(path)?;
     let (folder, name) = database::place(path)?;
     let file = folder.open(&name, Open::Write).map_err(FileError::of("open", path))?;
-    lock(&*file, path, lock_timeout)?;
-    let source = ReadOnly::open(Arc::clone(&file), &path.display().to_string())?;
+    database::lock(&*file, path, Lock::WholeFile, lock_timeout)?;
+    // From here on the lock is a shared one, which keeps members out as well.
+    let source = database::read(Arc::clone(&file), path, lock_timeout)?;
     source.check()?;
     let before = source.sizes()?;
     let mut fields = vec![("path", Value::from(path.display().to_string()))];
@@ -86,18 +81,6 @@ fn defragment(path: &Path, lock_timeout: Option<Duration>) -> Result<(), DefragE
     fields.extend(size_fields(after, Some(before)));
     fields.push(("took", cli::duration::format(start.elapsed()).into()));
     log::info("finished defragmenting directory", &fields);
-    Ok(())
-}
-
-/// Waits for a member to end.
-fn lock(file: &dyn File, path: &Path, timeout: Option<Duration>) -> Result<(), DefragError> {
-    let start = Instant::now();
-    while !file.try_lock(Lock::WholeFile).map_err(FileError::of("lock", path))? {
-        if timeout.is_some_and(|timeout| timeout <= start.elapsed()) {
-            return Err(DefragError::Locked);
-        }
-        thread::sleep(LOCK_POLL);
-    }
     Ok(())
 }
 
@@ -116,7 +99,7 @@ fn replace(
         drop(folder.remove(STAGED));
     }
     written?;
-    let sizes = ReadOnly::open(staged, STAGED)?.sizes()?;
+    let sizes = database::read(staged, &staged_path, None)?.sizes()?;
     let renamed = folder.rename(STAGED, name).and_then(|()| folder.sync());
     renamed.map_err(FileError::of("rename", path))?;
     Ok(sizes)

@@ -15,6 +15,7 @@ use cli::flag::Flag;
 use cli::quote::quote;
 use prost::Message as _;
 use proto::etcdserverpb::InternalRaftRequest;
+use proto::v2pb;
 use raft::{Entry, EntryKind};
 use vfs::OsDir;
 
@@ -207,7 +208,13 @@ fn needed_by(entry: &Entry) -> Result<Option<(Version, String)>, MigrateError> {
     if entry.kind != EntryKind::Normal {
         return Ok(None);
     }
-    let request = InternalRaftRequest::decode(&entry.data[..]).map_err(|_| wrong())?;
+    let request = match InternalRaftRequest::decode(&entry.data[..]) {
+        Ok(request) => request,
+        // Up to 3.5 what members say of themselves and the cluster version were requests of the v2
+        // store; every version reads them.
+        Err(_) if v2pb::Request::decode(&entry.data[..]).is_ok() => return Ok(None),
+        Err(_) => return Err(wrong()),
+    };
     let Some(test) = request.downgrade_version_test else { return Ok(None) };
     let version = Version::parse(&test.ver).map_err(|_| wrong())?;
     // The message itself is known from 3.6 on.

@@ -134,7 +134,13 @@ pub(crate) fn rows(path: &Path) -> Vec<(String, Vec<u8>, Vec<u8>)> {
 pub(crate) fn read_only(path: &Path) -> backend::ReadOnly {
     let dir = OsDir::open(path.parent().unwrap()).unwrap();
     let file = dir.open(path.file_name().unwrap().to_str().unwrap(), vfs::Open::Read).unwrap();
-    backend::ReadOnly::open(Arc::clone(&file), "db").unwrap()
+    loop {
+        match backend::ReadOnly::open(Arc::clone(&file), "db") {
+            // A process that another test is starting may hold what it inherited.
+            Err(backend::OpenError::Locked { .. }) => std::thread::yield_now(),
+            opened => return opened.unwrap(),
+        }
+    }
 }
 
 /// The log of a data directory from its newest mark on, or from its beginning.

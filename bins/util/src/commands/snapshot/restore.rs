@@ -89,6 +89,7 @@ fn run(call: &Call) -> Result<(), Failure> {
         founders: founders.map_err(Failure::error)?,
         skip_hash_check: flags.bool("skip-hash-check"),
         bump_revision,
+        lock_timeout: call.lock_timeout(),
         memory_map_bytes: flags.uint("initial-memory-map-size"),
     };
     restore.run().map_err(|error| database::failure(&error))

@@ -49,8 +49,8 @@ fn run(call: &Call) -> Result<(), Failure> {
     database::require(&path)?;
     let format = call.format()?;
     let file = database::open_file(&path, Open::Read).map_err(Failure::error)?;
-    let name = path.display().to_string();
-    let database = ReadOnly::open(file, &name).map_err(|error| database::failure(&error))?;
+    let database = database::read(file, &path, call.lock_timeout());
+    let database = database.map_err(|error| database::failure(&error))?;
     database::check(&database)?;
     Status::read(&database)?.report().print(format)
 }
