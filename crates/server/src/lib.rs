@@ -21,7 +21,6 @@ mod port;
 mod preparer;
 mod running;
 mod signals;
-mod snapshot_file;
 mod snapshots;
 mod start;
 
