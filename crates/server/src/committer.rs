@@ -3,10 +3,12 @@
 //! It commits every interval or once enough changes wait (SRV-053, SRV-054), tells the node loop
 //! how far the state is durable, and gives freed space back to the file system in small steps.
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use backend::{Backend, Commit, CommitError};
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::node::NodeQueue;
 
@@ -37,6 +39,7 @@ enum Nudge {
 pub(crate) struct CommitterQueue {
     nudges: SyncSender<Nudge>,
     changes: usize,
+    writing: Arc<Mutex<()>>,
 }
 
 impl CommitterQueue {
@@ -45,6 +48,12 @@ impl CommitterQueue {
         if self.changes <= backend.pending() {
             let _waits_already = self.nudges.try_send(Nudge::Commit);
         }
+    }
+
+    /// Keeps the store thread from writing as long as the guard lives; waits for a commit that is
+    /// under way.
+    pub(crate) fn hold_off(&self) -> MutexGuard<'_, ()> {
+        self.writing.lock()
     }
 
     /// Asks for the last commit and the end.
@@ -61,13 +70,17 @@ pub(crate) struct Committer {
     pace: Pace,
     nudges: Receiver<Nudge>,
     full: bool,
+    /// Held while the files grow.
+    writing: Arc<Mutex<()>>,
 }
 
 impl Committer {
     pub(crate) fn new(backend: Backend, node: NodeQueue, pace: Pace) -> (Self, CommitterQueue) {
         let (sender, nudges) = sync_channel(1);
-        let queue = CommitterQueue { nudges: sender, changes: pace.changes };
-        (Self { backend, node, pace, nudges, full: false }, queue)
+        let writing = Arc::new(Mutex::new(()));
+        let queue =
+            CommitterQueue { nudges: sender, changes: pace.changes, writing: writing.clone() };
+        (Self { backend, node, pace, nudges, full: false, writing }, queue)
     }
 
     /// Runs until it is stopped; the last thing it does is a commit.
@@ -95,7 +108,11 @@ impl Committer {
             return Ok(());
         }
         let began = Instant::now();
-        match self.backend.commit() {
+        let committed = {
+            let _writing = self.writing.lock();
+            self.backend.commit()
+        };
+        match committed {
             Ok(Commit { durable, changes, pages }) => {
                 if self.full {
                     self.full = false;

@@ -15,6 +15,7 @@ pub mod logging;
 mod node;
 mod options;
 mod port;
+mod reserve;
 mod signals;
 mod snapshot_file;
 mod snapshots;

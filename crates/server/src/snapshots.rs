@@ -12,6 +12,7 @@ use state::State;
 use vfs::Dir;
 use wal::{Mark, Wal};
 
+use crate::reserve::is_no_space;
 use crate::snapshot_file::SnapshotFile;
 
 /// How many snapshot files are kept, as etcd's default.
@@ -44,6 +45,17 @@ pub enum SnapshotError {
     /// The old segments.
     #[error("releasing the log behind the snapshot")]
     Release(#[source] wal::ReleaseError),
+}
+
+impl SnapshotError {
+    /// Whether there was only no room: the log is as good as before, and it may be tried again.
+    pub(crate) fn is_no_space(&self) -> bool {
+        match self {
+            Self::File { source, .. } => is_no_space(source),
+            Self::Mark(error) => matches!(error, wal::AppendError::NoSpace { .. }),
+            Self::Release(_) => false,
+        }
+    }
 }
 
 impl Snapshots {
@@ -83,8 +95,11 @@ impl Snapshots {
             removed: &removed,
             cluster_version: cluster_version.as_deref(),
         };
-        file.write(self.dir.as_ref())
-            .map_err(|source| SnapshotError::File { name: file.name(), source })?;
+        if let Err(source) = file.write(self.dir.as_ref()) {
+            // Half a file would make older releases look for another one.
+            let _removed = self.dir.remove(&file.name());
+            return Err(SnapshotError::File { name: file.name(), source });
+        }
         wal.mark(&Mark { position: durable, conf_state: Some(conf_state.clone()) })
             .map_err(SnapshotError::Mark)?;
         tracing::info!(snapshot_index = durable.index.0, "saved snapshot");

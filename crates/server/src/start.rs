@@ -18,7 +18,8 @@ use crate::boot::{self, BootError, Booted};
 use crate::committer::Committer;
 use crate::compactor;
 use crate::config::{
-    self, ClusterState, Config, DataDir, InitialCluster, ListenError, MemberUrl, Refusal, StartFacts,
+    self, ClusterState, Config, DataDir, InitialCluster, ListenError, MemberUrl, Refusal,
+    StartFacts,
 };
 use crate::grpc::Services;
 use crate::handle::{Handle, Parts, ProposeError, Published, RequestKind};
@@ -27,6 +28,7 @@ use crate::listen::Listener;
 use crate::node::{Node, NodeError, NodeParts, NodeReports};
 use crate::options::Options;
 use crate::port;
+use crate::reserve::Reserve;
 use crate::signals::Signal;
 use crate::snapshots::Snapshots;
 
@@ -185,8 +187,17 @@ struct Running {
 impl Running {
     fn start(options: &Options) -> Result<Self, StartError> {
         let booted = boot::boot(&options.boot)?;
-        let Booted { member: id, cluster, restored, state, backend, wal, snap_dir, restarted } =
-            booted;
+        let Booted {
+            member: id,
+            cluster,
+            restored,
+            state,
+            backend,
+            wal,
+            wal_dir,
+            snap_dir,
+            restarted,
+        } = booted;
         tracing::info!(
             "local-member-id" = %id,
             "cluster-id" = %cluster,
@@ -227,6 +238,7 @@ impl Running {
         let node = Node::new(NodeParts {
             member: Member::new(raft, state, backend.clone(), member_options),
             wal,
+            reserve: Reserve::open(wal_dir),
             snapshots: Snapshots::new(
                 snap_dir,
                 options.snapshot_entries,

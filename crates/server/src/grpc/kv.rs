@@ -64,6 +64,7 @@ impl Kv {
 
     async fn put(&self, request: pb::PutRequest) -> Result<pb::PutResponse, Status> {
         state::check_put(&request).map_err(|refusal| refused(&refusal))?;
+        self.handle.check_room()?;
         match self.handle.propose(RequestKind::Put, &request).await? {
             Reply::Put(mut response) => {
                 self.fill(&mut response.header);
@@ -96,6 +97,9 @@ impl Kv {
             }
             self.handle.reads().txn(&request).map_err(|refusal| refused(&refusal))?
         } else {
+            if state::quota::txn_cost_bytes(&request) > 0 {
+                self.handle.check_room()?;
+            }
             match self.handle.propose(RequestKind::Txn, &request).await? {
                 Reply::Txn(response) => response,
                 reply => unreachable!("a txn was answered by {reply:?}"),
