@@ -143,11 +143,18 @@ pub(crate) fn find_leaf(
         Tree::At(id) => *id,
     };
     for _ in 0..DEPTH_MAX {
-        let page = pages.read(id, high_water)?;
-        if page.kind() == Kind::Leaf {
-            return Ok(page);
+        let below = |page: &Page| match page.kind() {
+            Kind::Leaf => Err(page.clone()),
+            Kind::Branch => Ok(page.child(page.find_child(key))),
+        };
+        let step = match pages.cache.look(id, below) {
+            Some(step) => step,
+            None => below(&pages.read(id, high_water)?),
+        };
+        match step {
+            Err(leaf) => return Ok(leaf),
+            Ok(child) => id = child,
         }
-        id = page.child(page.find_child(key));
     }
     Err(ReadError::damaged(id, "the tree leads in a circle"))
 }

@@ -14,7 +14,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
 use crate::client::Client;
-use crate::error::{Applied, Error, never_sent};
+use crate::error::{Applied, Error, code, never_sent};
 
 /// Whether sending a request twice does no harm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +74,7 @@ impl Client {
                 continue;
             }
             let again = policy == Policy::Repeatable
-                && status.code() == Code::Unavailable
+                && code(&status) == Code::Unavailable
                 && attempt < ATTEMPTS_MAX;
             if !again {
                 return Err(Error::from_status(&status));

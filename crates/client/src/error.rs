@@ -88,6 +88,19 @@ impl Error {
         matches!(self, Self::Server { message, .. } if message == text)
     }
 
+    /// Whether another attempt, perhaps at another member, may succeed.
+    pub(crate) fn is_unavailable(&self) -> bool {
+        match self {
+            Self::Server { code, .. } | Self::Rpc { code, .. } => *code == Code::Unavailable,
+            Self::Deadline { .. }
+            | Self::NoEndpoints
+            | Self::Endpoint(_)
+            | Self::PeerUrl(_)
+            | Self::TlsUnsupported
+            | Self::ConflictingCredentials => false,
+        }
+    }
+
     /// Reads the status of a call whose request was handed to an open connection.
     pub(crate) fn from_status(status: &Status) -> Self {
         let message = status.message().to_owned();
@@ -98,9 +111,17 @@ impl Error {
         if status.code() == Code::DeadlineExceeded || is_local_timeout(status) {
             return Self::Deadline { applied: Applied::Unknown };
         }
-        let applied = if never_sent(status) { Applied::No } else { applied_by_code(status.code()) };
-        Self::Rpc { code: status.code(), message, applied }
+        let code = code(status);
+        let applied = if never_sent(status) { Applied::No } else { applied_by_code(code) };
+        Self::Rpc { code, message, applied }
     }
+}
+
+/// The code of an answer, or "unavailable" if there was none because the connection broke. tonic
+/// gives broken connections codes of its own, with the error that broke them as source.
+pub(crate) fn code(status: &Status) -> Code {
+    let is_answer = status.source().is_none() || is_local_timeout(status);
+    if is_answer { status.code() } else { Code::Unavailable }
 }
 
 /// Whether the request never left this process: no connection could be opened for it.

@@ -15,7 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
 use crate::client::Client;
-use crate::error::Error;
+use crate::error::{Error, code};
 
 /// Requests of one watcher on their way: the creation and demands for progress.
 const REQUEST_QUEUE_LEN: usize = 16;
@@ -48,6 +48,8 @@ pub struct Watcher {
     /// First revision not delivered yet; 0 while unknown.
     next_revision: i64,
     stream: Option<WatchStream>,
+    /// Progress was asked for while there was no watch to ask about.
+    owes_progress: bool,
     finished: bool,
 }
 
@@ -55,6 +57,7 @@ pub struct Watcher {
 struct WatchStream {
     requests: mpsc::Sender<WatchRequest>,
     answers: Streaming<WatchResponse>,
+    is_created: bool,
 }
 
 impl Client {
@@ -62,7 +65,14 @@ impl Client {
     #[must_use]
     pub fn watch(&self, options: WatchOptions) -> Watcher {
         let next_revision = options.start_revision;
-        Watcher { client: self.clone(), options, next_revision, stream: None, finished: false }
+        Watcher {
+            client: self.clone(),
+            options,
+            next_revision,
+            stream: None,
+            owes_progress: false,
+            finished: false,
+        }
     }
 }
 
@@ -100,15 +110,15 @@ impl Watcher {
         None
     }
 
-    /// Asks the server to send a response with its current revision.
-    pub async fn request_progress(&self) {
+    /// Asks the server to send a response with its current revision, now or as soon as the watch
+    /// exists. Asking again before that changes nothing.
+    pub fn request_progress(&mut self) {
         let request = WatchRequest {
             request_union: Some(RequestUnion::ProgressRequest(WatchProgressRequest {})),
         };
-        if let Some(stream) = &self.stream {
-            // A broken stream is opened anew by `next`; progress is then moot.
-            stream.requests.send(request).await.ok();
-        }
+        let created = self.stream.as_ref().filter(|stream| stream.is_created);
+        let sent = created.is_some_and(|stream| stream.requests.try_send(request).is_ok());
+        self.owes_progress = !sent;
     }
 
     async fn step(&mut self) -> Result<Option<WatchResponse>, Status> {
@@ -139,7 +149,7 @@ impl Watcher {
         let request = self.client.stream_request(ReceiverStream::new(receiver));
         let opened = self.client.watch_stub(channel).watch(request).await;
         let answers = opened.inspect_err(|_| self.client.connections.leave(ticket))?.into_inner();
-        Ok(WatchStream { requests, answers })
+        Ok(WatchStream { requests, answers, is_created: false })
     }
 
     /// Remembers where to go on if the stream breaks now.
@@ -151,6 +161,12 @@ impl Watcher {
             // Events after this revision are promised; a watch "from now" must not lose them.
             if self.next_revision == 0 {
                 self.next_revision = revision + 1;
+            }
+            if let Some(stream) = &mut self.stream {
+                stream.is_created = true;
+            }
+            if self.owes_progress {
+                self.request_progress();
             }
         } else if let Some(last) = response.events.last() {
             let last = last.kv.as_ref().map_or(0, |pair| pair.mod_revision);
@@ -168,6 +184,6 @@ fn is_delivered(response: &WatchResponse) -> bool {
 
 /// A member that lost its leader, or any answer but "try again", ends a watch.
 fn is_final(status: &Status) -> bool {
-    let again = status.code() == Code::Unavailable || status.code() == Code::Internal;
+    let again = matches!(code(status), Code::Unavailable | Code::Internal);
     !again || status.message() == NO_LEADER
 }

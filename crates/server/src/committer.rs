@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use backend::{Backend, Commit, CommitError};
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::metrics::Metrics;
 use crate::node::NodeQueue;
 
 /// When commits happen.
@@ -68,6 +69,7 @@ pub(crate) struct Committer {
     backend: Backend,
     node: NodeQueue,
     pace: Pace,
+    metrics: Arc<Metrics>,
     nudges: Receiver<Nudge>,
     full: bool,
     /// Held while the files grow.
@@ -75,12 +77,17 @@ pub(crate) struct Committer {
 }
 
 impl Committer {
-    pub(crate) fn new(backend: Backend, node: NodeQueue, pace: Pace) -> (Self, CommitterQueue) {
+    pub(crate) fn new(
+        backend: Backend,
+        node: NodeQueue,
+        pace: Pace,
+        metrics: Arc<Metrics>,
+    ) -> (Self, CommitterQueue) {
         let (sender, nudges) = sync_channel(1);
         let writing = Arc::new(Mutex::new(()));
         let queue =
             CommitterQueue { nudges: sender, changes: pace.changes, writing: writing.clone() };
-        (Self { backend, node, pace, nudges, full: false, writing }, queue)
+        (Self { backend, node, pace, metrics, nudges, full: false, writing }, queue)
     }
 
     /// Runs until it is stopped; the last thing it does is a commit.
@@ -118,6 +125,9 @@ impl Committer {
                     self.full = false;
                     tracing::info!("the disk has room again; the database is durable");
                 }
+                let seconds = began.elapsed().as_secs_f64();
+                self.metrics.disk.backend_commit.observe(seconds);
+                self.metrics.disk.commit_write.observe(seconds);
                 tracing::debug!(changes, pages, took = ?began.elapsed(), "committed");
                 self.node.durable(durable);
                 Ok(())

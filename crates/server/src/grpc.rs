@@ -1,70 +1,168 @@
-//! The gRPC services: a call finds its method by its path, without a general router.
+//! The gRPC services: a call finds its method by its path, without a general router, and passes
+//! one place that does for all of them what etcd's interceptors do.
 
+mod auth;
+mod budget;
+mod call;
 mod cluster;
 mod codec;
+mod health;
 mod kv;
 mod lease;
 mod maintenance;
+mod methods;
+mod range_stream;
+mod reply_body;
+mod request_body;
+mod slow;
 mod status;
 mod watch;
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use proto::etcdserverpb::auth_server::AuthServer;
 use proto::etcdserverpb::cluster_server::ClusterServer;
 use proto::etcdserverpb::lease_server::LeaseServer;
 use proto::etcdserverpb::maintenance_server::MaintenanceServer;
-use tonic::Status;
+use proto::health::health_server::HealthServer;
+use tokio::sync::watch as channel;
+use tonic::codec::CompressionEncoding;
 use tower_service::Service as _;
 
 use crate::handle::Handle;
+use call::Arriving;
+pub(crate) use call::Call;
 use kv::Kv;
-pub(crate) use kv::{HttpReply, ReplyFuture};
+pub(crate) use kv::ReplyFuture;
+pub(crate) use methods::{CallKind, METHODS, Method, MethodIndex};
+pub(crate) use reply_body::ReplyBody;
+pub(crate) use slow::{Remote, SlowCalls};
 use watch::Watch;
+
+/// What a message may be longer than a request: the framing of what surrounds it (G-007).
+const MESSAGE_OVERHEAD_BYTES: usize = 512 << 10;
+
+/// Bytes one message of a client may have.
+fn message_bytes_max(handle: &Handle) -> usize {
+    handle.limits().request_bytes_max.saturating_add(MESSAGE_OVERHEAD_BYTES)
+}
 
 /// Every service of a member; clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Services {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    handle: Handle,
+    slow: SlowCalls,
+    message_bytes_max: usize,
+    /// Changes while no leader has been seen for three elections.
+    leader_lost: channel::Receiver<u64>,
     kv: Kv,
     watch: Watch,
     lease: LeaseServer<lease::Leases>,
     cluster: ClusterServer<cluster::Cluster>,
     maintenance: MaintenanceServer<maintenance::Maintenance>,
+    auth: AuthServer<auth::Auth>,
+    health: HealthServer<health::Health>,
 }
 
 impl Services {
-    pub(crate) fn new(handle: &Handle) -> Self {
-        Self {
-            kv: Kv::new(handle.clone()),
-            watch: Watch::new(handle.clone()),
-            lease: LeaseServer::new(lease::Leases::new(handle.clone())),
-            cluster: ClusterServer::new(cluster::Cluster::new(handle.clone())),
-            maintenance: MaintenanceServer::new(maintenance::Maintenance::new(handle.clone())),
+    /// Must be called within the runtime that will serve.
+    pub(crate) fn new(handle: &Handle, slow: SlowCalls) -> Self {
+        let max = message_bytes_max(handle);
+        let (lost, leader_lost) = channel::channel(0);
+        tokio::spawn(watch_leader(handle.clone(), lost));
+        macro_rules! service {
+            ($server:ident, $service:expr) => {
+                $server::new($service)
+                    .accept_compressed(CompressionEncoding::Gzip)
+                    .max_decoding_message_size(max)
+            };
         }
+        let shared = Shared {
+            slow,
+            message_bytes_max: max,
+            leader_lost,
+            kv: Kv::new(handle.clone(), slow),
+            watch: Watch::new(handle.clone()),
+            lease: service!(LeaseServer, lease::Leases::new(handle.clone())),
+            cluster: service!(ClusterServer, cluster::Cluster::new(handle.clone())),
+            maintenance: service!(MaintenanceServer, maintenance::Maintenance::new(handle.clone())),
+            auth: service!(AuthServer, auth::Auth::new(handle.clone())),
+            health: service!(HealthServer, health::Health),
+            handle: handle.clone(),
+        };
+        Self { shared: Arc::new(shared) }
     }
 
-    /// Answers one call.
-    pub(crate) fn call<B>(&mut self, request: http::Request<B>) -> ReplyFuture
+    /// Answers one call of the client at `remote`.
+    pub(crate) fn call<B>(&self, remote: Remote, request: http::Request<B>) -> Call
     where
-        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
     {
-        let path = request.uri().path().to_owned();
-        let Some((service, method)) = path.strip_prefix('/').and_then(|path| path.split_once('/'))
-        else {
-            return unimplemented_method(&path);
+        let shared = &self.shared;
+        let Some(method) = MethodIndex::find(request.uri().path()) else {
+            return Call::refused(None, status::unknown_method(request.uri().path()));
         };
-        match service {
+        let arriving = Arriving {
+            handle: &shared.handle,
+            slow: shared.slow,
+            message_bytes_max: shared.message_bytes_max,
+            leader_lost: &shared.leader_lost,
+            method,
+            remote,
+        };
+        arriving.answer(request, |request| self.dispatch(method, remote, request))
+    }
+
+    fn dispatch<B>(
+        &self,
+        method: MethodIndex,
+        remote: Remote,
+        request: http::Request<B>,
+    ) -> ReplyFuture
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
+    {
+        let shared = &self.shared;
+        let method = method.method();
+        match method.service() {
             "etcdserverpb.KV" => {
-                self.kv.call(method, request).unwrap_or_else(|| unimplemented_method(&path))
+                let answered = shared.kv.call(method.name(), remote, request);
+                answered.unwrap_or_else(|| {
+                    let status = status::unknown_method(method.path);
+                    Box::pin(async move { Ok(status.into_http()) })
+                })
             }
-            "etcdserverpb.Watch" => self.watch.call(request),
-            "etcdserverpb.Lease" => Box::pin(self.lease.call(request)),
-            "etcdserverpb.Cluster" => Box::pin(self.cluster.call(request)),
-            "etcdserverpb.Maintenance" => Box::pin(self.maintenance.call(request)),
-            _ => unimplemented_method(&path),
+            "etcdserverpb.Watch" => shared.watch.call(request),
+            "etcdserverpb.Lease" => Box::pin(shared.lease.clone().call(request)),
+            "etcdserverpb.Cluster" => Box::pin(shared.cluster.clone().call(request)),
+            "etcdserverpb.Maintenance" => Box::pin(shared.maintenance.clone().call(request)),
+            "etcdserverpb.Auth" => Box::pin(shared.auth.clone().call(request)),
+            _ => Box::pin(shared.health.clone().call(request)),
         }
     }
 }
 
-fn unimplemented_method(path: &str) -> ReplyFuture {
-    let status = Status::unimplemented(format!("unknown method {path}"));
-    Box::pin(async move { Ok(status.into_http()) })
+/// Elections without a leader after which streams that need one are ended (G-005).
+const ELECTIONS_WITHOUT_LEADER_MAX: u32 = 3;
+
+/// Says when no leader was seen for too long, again with every further election.
+async fn watch_leader(handle: Handle, lost: channel::Sender<u64>) {
+    let pause = handle.limits().election_timeout.max(Duration::from_millis(1));
+    let mut without = 0;
+    while !lost.is_closed() {
+        tokio::time::sleep(pause).await;
+        without = if handle.status().leader.is_none() { without + 1 } else { 0 };
+        if ELECTIONS_WITHOUT_LEADER_MAX <= without {
+            lost.send_modify(|times| *times += 1);
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base::{ClusterId, LeaseId, MemberId};
 use bytes::{Bytes, BytesMut};
@@ -14,6 +14,7 @@ use proto::etcdserverpb as pb;
 use state::{Applied, Reads, Refusal, Reply};
 use tokio::sync::{oneshot, watch};
 
+use crate::metrics::Metrics;
 use crate::node::{NodeQueue, Question};
 
 /// The services' access to the member; clones share it.
@@ -50,6 +51,7 @@ struct Shared {
     ids: Mutex<RequestIds>,
     status: Arc<Published>,
     compacted: watch::Receiver<i64>,
+    metrics: Arc<Metrics>,
 }
 
 /// What the node loop says about itself; written by it, read by everyone.
@@ -151,12 +153,23 @@ pub(crate) struct Parts {
     pub(crate) ids: RequestIds,
     pub(crate) status: Arc<Published>,
     pub(crate) compacted: watch::Receiver<i64>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl Handle {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { member, cluster, limits, queue, reads, backend, ids, status, compacted } =
-            parts;
+        let Parts {
+            member,
+            cluster,
+            limits,
+            queue,
+            reads,
+            backend,
+            ids,
+            status,
+            compacted,
+            metrics,
+        } = parts;
         let ids = Mutex::new(ids);
         Self {
             shared: Arc::new(Shared {
@@ -169,6 +182,7 @@ impl Handle {
                 ids,
                 status,
                 compacted,
+                metrics,
             }),
         }
     }
@@ -191,9 +205,16 @@ impl Handle {
         }
         let ticket = Ticket(id);
         let proposal = Proposal { ticket, request: bytes };
-        self.shared.status.pending_proposals.fetch_add(1, Ordering::Relaxed);
+        let began = Instant::now();
+        let pending = Pending::new(&self.shared.status.pending_proposals);
         let answer = self.ask(Question::Propose(proposal), ticket).await;
-        self.shared.status.pending_proposals.fetch_sub(1, Ordering::Relaxed);
+        drop(pending);
+        let server = &self.shared.metrics.server;
+        let failed = !matches!(answer, Ok(Answer::Applied(_)));
+        if failed {
+            server.proposals_failed.inc();
+        }
+        server.on_answered(kind.into(), !failed, began.elapsed());
         match answer? {
             Answer::Applied(Applied::Done(reply)) => Ok(reply),
             Answer::Applied(Applied::Refused(refusal)) => Err(refusal.into()),
@@ -232,7 +253,14 @@ impl Handle {
             return Ok(());
         }
         let ticket = Ticket(self.next_id());
-        match self.ask(Question::Read(ticket), ticket).await? {
+        let answer = self.ask(Question::Read(ticket), ticket).await;
+        let server = &self.shared.metrics.server;
+        match &answer {
+            Ok(Answer::Read) => {}
+            Err(ProposeError::TimedOut) => server.slow_read_indexes.inc(),
+            Ok(_) | Err(_) => server.read_indexes_failed.inc(),
+        }
+        match answer? {
             Answer::Read => Ok(()),
             Answer::Failed(failure) => Err(failure.into()),
             answer @ (Answer::Applied(_) | Answer::Lease(_) | Answer::Leases(_)) => {
@@ -345,6 +373,12 @@ impl Handle {
         &self.shared.backend
     }
 
+    /// What is counted.
+    #[must_use]
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
+        &self.shared.metrics
+    }
+
     /// A fresh request id; a lease without an id of its own takes one, without the sign bit.
     #[must_use]
     pub(crate) fn next_id(&self) -> u64 {
@@ -370,6 +404,22 @@ impl Handle {
             Ok(Err(_)) => Err(ProposeError::Stopped),
             Err(_) => Err(ProposeError::TimedOut),
         }
+    }
+}
+
+/// A proposal without an answer, counted until it is dropped: callers go away while they wait.
+struct Pending<'a>(&'a AtomicI64);
+
+impl<'a> Pending<'a> {
+    fn new(count: &'a AtomicI64) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

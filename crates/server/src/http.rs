@@ -1,76 +1,243 @@
-//! Everything on the client port that is not gRPC: health, version, metrics.
+//! Everything on the ports that is not gRPC: health, version, metrics and what helps debugging
+//! (features 8.1; etcd: server/etcdserver/api/etcdhttp).
+//!
+//! Paths are few and fixed, so a `match` finds them.
 
 mod health;
+mod log_level;
+mod vars;
 
-use axum::Router;
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::response::Response;
 use base::version;
 use hyper::body::Incoming;
-use tower_service::Service as _;
 
 use crate::grpc::ReplyFuture;
 use crate::handle::Handle;
 
+/// Changes the level of the log by its name; the error says why not.
+pub(crate) type SetLogLevel = Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
+
+/// Who may ask from a browser, and for which host (SRV-085, SRV-086).
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Browsers {
+    /// Origins; `*` for all.
+    pub(crate) origins: Vec<String>,
+    /// Host names; none or `*` for all.
+    pub(crate) hosts: Vec<String>,
+}
+
 /// The plain endpoints; clones share the member.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Plain {
-    router: Router,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    port: Port,
+    handle: Handle,
+    browsers: Browsers,
+    set_log_level: Option<SetLogLevel>,
+}
+
+impl std::fmt::Debug for Plain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Plain").field("port", &self.shared.port).finish_non_exhaustive()
+    }
+}
+
+/// For whom a port is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Port {
+    Clients,
+    Metrics,
+    Peers,
 }
 
 impl Plain {
-    /// What the client port serves (features 8.1).
-    pub(crate) fn for_clients(handle: Handle) -> Self {
-        let router =
-            health::routes().route("/version", get(version)).fallback(not_found).with_state(handle);
-        Self { router }
+    /// What the client port serves.
+    pub(crate) fn for_clients(
+        handle: Handle,
+        browsers: Browsers,
+        set_log_level: SetLogLevel,
+    ) -> Self {
+        Self::new(Port::Clients, handle, browsers, Some(set_log_level))
     }
 
     /// What a port for metrics serves (HTTP-16).
     pub(crate) fn for_metrics(handle: Handle) -> Self {
-        Self { router: health::routes().fallback(not_found).with_state(handle) }
+        Self::new(Port::Metrics, handle, Browsers::default(), None)
     }
 
     /// What the port for other members serves to everyone (HTTP-30).
     pub(crate) fn for_peers(handle: Handle) -> Self {
-        let router =
-            Router::new().route("/version", get(version)).fallback(not_found).with_state(handle);
-        Self { router }
+        Self::new(Port::Peers, handle, Browsers::default(), None)
+    }
+
+    fn new(
+        port: Port,
+        handle: Handle,
+        browsers: Browsers,
+        set_log_level: Option<SetLogLevel>,
+    ) -> Self {
+        Self { shared: Arc::new(Shared { port, handle, browsers, set_log_level }) }
     }
 
     /// Answers one request.
     pub(crate) fn call(&self, request: http::Request<Incoming>) -> ReplyFuture {
-        let mut router = self.router.clone();
+        let shared = self.shared.clone();
         Box::pin(async move {
-            let response = router.call(request).await?;
+            let response = shared.answer(request).await;
             Ok(response.map(tonic::body::Body::new))
         })
     }
 }
 
-/// HTTP-21, in Go's words.
-async fn not_found() -> Response {
-    (
-        StatusCode::NOT_FOUND,
-        [
-            (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
-            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        ],
-        "404 page not found\n",
-    )
-        .into_response()
+impl Shared {
+    async fn answer(&self, request: http::Request<Incoming>) -> Response {
+        if self.port != Port::Clients {
+            return self.route(request).await;
+        }
+        if !self.browsers.allow_host(&request) {
+            return text(
+                StatusCode::MISDIRECTED_REQUEST,
+                "the Host header names no host of --host-whitelist",
+            );
+        }
+        let origin = self.browsers.allowed_origin(&request);
+        // A browser that asks whether it may ask.
+        let mut response = if request.method() == Method::OPTIONS {
+            Response::new(Body::empty())
+        } else {
+            self.route(request).await
+        };
+        if let Some(origin) = origin {
+            let headers = response.headers_mut();
+            let allow = HeaderValue::from_static;
+            headers.insert(
+                header::ACCESS_CONTROL_ALLOW_METHODS,
+                allow("POST, GET, OPTIONS, PUT, DELETE"),
+            );
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            headers.insert(
+                header::ACCESS_CONTROL_ALLOW_HEADERS,
+                allow("accept, content-type, authorization"),
+            );
+        }
+        response
+    }
+
+    async fn route(&self, request: http::Request<Incoming>) -> Response {
+        let is_get = request.method() == Method::GET;
+        let path = request.uri().path();
+        match (self.port, path) {
+            (Port::Clients | Port::Metrics, "/metrics") => self.metrics(),
+            (Port::Clients | Port::Metrics, path) if health::is_path(path) => {
+                if !is_get {
+                    tracing::warn!(path, "status-code" = 405, "Health request error");
+                    return method_not_allowed("GET");
+                }
+                health::answer(&self.handle, request.uri()).await
+            }
+            (Port::Clients | Port::Peers, "/version") if is_get => self.version(),
+            (Port::Clients, "/debug/vars") if is_get => vars::answer(&self.handle),
+            (Port::Clients | Port::Peers, "/version") | (Port::Clients, "/debug/vars") => {
+                method_not_allowed("GET")
+            }
+            (Port::Clients, "/config/local/log") => match &self.set_log_level {
+                Some(set) if request.method() == Method::PUT => {
+                    log_level::answer(set, request.into_body()).await
+                }
+                Some(_) => method_not_allowed("PUT"),
+                None => not_found(),
+            },
+            _ => not_found(),
+        }
+    }
+
+    /// HTTP-15.
+    fn metrics(&self) -> Response {
+        let metrics = self.handle.metrics();
+        let body = metrics.calls.scrape(|| metrics.text(&self.handle));
+        let kind = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
+        with_type(StatusCode::OK, kind, body)
+    }
+
+    /// HTTP-01: the order of the keys is fixed.
+    fn version(&self) -> Response {
+        let reads = self.handle.reads();
+        let cluster = reads.cluster_version();
+        let cluster = cluster.as_deref().unwrap_or("not_decided");
+        let storage = reads.storage_version();
+        let storage =
+            storage.map_or_else(String::new, |storage| format!(",\"storage\":\"{storage}\""));
+        let body = format!(
+            "{{\"etcdserver\":\"{}\",\"etcdcluster\":\"{cluster}\"{storage}}}",
+            version::COMPATIBLE
+        );
+        with_type(StatusCode::OK, "application/json", body)
+    }
 }
 
-/// HTTP-01: the order of the keys is fixed.
-async fn version(axum::extract::State(handle): axum::extract::State<Handle>) -> Response {
-    let cluster = handle.reads().cluster_version();
-    let cluster = cluster.as_deref().unwrap_or("not_decided");
-    let storage = handle.reads().storage_version();
-    let storage = storage.map_or_else(String::new, |storage| format!(",\"storage\":\"{storage}\""));
-    let body = format!(
-        "{{\"etcdserver\":\"{}\",\"etcdcluster\":\"{cluster}\"{storage}}}",
-        version::COMPATIBLE
-    );
-    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+impl Browsers {
+    /// Whether the request is for a host that this server goes by: a page that makes a name of its
+    /// own point here must not be answered.
+    fn allow_host(&self, request: &http::Request<Incoming>) -> bool {
+        if self.hosts.is_empty() || self.hosts.iter().any(|host| host == "*") {
+            return true;
+        }
+        let named = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+        let named = named.or_else(|| request.uri().authority().map(|host| host.as_str()));
+        let named = named.map(|host| match host.rsplit_once(':') {
+            Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+            Some(_) | None => host,
+        });
+        named.is_some_and(|named| self.hosts.iter().any(|host| host == named))
+    }
+
+    fn allowed_origin(&self, request: &http::Request<Incoming>) -> Option<HeaderValue> {
+        if self.origins.iter().any(|origin| origin == "*") {
+            return Some(HeaderValue::from_static("*"));
+        }
+        let origin = request.headers().get(header::ORIGIN)?;
+        self.origins
+            .iter()
+            .any(|known| known.as_bytes() == origin.as_bytes())
+            .then(|| origin.clone())
+    }
+}
+
+fn with_type(status: StatusCode, kind: &'static str, body: impl Into<Body>) -> Response {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
+
+/// A text that browsers must not take for anything else.
+fn plain_text(status: StatusCode, body: String) -> Response {
+    let mut response = with_type(status, "text/plain; charset=utf-8", body);
+    let nosniff = HeaderValue::from_static("nosniff");
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+    response
+}
+
+/// A text as Go's servers send errors: with a newline behind it.
+fn text(status: StatusCode, text: &str) -> Response {
+    plain_text(status, format!("{text}\n"))
+}
+
+/// HTTP-21.
+fn not_found() -> Response {
+    text(StatusCode::NOT_FOUND, "404 page not found")
+}
+
+/// HTTP-06.
+fn method_not_allowed(allowed: &'static str) -> Response {
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
+    response
 }

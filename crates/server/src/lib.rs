@@ -4,18 +4,23 @@
 //! nor clock.
 
 mod boot;
+mod coalesce;
 mod committer;
 mod compactor;
 pub mod config;
+mod connections;
 mod grpc;
 mod handle;
 mod http;
 mod listen;
 pub mod logging;
+mod metrics;
 mod node;
 mod options;
 mod port;
+mod preparer;
 mod reserve;
+mod running;
 mod signals;
 mod snapshot_file;
 mod snapshots;

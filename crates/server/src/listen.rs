@@ -1,6 +1,7 @@
 //! Sockets that the ports serve: TCP and unix.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
@@ -20,7 +21,7 @@ pub(crate) enum Listener {
 /// An accepted connection.
 #[derive(Debug)]
 pub(crate) enum Connection {
-    Tcp(TcpStream),
+    Tcp(TcpStream, SocketAddr),
     Unix(UnixStream),
 }
 
@@ -47,10 +48,11 @@ impl Listener {
     pub(crate) async fn accept(&self) -> io::Result<Connection> {
         match self {
             Self::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
-                // Answers are small and must not wait for one another.
-                stream.set_nodelay(true)?;
-                Ok(Connection::Tcp(stream))
+                let (stream, address) = listener.accept().await?;
+                // Answers are small and must not wait for one another. A connection that is gone
+                // already is found out when it is read.
+                let _gone = stream.set_nodelay(true);
+                Ok(Connection::Tcp(stream, address))
             }
             Self::Unix(listener) => {
                 listener.accept().await.map(|(stream, _)| Connection::Unix(stream))

@@ -26,6 +26,7 @@ use wal::{AppendError, Wal};
 
 use crate::committer::CommitterQueue;
 use crate::handle::{ProposeError, Published};
+use crate::metrics::Metrics;
 use crate::reserve::Reserve;
 use crate::snapshots::{SnapshotError, Snapshots};
 
@@ -109,6 +110,7 @@ impl NodeQueue {
 pub(crate) struct NodeReports {
     pub(crate) status: Arc<Published>,
     pub(crate) compacted: watch::Sender<i64>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// Why the loop ended other than by being asked to.
@@ -144,6 +146,8 @@ pub(crate) struct NodeParts {
     pub(crate) tick: Duration,
     /// Between two steps of a compaction (KV-32).
     pub(crate) compaction_pause: Duration,
+    /// A batch that takes longer to apply is counted.
+    pub(crate) slow_apply: Duration,
     pub(crate) reports: NodeReports,
     pub(crate) commands: NodeCommands,
 }
@@ -176,6 +180,8 @@ pub(crate) struct Node {
     reports: NodeReports,
     tick: Duration,
     compaction_pause: Duration,
+    slow_apply: Duration,
+    compaction_began: Option<Instant>,
     waiters: HashMap<Ticket, oneshot::Sender<Answer>>,
     started: Instant,
     compaction_due: Option<Instant>,
@@ -199,6 +205,7 @@ impl Node {
             backend,
             tick,
             compaction_pause,
+            slow_apply,
             reports,
             commands,
         } = parts;
@@ -214,6 +221,8 @@ impl Node {
             reports,
             tick,
             compaction_pause,
+            slow_apply,
+            compaction_began: None,
             waiters: HashMap::new(),
             started: Instant::now(),
             // A compaction that a crash interrupted is taken up at once.
@@ -318,9 +327,10 @@ impl Node {
         }
         self.publish();
         for (ticket, answer) in out.answers.drain(..) {
-            if let Some(reply) = self.waiters.remove(&ticket) {
+            match self.waiters.remove(&ticket) {
                 // A caller that gave up needs no answer.
-                let _given = reply.send(answer);
+                Some(reply) => drop(reply.send(answer)),
+                None => self.reports.metrics.leases.on_unasked(&answer),
             }
         }
         self.committer.consider(&self.backend);
@@ -337,6 +347,7 @@ impl Node {
             return Ok(false);
         }
         let (entries, hard_state) = (&batch.entries, batch.hard_state.as_ref());
+        let began = Instant::now();
         let mut written = self.wal.append_and_sync(entries, hard_state, batch.must_sync);
         let full = matches!(written, Err(AppendError::NoSpace { .. }));
         if full {
@@ -348,7 +359,10 @@ impl Node {
             }
         }
         match written {
-            Ok(()) => {}
+            Ok(()) => {
+                let disk = &self.reports.metrics.disk;
+                disk.on_append(entries, batch.must_sync, began.elapsed());
+            }
             Err(error @ AppendError::NoSpace { .. }) => {
                 if self.room.retry.is_none() {
                     tracing::warn!(error = %error, "the log takes nothing until there is room");
@@ -364,7 +378,10 @@ impl Node {
         }
         let batch = self.unwritten.pop_front().expect("it was just written");
         let Ok(persisted) = batch.persist(|_, _, _| Ok::<(), Infallible>(()));
+        let (answered, began) = (out.answers.len(), Instant::now());
         self.step(Input::Persisted(persisted.token), out)?;
+        let applied = &out.answers[answered..];
+        self.reports.metrics.server.on_batch(applied, began.elapsed(), self.slow_apply);
         if full {
             self.on_no_room(out)?;
         }
@@ -422,7 +439,18 @@ impl Node {
         if Instant::now() < due {
             return Ok(());
         }
-        self.compaction_due = match self.member.compact_step().map_err(NodeError::Compact)? {
+        let began = Instant::now();
+        let step = self.member.compact_step().map_err(NodeError::Compact)?;
+        let started = *self.compaction_began.get_or_insert(began);
+        let finished = matches!(step, mvcc::CompactStep::Finished(_));
+        if step == mvcc::CompactStep::Idle || finished {
+            self.compaction_began = None;
+        }
+        if step != mvcc::CompactStep::Idle {
+            let total = finished.then(|| started.elapsed());
+            self.reports.metrics.store.on_compaction_step(began.elapsed(), total);
+        }
+        self.compaction_due = match step {
             mvcc::CompactStep::Idle => None,
             mvcc::CompactStep::More => Some(Instant::now() + self.compaction_pause),
             mvcc::CompactStep::Finished(revision) => {
@@ -441,8 +469,12 @@ impl Node {
         }
         let conf_state = self.member.status().conf_state;
         let state = self.member.state();
+        let began = Instant::now();
         match self.snapshots.consider(position, &conf_state, state, &mut self.wal) {
-            Ok(Some(index)) => self.step(Input::Compact(index), out),
+            Ok(Some(index)) => {
+                self.reports.metrics.disk.on_snapshot(began.elapsed());
+                self.step(Input::Compact(index), out)
+            }
             Ok(None) => Ok(()),
             Err(error) if error.is_no_space() => {
                 tracing::warn!(error = %error, "no snapshot until there is room");
@@ -455,7 +487,11 @@ impl Node {
     fn publish(&self) {
         let status = self.member.status();
         let published = &self.reports.status;
-        published.leader.store(status.leader.map_or(0, |leader| leader.0), Ordering::Relaxed);
+        let leader = status.leader.map_or(0, |leader| leader.0);
+        let before = published.leader.swap(leader, Ordering::Relaxed);
+        if leader != 0 && leader != before {
+            self.reports.metrics.server.leader_changes.inc();
+        }
         published.term.store(status.term.0, Ordering::Relaxed);
         published.committed.store(status.commit.0, Ordering::Relaxed);
         published.applied.store(self.member.applied().index.0, Ordering::Relaxed);

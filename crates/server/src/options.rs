@@ -4,8 +4,12 @@ use std::time::Duration;
 
 use crate::boot::BootOptions;
 use crate::committer::Pace;
-use crate::config::{AutoCompaction, Config, InitialCluster, MemberUrl, Quota};
+use crate::config::{
+    AutoCompaction, Config, Gate, InitialCluster, MemberUrl, MetricsDetail, Quota,
+};
+use crate::grpc::SlowCalls;
 use crate::handle::Limits;
+use crate::http::Browsers;
 use crate::port::PortLimits;
 
 /// The parts' options.
@@ -35,6 +39,16 @@ pub(crate) struct Options {
     pub(crate) auto_compaction: AutoCompaction,
     /// What clients are told to connect to.
     pub(crate) advertised_client_urls: Vec<String>,
+    /// Whether it is measured how long calls take.
+    pub(crate) extensive_metrics: bool,
+    /// Which calls are logged.
+    pub(crate) slow_calls: SlowCalls,
+    /// A batch that takes longer to apply is counted.
+    pub(crate) slow_apply: Duration,
+    /// Who may ask from a browser.
+    pub(crate) browsers: Browsers,
+    /// Switches: name, stage, state.
+    pub(crate) features: Vec<(&'static str, &'static str, bool)>,
 }
 
 /// How long a member that is just ending may keep the database: it ends within this time (C10), and
@@ -83,6 +97,14 @@ impl Options {
             compaction_pause: config.compaction.sleep_interval,
             auto_compaction: config.compaction.auto,
             advertised_client_urls: texts(&config.advertise.clients),
+            extensive_metrics: config.metrics == MetricsDetail::Extensive,
+            slow_calls: SlowCalls { longer_than: config.logging.slow_request_min },
+            slow_apply: config.logging.slow_apply_min,
+            browsers: Browsers {
+                origins: config.http.cors.clone(),
+                hosts: config.http.host_whitelist.clone(),
+            },
+            features: features(config),
         }
     }
 }
@@ -113,6 +135,12 @@ fn limits(config: &Config, election_timeout: Duration) -> Limits {
         watch_progress_interval: config.features.watch_progress_interval,
         election_timeout,
     }
+}
+
+fn features(config: &Config) -> Vec<(&'static str, &'static str, bool)> {
+    let gates = &config.features.gates;
+    let feature = |gate: Gate| (gate.name(), gate.stage().name(), gates.is_enabled(gate));
+    Gate::ALL.into_iter().map(feature).collect()
 }
 
 fn to_usize(number: u64) -> usize {

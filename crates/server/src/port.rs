@@ -1,16 +1,27 @@
 //! One port for everything: HTTP/1.1 and HTTP/2, gRPC and the plain endpoints.
+//!
+//! Whoever connects has five seconds to say what it speaks and to send a request's head (G24);
+//! whatever a client does, the port goes on accepting.
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 
-use crate::grpc::{HttpReply, ReplyFuture, Services};
+use crate::coalesce::Coalescing;
+use crate::connections::{Connections, Permit};
+use crate::grpc::{Call, Remote, ReplyBody, ReplyFuture, Services};
 use crate::http::Plain;
 use crate::listen::{Connection, Listener};
 
@@ -28,32 +39,63 @@ pub(crate) struct PortLimits {
 /// A client has this long to send its request's head.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What HTTP/2 begins with is this long, and so is any head of HTTP/1.1 at least.
+const PREFACE_BYTES: usize = 24;
+
 /// Bytes in flight towards the server before it must be read: large, because requests are small
 /// and their number is bounded elsewhere.
 const WINDOW_BYTES: u32 = 1 << 20;
 
+/// Bytes of a request's head.
+const HEAD_BYTES_MAX: u32 = 64 << 10;
+
 /// How long open calls may go on once the server ends.
 const DRAIN_TIME: Duration = Duration::from_secs(1);
+
+/// Before accepting is tried again when there is no descriptor or memory for a connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What one connection is served by.
 #[derive(Clone, Debug)]
 struct Served {
     services: Option<Services>,
     plain: Plain,
+    remote: Remote,
+}
+
+/// An answer of either kind.
+enum Answering {
+    Grpc(Box<Call>),
+    Plain(ReplyFuture),
+}
+
+impl Future for Answering {
+    type Output = Result<http::Response<ReplyBody>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            Self::Grpc(call) => Pin::new(call).poll(context),
+            Self::Plain(reply) => {
+                reply.as_mut().poll(context).map_ok(|reply| reply.map(ReplyBody::plain))
+            }
+        }
+    }
 }
 
 impl hyper::service::Service<http::Request<Incoming>> for Served {
-    type Response = HttpReply;
+    type Response = http::Response<ReplyBody>;
     type Error = Infallible;
-    type Future = ReplyFuture;
+    type Future = Answering;
 
-    fn call(&self, request: http::Request<Incoming>) -> ReplyFuture {
+    fn call(&self, request: http::Request<Incoming>) -> Answering {
         let content_type = request.headers().get(http::header::CONTENT_TYPE);
         let is_grpc =
             content_type.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
         match &self.services {
-            Some(services) if is_grpc => services.clone().call(request),
-            Some(_) | None => self.plain.call(request),
+            Some(services) if is_grpc => {
+                Answering::Grpc(Box::new(services.call(self.remote, request)))
+            }
+            Some(_) | None => Answering::Plain(self.plain.call(request)),
         }
     }
 }
@@ -66,20 +108,10 @@ pub(crate) async fn serve(
     services: Option<Services>,
     plain: Plain,
     limits: PortLimits,
+    connections: Connections,
     mut stop: watch::Receiver<bool>,
 ) {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(limits.concurrent_streams_max)
-        .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES * 4)
-        .max_frame_size(WINDOW_BYTES)
-        .max_send_buf_size(WINDOW_BYTES as usize)
-        .keep_alive_interval(limits.keepalive_interval)
-        .keep_alive_timeout(limits.keepalive_timeout);
+    let builder = builder(limits);
     let graceful = GracefulShutdown::new();
     let stopping = async move {
         // A sender that is gone means stop, too.
@@ -88,25 +120,31 @@ pub(crate) async fn serve(
     tokio::pin!(stopping);
     loop {
         let stream = tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok(stream) => stream,
-                Err(error) => {
-                    tracing::warn!(error = %error, "cannot accept a connection");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            },
+            accepted = accept(&listener) => accepted,
             () = &mut stopping => break,
         };
-        let service = Served { services: services.clone(), plain: plain.clone() };
+        let address = match &stream {
+            Connection::Tcp(_, address) => Some(*address),
+            Connection::Unix(_) => None,
+        };
+        let Some(permit) = connections.admit(address.map(|address| address.ip())) else {
+            continue;
+        };
+        let remote = Remote(address);
+        let service = Served { services: services.clone(), plain: plain.clone(), remote };
+        let begun = Begun::default();
         match stream {
-            Connection::Tcp(stream) => {
-                let served = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-                tokio::spawn(log_end(graceful.watch(served.into_owned())));
+            Connection::Tcp(stream, _) => {
+                let (stream, drain) = Coalescing::new(stream);
+                let io = TokioIo::new(Counted { io: stream, begun: begun.clone() });
+                let served = builder.serve_connection_with_upgrades(io, service).into_owned();
+                tokio::spawn(drain.flushing(run(graceful.watch(served), begun, permit)));
             }
             Connection::Unix(stream) => {
-                let served = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-                tokio::spawn(log_end(graceful.watch(served.into_owned())));
+                let (stream, drain) = Coalescing::new(stream);
+                let io = TokioIo::new(Counted { io: stream, begun: begun.clone() });
+                let served = builder.serve_connection_with_upgrades(io, service).into_owned();
+                tokio::spawn(drain.flushing(run(graceful.watch(served), begun, permit)));
             }
         }
     }
@@ -116,12 +154,134 @@ pub(crate) async fn serve(
     }
 }
 
-async fn log_end<F, E>(connection: F)
+fn builder(limits: PortLimits) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.concurrent_streams_max)
+        .max_header_list_size(HEAD_BYTES_MAX)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES * 4)
+        .max_frame_size(WINDOW_BYTES)
+        .max_send_buf_size(WINDOW_BYTES as usize)
+        .keep_alive_interval(limits.keepalive_interval)
+        .keep_alive_timeout(limits.keepalive_timeout);
+    builder
+}
+
+/// The next connection, however often accepting fails.
+async fn accept(listener: &Listener) -> Connection {
+    let mut told = false;
+    loop {
+        let error = match listener.accept().await {
+            Ok(connection) => return connection,
+            Err(error) => error,
+        };
+        let gone = [
+            io::ErrorKind::ConnectionAborted,
+            io::ErrorKind::ConnectionReset,
+            io::ErrorKind::Interrupted,
+        ];
+        if gone.contains(&error.kind()) {
+            continue;
+        }
+        if !told {
+            told = true;
+            tracing::warn!(error = %error, "cannot accept a connection; trying again");
+        }
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
+}
+
+/// Runs a connection to its end; one that says nothing ends early.
+async fn run<F, E>(connection: F, begun: Begun, permit: Permit)
 where
     F: Future<Output = Result<(), E>>,
     E: std::fmt::Display,
 {
-    if let Err(error) = connection.await {
+    let _counted = permit;
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = tokio::time::sleep(HEADER_TIMEOUT) => {
+            if !begun.is_begun() {
+                tracing::debug!("closed a connection that sent no request");
+                return;
+            }
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
         tracing::debug!(error = %error, "connection ended");
+    }
+}
+
+/// How much of a connection's beginning has arrived.
+#[derive(Clone, Debug, Default)]
+struct Begun {
+    bytes: Arc<AtomicUsize>,
+}
+
+impl Begun {
+    fn is_begun(&self) -> bool {
+        PREFACE_BYTES <= self.bytes.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, bytes: usize) {
+        if !self.is_begun() {
+            self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A stream whose first bytes are counted.
+#[derive(Debug)]
+struct Counted<T> {
+    io: T,
+    begun: Begun,
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.io).poll_read(context, buffer);
+        self.begun.add(buffer.filled().len() - before);
+        polled
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Counted<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(context, buffers)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
     }
 }

@@ -5,32 +5,29 @@
 
 use std::io;
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use base::version;
-use member::{Member, RequestIds};
 use proto::membershippb;
-use raft::Raft;
 use tokio::sync::watch;
 
-use crate::boot::{self, BootError, Booted};
-use crate::committer::Committer;
+use crate::boot::BootError;
 use crate::compactor;
 use crate::config::{
     self, ClusterState, Config, DataDir, InitialCluster, ListenError, MemberUrl, Refusal,
     StartFacts,
 };
+use crate::connections::Connections;
 use crate::grpc::Services;
-use crate::handle::{Handle, Parts, ProposeError, Published, RequestKind};
-use crate::http::Plain;
+use crate::handle::{Handle, ProposeError, RequestKind};
+use crate::http::{Plain, SetLogLevel};
 use crate::listen::Listener;
-use crate::node::{Node, NodeError, NodeParts, NodeReports};
+use crate::logging;
+use crate::node::NodeError;
 use crate::options::Options;
 use crate::port;
-use crate::reserve::Reserve;
+use crate::running::Running;
 use crate::signals::Signal;
-use crate::snapshots::Snapshots;
 
 /// Why a server ended other than by being asked to.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +68,13 @@ impl StartError {
     pub fn log(&self) {
         match self {
             Self::Refused(refusal) => config::log_refusal("failed to start etcd", refusal),
-            error => crate::logging::log_failure("failed to start etcd", error),
+            Self::NotBuilt { .. }
+            | Self::Boot(_)
+            | Self::Listen(_)
+            | Self::Threads(_)
+            | Self::Node(_)
+            | Self::Commit(_)
+            | Self::Publish(_) => logging::log_failure("failed to start etcd", self),
         }
     }
 }
@@ -84,9 +87,7 @@ impl StartError {
 /// See [`StartError`].
 pub fn run(config: &Config) -> Result<Option<Signal>, StartError> {
     let options = prepare(config)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(network_threads())
-        .thread_name("network")
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(StartError::Threads)?;
@@ -141,12 +142,6 @@ fn has_log(config: &Config) -> bool {
     paths.any(|path| path.extension().is_some_and(|extension| extension == "wal"))
 }
 
-/// Threads for connections: half of the cores, the other half is for the node loop, the store and
-/// the disk.
-fn network_threads() -> usize {
-    thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))
-}
-
 /// Every socket of a member.
 #[derive(Debug)]
 struct Ports {
@@ -174,117 +169,6 @@ async fn bind(urls: &[MemberUrl], flag: &'static str) -> Result<Vec<Listener>, S
     Ok(listeners)
 }
 
-/// The member's threads.
-struct Running {
-    handle: Handle,
-    node: thread::JoinHandle<Result<(), NodeError>>,
-    committer: thread::JoinHandle<Result<(), backend::CommitError>>,
-    node_queue: crate::node::NodeQueue,
-    committer_queue: crate::committer::CommitterQueue,
-    failed: watch::Receiver<bool>,
-}
-
-impl Running {
-    fn start(options: &Options) -> Result<Self, StartError> {
-        let booted = boot::boot(&options.boot)?;
-        let Booted {
-            member: id,
-            cluster,
-            restored,
-            state,
-            backend,
-            wal,
-            wal_dir,
-            snap_dir,
-            restarted,
-        } = booted;
-        tracing::info!(
-            "local-member-id" = %id,
-            "cluster-id" = %cluster,
-            "applied-index" = state.applied().index.0,
-            "member-initialized" = restarted,
-            "starting local member"
-        );
-        let wall_millis = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let wall_millis = u64::try_from(wall_millis.as_millis()).unwrap_or(u64::MAX);
-        let mut config = raft::Config::new(id, wall_millis ^ id.0);
-        config.election_ticks = options.election_ticks;
-        config.pre_vote = options.pre_vote;
-        let mark = restored.snapshot.index;
-        let raft = Raft::new(config, restored);
-        let (node_queue, commands) = Node::queue();
-        let (committer, committer_queue) =
-            Committer::new(backend.clone(), node_queue.clone(), options.commit);
-        let status = Arc::new(Published::default());
-        let (compacted_sender, compacted) = watch::channel(-1);
-        let handle = Handle::new(Parts {
-            member: id,
-            cluster,
-            limits: options.limits,
-            queue: node_queue.clone(),
-            reads: state.reads(),
-            backend: backend.clone(),
-            ids: RequestIds::for_services(id, wall_millis),
-            status: status.clone(),
-            compacted,
-        });
-        let member_options = member::Options {
-            id,
-            quota_bytes: options.limits.quota_bytes,
-            election_millis: u64::try_from(options.limits.election_timeout.as_millis())
-                .unwrap_or(u64::MAX),
-            ids: RequestIds::for_member(id, wall_millis),
-        };
-        let node = Node::new(NodeParts {
-            member: Member::new(raft, state, backend.clone(), member_options),
-            wal,
-            reserve: Reserve::open(wal_dir),
-            snapshots: Snapshots::new(
-                snap_dir,
-                options.snapshot_entries,
-                options.snapshot_catchup_entries,
-                mark,
-            ),
-            committer: committer_queue.clone(),
-            backend,
-            tick: options.tick,
-            compaction_pause: options.compaction_pause,
-            reports: NodeReports { status, compacted: compacted_sender },
-            commands,
-        });
-        let (failed_sender, failed) = watch::channel(false);
-        let failing = failed_sender.clone();
-        let node = spawn("node", move || {
-            let ended = node.run();
-            failing.send_replace(true);
-            ended
-        })?;
-        let committer = spawn("store", move || {
-            let ended = committer.run();
-            failed_sender.send_replace(true);
-            ended
-        })?;
-        Ok(Self { handle, node, committer, node_queue, committer_queue, failed })
-    }
-
-    /// Ends the node loop, then the store thread after a last commit.
-    fn stop(self) -> Result<(), StartError> {
-        self.node_queue.stop();
-        let node = self.node.join().expect("the node loop does not panic: it aborts");
-        self.committer_queue.stop();
-        let committer = self.committer.join().expect("the store thread does not panic: it aborts");
-        node.map_err(StartError::Node)?;
-        committer.map_err(StartError::Commit)
-    }
-}
-
-fn spawn<T: Send + 'static>(
-    name: &str,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<thread::JoinHandle<T>, StartError> {
-    thread::Builder::new().name(name.to_owned()).spawn(work).map_err(StartError::Threads)
-}
-
 /// Serves clients until a signal arrives or a thread fails.
 async fn serve(
     options: &Options,
@@ -303,28 +187,33 @@ async fn serve(
     published.map_err(StartError::Publish)?;
     tracing::info!("ready to serve client requests");
     let handle = &running.handle;
-    let services = Services::new(handle);
+    let services = Services::new(handle, options.slow_calls);
+    let connections = Connections::new(handle.metrics().clone());
     let compactor = compactor::run(options.auto_compaction, handle.clone(), stopping.clone());
     let mut tasks = vec![tokio::spawn(compactor)];
-    let limits = options.port;
+    let serve_port = |listener, services, plain| {
+        let (limits, connections) = (options.port, connections.clone());
+        let stopping = stopping.clone();
+        tokio::spawn(port::serve(listener, services, plain, limits, connections, stopping))
+    };
     for listener in ports.clients {
         tracing::info!(
             traffic = "grpc+http",
             address = listener.address(),
             "serving client traffic insecurely; this is strongly discouraged!"
         );
-        let (services, plain) = (Some(services.clone()), Plain::for_clients(handle.clone()));
-        tasks.push(tokio::spawn(port::serve(listener, services, plain, limits, stopping.clone())));
+        let plain = Plain::for_clients(handle.clone(), options.browsers.clone(), set_log_level());
+        tasks.push(serve_port(listener, Some(services.clone()), plain));
     }
     for listener in ports.metrics {
         tracing::info!(address = listener.address(), "serving metrics");
         let plain = Plain::for_metrics(handle.clone());
-        tasks.push(tokio::spawn(port::serve(listener, None, plain, limits, stopping.clone())));
+        tasks.push(serve_port(listener, None, plain));
     }
     for listener in ports.peers {
         tracing::info!(address = listener.address(), "serving peer traffic");
         let plain = Plain::for_peers(handle.clone());
-        tasks.push(tokio::spawn(port::serve(listener, None, plain, limits, stopping.clone())));
+        tasks.push(serve_port(listener, None, plain));
     }
     crate::signals::notify_ready();
     let signal = tokio::select! {
@@ -338,6 +227,16 @@ async fn serve(
         }
     }
     Ok(signal)
+}
+
+/// HTTP-20.
+fn set_log_level() -> SetLogLevel {
+    Arc::new(|name| {
+        let level = logging::Level::parse(name).filter(|_| !name.is_empty());
+        let level = level.ok_or_else(|| format!("Invalid log level {name}"))?;
+        logging::set_level(level);
+        Ok(())
+    })
 }
 
 /// Tells the cluster this member's name and client URLs, and a new cluster its version, through

@@ -169,7 +169,10 @@ impl State {
                     halted = Some(failure);
                     break;
                 }
-                Err(failure) => return Err(failure),
+                Err(failure) => {
+                    applier.writer.abandon();
+                    return Err(failure);
+                }
             }
             position = entry.position;
         }

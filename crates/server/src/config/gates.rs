@@ -18,7 +18,9 @@ pub enum Stage {
 }
 
 impl Stage {
-    fn name(self) -> &'static str {
+    /// As metrics and help name it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             Self::Alpha => "ALPHA",
             Self::Beta => "BETA",

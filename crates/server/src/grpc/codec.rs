@@ -5,6 +5,7 @@
 //! bytes instead of being decoded and encoded again.
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use bytes::BufMut;
 use prost::Message;
@@ -14,6 +15,8 @@ use state::RangeReply;
 use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
+use super::budget::Charge;
+
 /// A reply that writes its own wire form.
 pub(crate) trait WriteWire: Send + 'static {
     /// Bytes that [`WriteWire::write`] will write.
@@ -21,6 +24,11 @@ pub(crate) trait WriteWire: Send + 'static {
 
     /// Writes the message.
     fn write(self, buffer: &mut impl BufMut);
+
+    /// Room in the budget of replies that the message needs until the connection has it.
+    fn charge(&self) -> Option<Arc<Charge>> {
+        None
+    }
 }
 
 /// Decodes requests `D` by prost and lets replies `E` write themselves.
@@ -81,15 +89,37 @@ impl<D: Message + Default> Decoder for DirectDecoder<D> {
 
 /// A message of prost's, as it is.
 #[derive(Debug)]
-pub(crate) struct Plain<M>(pub(crate) M);
+pub(crate) struct Plain<M> {
+    message: M,
+    charge: Option<Arc<Charge>>,
+}
+
+impl<M> Plain<M> {
+    pub(crate) fn new(message: M) -> Self {
+        Self { message, charge: None }
+    }
+
+    pub(crate) fn message(&self) -> &M {
+        &self.message
+    }
+
+    /// A large message, with its room in the budget of replies.
+    pub(crate) fn charged(message: M, charge: Option<Charge>) -> Self {
+        Self { message, charge: charge.map(Arc::new) }
+    }
+}
 
 impl<M: Message + 'static> WriteWire for Plain<M> {
     fn len(&self) -> usize {
-        self.0.encoded_len()
+        self.message.encoded_len()
+    }
+
+    fn charge(&self) -> Option<Arc<Charge>> {
+        self.charge.clone()
     }
 
     fn write(self, buffer: &mut impl BufMut) {
-        self.0.encode_raw(buffer);
+        self.message.encode_raw(buffer);
     }
 }
 
@@ -98,6 +128,14 @@ impl<M: Message + 'static> WriteWire for Plain<M> {
 pub(crate) struct SplicedRange {
     pub(crate) header: Option<pb::ResponseHeader>,
     pub(crate) reply: RangeReply,
+    pub(crate) charge: Option<Arc<Charge>>,
+}
+
+impl SplicedRange {
+    /// A reply that needs no room in the budget of replies.
+    pub(crate) fn new(header: Option<pb::ResponseHeader>, reply: RangeReply) -> Self {
+        Self { header, reply, charge: None }
+    }
 }
 
 /// Fields of `RangeResponse`.
@@ -124,6 +162,10 @@ impl WriteWire for SplicedRange {
             ..Default::default()
         };
         header + rows.sum::<usize>() + tail.encoded_len()
+    }
+
+    fn charge(&self) -> Option<Arc<Charge>> {
+        self.charge.clone()
     }
 
     fn write(self, buffer: &mut impl BufMut) {
@@ -166,10 +208,9 @@ mod tests {
         for (more, count) in [(false, 0), (true, 17), (false, 5)] {
             let header =
                 Some(pb::ResponseHeader { revision: 9, raft_term: 2, ..Default::default() });
-            let whole = pb::RangeResponse { header: header.clone(), kvs: kvs.clone(), more, count };
+            let whole = pb::RangeResponse { header, kvs: kvs.clone(), more, count };
             let rows = kvs.iter().map(|kv| Row(kv.encode_to_vec().into())).collect();
-            let spliced =
-                SplicedRange { header, reply: RangeReply { rows, more, count, revision: 9 } };
+            let spliced = SplicedRange::new(header, RangeReply { rows, more, count, revision: 9 });
             let mut bytes = Vec::new();
             assert_eq!(spliced.len(), whole.encoded_len());
             spliced.write(&mut bytes);

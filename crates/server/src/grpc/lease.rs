@@ -33,7 +33,10 @@ impl Leases {
         let header = Some(self.current_header());
         // L-06: an unknown lease is an answer with no time left, not an error.
         let ttl = match self.handle.renew_lease(LeaseId(request.id)).await {
-            Ok(ttl) => ttl,
+            Ok(ttl) => {
+                self.handle.metrics().leases.renewed.inc();
+                ttl
+            }
             Err(ProposeError::Refused(Refusal::LeaseNotFound)) => 0,
             Err(error) => return Err(error.into()),
         };
@@ -54,27 +57,27 @@ impl Service for Leases {
             request.id = i64::try_from(self.handle.next_id() & (u64::MAX >> 1))
                 .expect("the sign bit is cleared");
         }
-        match self.handle.propose(RequestKind::LeaseGrant, &request).await? {
-            Reply::LeaseGrant(mut response) => {
-                response.header = Some(self.current_header());
-                Ok(Response::new(response))
-            }
-            reply => unreachable!("a grant was answered by {reply:?}"),
-        }
+        let reply = self.handle.propose(RequestKind::LeaseGrant, &request).await?;
+        let Reply::LeaseGrant(mut response) = reply else {
+            unreachable!("a grant was answered by {reply:?}")
+        };
+        self.handle.metrics().leases.on_grant(response.ttl);
+        response.header = Some(self.current_header());
+        Ok(Response::new(response))
     }
 
     async fn lease_revoke(
         &self,
         request: Request<pb::LeaseRevokeRequest>,
     ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
-        match self.handle.propose(RequestKind::LeaseRevoke, &request.into_inner()).await? {
-            Reply::LeaseRevoke(_, mut response) => {
-                let revision = response.header.as_ref().map_or(0, |header| header.revision);
-                response.header = Some(self.handle.header(revision));
-                Ok(Response::new(response))
-            }
-            reply => unreachable!("a revoke was answered by {reply:?}"),
-        }
+        let reply = self.handle.propose(RequestKind::LeaseRevoke, &request.into_inner()).await?;
+        let Reply::LeaseRevoke(_, mut response) = reply else {
+            unreachable!("a revoke was answered by {reply:?}")
+        };
+        self.handle.metrics().leases.revoked.inc();
+        let revision = response.header.as_ref().map_or(0, |header| header.revision);
+        response.header = Some(self.handle.header(revision));
+        Ok(Response::new(response))
     }
 
     type LeaseKeepAliveStream =

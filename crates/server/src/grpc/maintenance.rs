@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::pin::Pin;
+use std::time::Instant;
 
 use base::version;
 use bytes::Bytes;
@@ -64,13 +65,12 @@ impl Service for Maintenance {
         &self,
         request: Request<pb::AlarmRequest>,
     ) -> Result<Response<pb::AlarmResponse>, Status> {
-        match self.handle.propose(RequestKind::Alarm, &request.into_inner()).await? {
-            Reply::Alarm(mut response) => {
-                response.header = Some(self.current_header());
-                Ok(Response::new(response))
-            }
-            reply => unreachable!("an alarm request was answered by {reply:?}"),
-        }
+        let reply = self.handle.propose(RequestKind::Alarm, &request.into_inner()).await?;
+        let Reply::Alarm(mut response) = reply else {
+            unreachable!("an alarm request was answered by {reply:?}")
+        };
+        response.header = Some(self.current_header());
+        Ok(Response::new(response))
     }
 
     async fn status(
@@ -102,6 +102,8 @@ impl Service for Maintenance {
         _request: Request<pb::DefragmentRequest>,
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
         let backend = self.handle.backend().clone();
+        let disk = &self.handle.metrics().disk;
+        let (began, inflight) = (Instant::now(), disk.begin_defrag());
         blocking(move || {
             tracing::info!("starting defragmentation");
             let before = backend.sizes();
@@ -116,6 +118,8 @@ impl Service for Maintenance {
             Ok(())
         })
         .await?;
+        drop(inflight);
+        disk.defrag.observe(began.elapsed().as_secs_f64());
         // G-003: no header.
         Ok(Response::new(pb::DefragmentResponse::default()))
     }
@@ -125,6 +129,7 @@ impl Service for Maintenance {
         _request: Request<pb::HashRequest>,
     ) -> Result<Response<pb::HashResponse>, Status> {
         let backend = self.handle.backend().clone();
+        let began = Instant::now();
         let hash = blocking(move || {
             let copy = backend.copy().map_err(|error| status::backend(&error))?;
             let (mut hash, mut bucket_seen) = (0, String::new());
@@ -141,6 +146,7 @@ impl Service for Maintenance {
             Ok(hash)
         })
         .await?;
+        self.handle.metrics().store.hash.observe(began.elapsed().as_secs_f64());
         Ok(Response::new(pb::HashResponse { header: Some(self.current_header()), hash }))
     }
 
@@ -150,8 +156,10 @@ impl Service for Maintenance {
     ) -> Result<Response<pb::HashKvResponse>, Status> {
         let revision = request.into_inner().revision;
         let keys = self.handle.reads().keys().clone();
+        let began = Instant::now();
         let hash =
             blocking(move || keys.hash(revision).map_err(|error| status::hash(&error))).await?;
+        self.handle.metrics().store.hash_revision.observe(began.elapsed().as_secs_f64());
         Ok(Response::new(pb::HashKvResponse {
             header: Some(self.handle.header(hash.current)),
             hash: hash.hash,
@@ -225,6 +233,7 @@ impl Maintenance {
         messages: &mpsc::Sender<Result<pb::SnapshotResponse, Status>>,
     ) -> Result<(), Option<Status>> {
         let failed = |status: Status| Some(status);
+        let began = Instant::now();
         let mut copy = self.handle.backend().copy().map_err(|e| failed(status::backend(&e)))?;
         let storage_version = self.handle.reads().storage_version().unwrap_or_default();
         let mut remaining_bytes = copy.len();
@@ -253,6 +262,7 @@ impl Maintenance {
             version: storage_version,
         };
         messages.blocking_send(Ok(last)).map_err(|_| None)?;
+        self.handle.metrics().disk.backend_snapshot.observe(began.elapsed().as_secs_f64());
         tracing::info!("successfully sent database snapshot to client");
         Ok(())
     }

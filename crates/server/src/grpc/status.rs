@@ -4,6 +4,7 @@
 use state::Refusal;
 use tonic::{Code, Status};
 
+use super::methods::is_service;
 use crate::handle::ProposeError;
 
 /// What all texts begin with.
@@ -111,6 +112,69 @@ pub(crate) fn downgrade_target() -> Status {
 /// E-57.
 pub(crate) fn no_cluster_version() -> Status {
     status(Code::FailedPrecondition, "cluster version not found during downgrade")
+}
+
+/// E-63.
+pub(crate) fn deadline_exceeded() -> Status {
+    status(Code::DeadlineExceeded, "context deadline exceeded")
+}
+
+/// E-07.
+pub(crate) fn bad_client_version() -> Status {
+    status(Code::InvalidArgument, "invalid client api version")
+}
+
+/// E-40.
+pub(crate) fn auth_not_enabled() -> Status {
+    refused(&Refusal::AuthNotEnabled)
+}
+
+/// What needs users and roles.
+pub(crate) fn auth_not_built() -> Status {
+    refused(&Refusal::AuthNotBuilt)
+}
+
+/// G-007, in grpc-go's words.
+pub(crate) fn message_too_large(len: usize, max: usize) -> Status {
+    let text = format!("grpc: received message larger than max ({len} vs. {max})");
+    Status::new(Code::ResourceExhausted, text)
+}
+
+/// A message that began to arrive and then did not go on (G24).
+pub(crate) fn request_stalled() -> Status {
+    Status::new(Code::DeadlineExceeded, "the request did not arrive in time")
+}
+
+/// In grpc-go's words.
+pub(crate) fn malformed_timeout(text: &str) -> Status {
+    Status::new(Code::Internal, format!("malformed grpc-timeout: {text:?}"))
+}
+
+/// A path that names no method, in grpc-go's words.
+pub(crate) fn unknown_method(path: &str) -> Status {
+    let text = match path.strip_prefix('/').unwrap_or(path).rsplit_once('/') {
+        None => format!("malformed method name: {path:?}"),
+        Some((service, method)) if is_service(service) => {
+            format!("unknown method {method} for service {service}")
+        }
+        Some((service, _)) => format!("unknown service {service}"),
+    };
+    Status::new(Code::Unimplemented, text)
+}
+
+/// KV-14.
+pub(crate) fn stream_of_sorted() -> Status {
+    Status::new(Code::Unimplemented, "RangeStream does not support custom sort orders")
+}
+
+/// KV-14.
+pub(crate) fn stream_of_filtered() -> Status {
+    Status::new(Code::Unimplemented, "RangeStream does not support revision filters")
+}
+
+/// G-016.
+pub(crate) fn unknown_health_service() -> Status {
+    Status::new(Code::NotFound, "unknown service")
 }
 
 /// Why a watch was canceled: what it still needed is gone.

@@ -21,6 +21,7 @@ use proto::etcdserverpb::watch_create_request::FilterType;
 use proto::etcdserverpb::watch_request::RequestUnion;
 use proto::etcdserverpb::{self as pb};
 use tokio::time::{Instant, Sleep};
+use tonic::codec::CompressionEncoding;
 use tonic::server::Grpc;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -28,6 +29,7 @@ use super::codec::{DirectCodec, WriteWire};
 use super::kv::ReplyFuture;
 use super::status;
 use crate::handle::Handle;
+use crate::metrics::StreamWatches;
 
 /// Bytes of events pulled at a time.
 const PULL_BYTES_MAX: usize = 64 << 10;
@@ -55,13 +57,16 @@ impl Watch {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
     {
         let handle = self.handle.clone();
+        let max = super::message_bytes_max(&handle);
         Box::pin(async move {
             let service =
                 tower::service_fn(move |request: Request<Streaming<pb::WatchRequest>>| {
                     let replies = Replies::new(handle.clone(), request.into_inner());
                     async move { Ok::<_, Status>(Response::new(replies)) }
                 });
-            let mut grpc = Grpc::new(DirectCodec::<WatchReply, pb::WatchRequest>::default());
+            let mut grpc = Grpc::new(DirectCodec::<WatchReply, pb::WatchRequest>::default())
+                .accept_compressed(CompressionEncoding::Gzip)
+                .max_decoding_message_size(max);
             Ok(grpc.streaming(service, request).await)
         })
     }
@@ -92,7 +97,7 @@ impl WriteWire for WatchReply {
                     key_len(field::EVENTS) + encoded_len_varint(event.len() as u64) + event.len()
                 };
                 let head = pb::WatchResponse {
-                    header: Some(header.clone()),
+                    header: Some(*header),
                     watch_id: *id,
                     fragment: *fragment,
                     ..Default::default()
@@ -145,6 +150,7 @@ struct Replies {
     requests: Streaming<pb::WatchRequest>,
     requests_ended: bool,
     watches: WatchStream,
+    counts: StreamWatches,
     news: Arc<News>,
     /// Answers that are ready, in order.
     ready: VecDeque<WatchReply>,
@@ -160,11 +166,13 @@ impl Replies {
         let news = Arc::new(News::default());
         let watches = handle.reads().watch().stream(news.clone());
         let interval = handle.limits().watch_progress_interval;
+        let counts = StreamWatches::new(handle.metrics().clone());
         Self {
             handle,
             requests,
             requests_ended: false,
             watches,
+            counts,
             news,
             ready: VecDeque::new(),
             outputs: Vec::new(),
@@ -199,15 +207,21 @@ impl Replies {
     fn on_request(&mut self, request: pb::WatchRequest) {
         match request.request_union {
             Some(RequestUnion::CreateRequest(create)) => self.on_create(create),
-            Some(RequestUnion::CancelRequest(cancel)) => {
-                if self.watches.cancel(cancel.watch_id) {
-                    self.progress.remove(&cancel.watch_id);
-                    let revision = self.handle.reads().keys().revision();
-                    self.control(cancel.watch_id, revision, |response| response.canceled = true);
-                }
+            Some(RequestUnion::CancelRequest(cancel)) => self.on_cancel(cancel.watch_id),
+            Some(RequestUnion::ProgressRequest(_)) => {
+                self.watches.request_progress();
+                self.news.waiting.store(true, Ordering::Release);
             }
-            Some(RequestUnion::ProgressRequest(_)) => self.watches.request_progress(),
             None => {}
+        }
+    }
+
+    fn on_cancel(&mut self, id: WatchId) {
+        if self.watches.cancel(id) {
+            self.counts.ended();
+            self.progress.remove(&id);
+            let revision = self.handle.reads().keys().revision();
+            self.control(id, revision, |response| response.canceled = true);
         }
     }
 
@@ -234,6 +248,9 @@ impl Replies {
         };
         match self.watches.create(spec) {
             Ok(created) => {
+                // Nobody wakes for history: what lies in the past is there already.
+                self.news.waiting.store(true, Ordering::Release);
+                self.counts.created();
                 if create.progress_notify {
                     self.progress.insert(created.id, Instant::now());
                 }
@@ -282,12 +299,15 @@ impl Replies {
                 if let Some(heard) = self.progress.get_mut(&id) {
                     *heard = Instant::now();
                 }
+                self.counts.sent(events.len());
                 let header = self.handle.header(revision);
                 self.ready.push_back(WatchReply::Events { header, id, events, fragment });
             }
-            WatchOutput::Compacted { id, compact_revision, revision } => {
+            WatchOutput::Compacted { id, compact_revision, .. } => {
+                self.counts.ended();
                 self.progress.remove(&id);
-                self.control(id, revision, |response| {
+                // etcd's header says no revision here.
+                self.control(id, 0, |response| {
                     response.canceled = true;
                     response.compact_revision = compact_revision;
                     response.cancel_reason = status::WATCH_COMPACTED.to_owned();

@@ -1,3 +1,5 @@
+//! Each rule once, and the duplicate check's ranges against plain ones.
+
 use proptest::prelude::*;
 
 use super::*;

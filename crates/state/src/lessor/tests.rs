@@ -1,3 +1,5 @@
+//! The clock by itself, and the wheel against a list.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Ids and JSON as etcd makes them, and changes of members.
+
 use super::*;
 
 fn urls(urls: &[&str]) -> Vec<String> {

@@ -118,20 +118,24 @@ impl Machine {
         self.reads().keys().revision()
     }
 
-    /// Everything the backend holds but the applied position, which it writes only at a commit.
     pub(crate) fn contents(&self) -> Vec<(Bucket, Bytes, Bytes)> {
-        let mut contents = Vec::new();
-        for bucket in Bucket::ALL {
-            let visit = &mut |key: &Bytes, value: &Bytes| {
-                if &key[..] != b"consistent_index" && &key[..] != b"term" {
-                    contents.push((bucket, key.clone(), value.clone()));
-                }
-                ControlFlow::Continue(())
-            };
-            self.backend.scan(bucket, &[], None, visit).unwrap();
-        }
-        contents
+        contents(&self.backend)
     }
+}
+
+/// Everything a backend holds but the applied position, which it writes only at a commit.
+pub(crate) fn contents(backend: &Backend) -> Vec<(Bucket, Bytes, Bytes)> {
+    let mut contents = Vec::new();
+    for bucket in Bucket::ALL {
+        let visit = &mut |key: &Bytes, value: &Bytes| {
+            if &key[..] != b"consistent_index" && &key[..] != b"term" {
+                contents.push((bucket, key.clone(), value.clone()));
+            }
+            ControlFlow::Continue(())
+        };
+        backend.scan(bucket, &[], None, visit).unwrap();
+    }
+    contents
 }
 
 /// Entries from index `first` on.

@@ -1,0 +1,530 @@
+//! What the client port answers beside the services: plain HTTP, metrics, and what surrounds every
+//! call. The plain answers are compared with real etcd's where there is one.
+
+use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use proto::etcdserverpb as pb;
+use proto::etcdserverpb::auth_client::AuthClient;
+use proto::etcdserverpb::kv_client::KvClient;
+use proto::etcdserverpb::watch_client::WatchClient;
+use proto::health::HealthCheckRequest;
+use proto::health::health_client::HealthClient;
+use retcd_conformance::{Server, ServerOptions, real_etcd};
+use tonic::codec::CompressionEncoding;
+use tonic::transport::Channel;
+use tonic::{Code, Request};
+
+const OURS: &str = env!("CARGO_BIN_EXE_etcd");
+
+/// A server of ours with these flags, and the folder its data is in.
+fn start(flags: &[&str]) -> anyhow::Result<(Server, tempfile::TempDir)> {
+    let folder = tempfile::tempdir()?;
+    let options = ServerOptions { flags: flags.iter().map(|&flag| flag.to_owned()).collect() };
+    Ok((Server::start(Path::new(OURS), folder.path(), options)?, folder))
+}
+
+fn address(server: &Server) -> anyhow::Result<SocketAddr> {
+    let endpoint = server.endpoint();
+    Ok(endpoint.strip_prefix("http://").context("no TLS here")?.parse()?)
+}
+
+async fn kv(server: &Server) -> anyhow::Result<KvClient<Channel>> {
+    let client = KvClient::connect(server.endpoint()).await?;
+    Ok(client.max_decoding_message_size(usize::MAX).max_encoding_message_size(usize::MAX))
+}
+
+/// An answer over HTTP/1.1.
+#[derive(Debug, PartialEq)]
+struct Answer {
+    status: u16,
+    headers: BTreeMap<String, String>,
+    body: String,
+}
+
+fn ask(address: SocketAddr, method: &str, path: &str, body: &str) -> anyhow::Result<Answer> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    let len = body.len();
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len}\r\n");
+    write!(stream, "{head}Connection: close\r\n\r\n{body}")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    let (head, body) = text.split_once("\r\n\r\n").context("no end of the headers")?;
+    let mut lines = head.lines();
+    let status = lines.next().and_then(|line| line.split(' ').nth(1)).context("no status")?;
+    let headers = lines.filter_map(|line| line.split_once(": "));
+    let headers = headers.map(|(name, value)| (name.to_lowercase(), value.to_owned()));
+    let chunked = head.to_lowercase().contains("transfer-encoding: chunked");
+    let body = if chunked { unchunk(body)? } else { body.to_owned() };
+    Ok(Answer { status: status.parse()?, headers: headers.collect(), body })
+}
+
+fn unchunk(mut body: &str) -> anyhow::Result<String> {
+    let mut whole = String::new();
+    loop {
+        let (len, rest) = body.split_once("\r\n").context("no chunk")?;
+        let len = usize::from_str_radix(len, 16)?;
+        if len == 0 {
+            return Ok(whole);
+        }
+        whole.push_str(&rest[..len]);
+        body = &rest[len + 2..];
+    }
+}
+
+/// A value of a metric without labels, or with exactly these.
+fn metric(address: SocketAddr, name: &str) -> anyhow::Result<f64> {
+    let text = ask(address, "GET", "/metrics", "")?.body;
+    let mut lines = text.lines().filter_map(|line| line.rsplit_once(' '));
+    let (_, value) = lines.find(|(found, _)| *found == name).context(name.to_owned())?;
+    Ok(value.parse()?)
+}
+
+/// HTTP-01 to HTTP-21: method, path, body where it is the same for every release.
+const PLAIN: &[(&str, &str, Option<&str>)] = &[
+    ("GET", "/health", Some("{\"health\":\"true\",\"reason\":\"\"}")),
+    ("GET", "/health?serializable=true", Some("{\"health\":\"true\",\"reason\":\"\"}")),
+    ("GET", "/health?exclude=NOSPACE", Some("{\"health\":\"true\",\"reason\":\"\"}")),
+    ("GET", "/health?exclude=FOO&exclude=", Some("{\"health\":\"true\",\"reason\":\"\"}")),
+    ("POST", "/health", Some("Method Not Allowed\n")),
+    ("GET", "/health/", Some("404 page not found\n")),
+    ("GET", "/livez", Some("ok\n")),
+    ("GET", "/livez?verbose", Some("[+]serializable_read ok\nok\n")),
+    ("GET", "/livez/serializable_read", Some("ok\n")),
+    ("GET", "/livez?exclude=serializable_read&verbose", Some("ok\n")),
+    ("DELETE", "/livez", Some("Method Not Allowed\n")),
+    ("GET", "/readyz", Some("ok\n")),
+    ("GET", "/readyz?exclude=nope", Some("ok\n")),
+    ("GET", "/readyz/linearizable_read?verbose", Some("[+]linearizable_read ok\nok\n")),
+    ("GET", "/readyz/data_corruption", Some("ok\n")),
+    ("GET", "/readyz/non_learner", Some("ok\n")),
+    ("GET", "/readyz/nope", Some("404 page not found\n")),
+    ("POST", "/readyz/non_learner", Some("Method Not Allowed\n")),
+    ("GET", "/version", None),
+    ("POST", "/version", Some("Method Not Allowed\n")),
+    ("GET", "/metrics", None),
+    ("GET", "/debug/vars", None),
+    ("POST", "/debug/vars", Some("Method Not Allowed\n")),
+    ("GET", "/debug/requests", Some("404 page not found\n")),
+    ("GET", "/nope", Some("404 page not found\n")),
+    ("OPTIONS", "/health", Some("")),
+];
+
+#[test]
+fn plain_answers_are_etcds() -> anyhow::Result<()> {
+    let (ours, _folder) = start(&[])?;
+    let ours = address(&ours)?;
+    let mut answers = Vec::new();
+    for (method, path, body) in PLAIN {
+        let answer = ask(ours, method, path, "")?;
+        if let Some(body) = body {
+            assert_eq!(answer.body, *body, "{method} {path}");
+        }
+        answers.push(answer);
+    }
+    let Some(real) = real_etcd("3.5") else { return Ok(()) };
+    let folder = tempfile::tempdir()?;
+    let theirs = Server::start(&real.join("etcd"), folder.path(), ServerOptions::default())?;
+    let theirs = address(&theirs)?;
+    for ((method, path, body), mut ours) in PLAIN.iter().zip(answers) {
+        let mut answer = ask(theirs, method, path, "")?;
+        for answer in [&mut ours, &mut answer] {
+            answer.headers.remove("date");
+            // Chunked or not is the libraries' business.
+            answer.headers.remove("transfer-encoding");
+            if body.is_none() {
+                answer.headers.remove("content-length");
+                answer.body.clear();
+            }
+        }
+        assert_eq!(ours, answer, "{method} {path}");
+    }
+    Ok(())
+}
+
+/// HTTP-02, HTTP-08, HTTP-09: every check of a good member, in our order.
+#[test]
+fn a_ready_member_says_why() -> anyhow::Result<()> {
+    let (server, _folder) = start(&[])?;
+    let address = address(&server)?;
+    let verbose = ask(address, "GET", "/readyz?verbose", "")?;
+    assert_eq!(
+        verbose.body,
+        "[+]data_corruption ok\n[+]serializable_read ok\n[+]linearizable_read ok\n\
+         [+]non_learner ok\nok\n"
+    );
+    let fewer = ask(address, "GET", "/readyz?verbose&exclude=non_learner&exclude=x", "")?;
+    assert!(!fewer.body.contains("non_learner"));
+    // HEAD is no GET for etcd either.
+    let head = ask(address, "HEAD", "/livez", "")?;
+    assert_eq!((head.status, head.body.as_str()), (405, ""));
+    // HTTP-22.
+    let checked = "etcd_server_healthchecks_total{name=\"linearizable_read\",status=\"success\",\
+                   type=\"readyz\"}";
+    assert_eq!(metric(address, checked)?, 2.0);
+    assert_eq!(
+        metric(address, "etcd_server_healthcheck{name=\"non_learner\",type=\"readyz\"}")?,
+        1.0
+    );
+    let vars = ask(address, "GET", "/debug/vars", "")?;
+    let vars: BTreeMap<String, serde_json::Value> = serde_json::from_str(&vars.body)?;
+    assert_eq!(
+        vars.keys().collect::<Vec<_>>(),
+        ["cmdline", "file_descriptor_limit", "memstats", "raft.status"]
+    );
+    assert_eq!(vars["raft.status"]["raftState"], "StateLeader");
+    Ok(())
+}
+
+/// HTTP-03, HTTP-13: a member without space is not healthy, but ready.
+#[tokio::test]
+async fn a_member_without_space_is_not_healthy() -> anyhow::Result<()> {
+    let (server, _folder) = start(&[])?;
+    let address = address(&server)?;
+    let mut maintenance =
+        pb::maintenance_client::MaintenanceClient::connect(server.endpoint()).await?;
+    let raise = |alarm: pb::AlarmType| pb::AlarmRequest {
+        action: pb::alarm_request::AlarmAction::Activate.into(),
+        member_id: 1,
+        alarm: alarm.into(),
+    };
+    maintenance.alarm(raise(pb::AlarmType::Nospace)).await?;
+    let health = ask(address, "GET", "/health", "")?;
+    assert_eq!(health.status, 503);
+    assert_eq!(health.body, "{\"health\":\"false\",\"reason\":\"ALARM NOSPACE\"}\n");
+    assert_eq!(ask(address, "GET", "/health?exclude=NOSPACE", "")?.status, 200);
+    assert_eq!(ask(address, "GET", "/readyz", "")?.status, 200);
+    maintenance.alarm(raise(pb::AlarmType::Corrupt)).await?;
+    let ready = ask(address, "GET", "/readyz", "")?;
+    assert_eq!(ready.status, 503);
+    assert!(ready.body.contains("[-]data_corruption failed: alarm activated: CORRUPT\n"));
+    let health = ask(address, "GET", "/health?exclude=NOSPACE", "")?;
+    assert_eq!(health.body, "{\"health\":\"false\",\"reason\":\"ALARM CORRUPT\"}\n");
+    assert!(2.0 <= metric(address, "etcd_server_health_failures")?);
+    Ok(())
+}
+
+/// HTTP-15, HTTP-16: what the port for metrics serves.
+#[test]
+fn the_port_for_metrics_serves_little() -> anyhow::Result<()> {
+    let free = std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?;
+    let (_server, _folder) = start(&["--listen-metrics-urls", &format!("http://{free}")])?;
+    for (path, status) in [
+        ("/metrics", 200),
+        ("/health", 200),
+        ("/livez", 200),
+        ("/readyz", 200),
+        ("/version", 404),
+        ("/debug/vars", 404),
+        ("/config/local/log", 404),
+    ] {
+        let answer = ask(free, "GET", path, "")?;
+        assert_eq!(answer.status, status, "{path}");
+        assert!(!answer.headers.contains_key("access-control-allow-origin"));
+    }
+    Ok(())
+}
+
+/// HTTP-20.
+#[test]
+fn the_level_of_the_log_is_changed_at_run_time() -> anyhow::Result<()> {
+    let (server, _folder) = start(&[])?;
+    let address = address(&server)?;
+    let put = |body: &str| ask(address, "PUT", "/config/local/log", body);
+    assert_eq!(put("{\"Level\":\"DEBUG\"}")?.status, 204);
+    let bad = put("{\"Level\":\"zz\"}")?;
+    assert_eq!((bad.status, bad.body.as_str()), (400, "{\"message\":\"Invalid log level zz\"}"));
+    assert_eq!(put("zz")?.body, "{\"message\":\"Invalid json body\"}");
+    let get = ask(address, "GET", "/config/local/log", "")?;
+    assert_eq!((get.status, get.headers["allow"].as_str()), (405, "PUT"));
+    Ok(())
+}
+
+/// MET-37, MET-53, MET-56, MET-68: requests are counted as etcd counts them.
+#[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a list of names")]
+async fn requests_are_counted() -> anyhow::Result<()> {
+    let (server, _folder) = start(&["--metrics", "extensive"])?;
+    let address = address(&server)?;
+    let mut kv = kv(&server).await?;
+    for key in ["a", "b", "c"] {
+        let key = Bytes::from(key);
+        kv.put(pb::PutRequest { key, value: Bytes::from("v"), ..Default::default() }).await?;
+    }
+    kv.delete_range(pb::DeleteRangeRequest { key: Bytes::from("a"), ..Default::default() }).await?;
+    let refused = kv.put(pb::PutRequest::default()).await.unwrap_err();
+    assert_eq!(refused.message(), "etcdserver: key is not provided");
+    let mut watch = WatchClient::connect(server.endpoint()).await?;
+    let create =
+        pb::WatchCreateRequest { key: Bytes::from("b"), start_revision: 1, ..Default::default() };
+    let create = pb::WatchRequest {
+        request_union: Some(pb::watch_request::RequestUnion::CreateRequest(create)),
+    };
+    let requests = tokio_stream::StreamExt::chain(
+        tokio_stream::once(create),
+        tokio_stream::pending::<pb::WatchRequest>(),
+    );
+    let mut answers = watch.watch(requests).await?.into_inner();
+    assert!(answers.message().await?.is_some_and(|answer| answer.created));
+    assert_eq!(answers.message().await?.map(|answer| answer.events.len()), Some(1));
+    assert_eq!(metric(address, "etcd_debugging_mvcc_watcher_total")?, 1.0);
+    drop(answers);
+    let call = |method: &str, kind: &str, code: &str| {
+        let (service, _) = method.split_once('.').unwrap();
+        format!(
+            "grpc_server_handled_total{{grpc_code=\"{code}\",grpc_method=\"{}\",\
+             grpc_service=\"etcdserverpb.{service}\",grpc_type=\"{kind}\"}}",
+            &method[service.len() + 1..]
+        )
+    };
+    let canceled = call("Watch.Watch", "bidi_stream", "Canceled");
+    for _ in 0..200 {
+        if metric(address, &canceled)? == 1.0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for (name, expected) in [
+        ("etcd_mvcc_put_total", 3.0),
+        ("etcd_mvcc_delete_total", 1.0),
+        ("etcd_debugging_mvcc_keys_total", 2.0),
+        ("etcd_debugging_mvcc_current_revision", 5.0),
+        ("etcd_debugging_mvcc_compact_revision", -1.0),
+        ("etcd_debugging_mvcc_events_total", 1.0),
+        ("etcd_debugging_mvcc_watcher_total", 0.0),
+        ("etcd_debugging_mvcc_watch_stream_total", 0.0),
+        ("etcd_debugging_mvcc_total_put_size_in_bytes", 6.0),
+        ("etcd_server_has_leader", 1.0),
+        ("etcd_server_is_leader", 1.0),
+        ("etcd_server_leader_changes_seen_total", 1.0),
+        ("etcd_server_proposals_pending", 0.0),
+        ("etcd_server_version{server_version=\"3.7.1\"}", 1.0),
+        ("etcd_cluster_version{cluster_version=\"3.7\"}", 1.0),
+        (&call("KV.Put", "unary", "OK"), 3.0),
+        (&call("KV.Put", "unary", "InvalidArgument"), 1.0),
+        (&canceled, 1.0),
+        ("etcd_server_client_requests_total{client_api_version=\"unknown\",type=\"stream\"}", 1.0),
+    ] {
+        assert_eq!(metric(address, name)?, expected, "{name}");
+    }
+    for name in [
+        "etcd_disk_wal_fsync_duration_seconds_count",
+        "etcd_server_apply_duration_seconds_count{op=\"Put\",success=\"true\",version=\"v3\"}",
+        "etcd_server_request_duration_seconds_count{success=\"true\",type=\"Put\"}",
+        "etcd_network_client_grpc_received_bytes_total",
+        "etcd_network_client_grpc_sent_bytes_total",
+        "etcd_disk_wal_write_bytes_total",
+        "process_resident_memory_bytes",
+        "grpc_server_handling_seconds_count{grpc_method=\"Put\",\
+         grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"}",
+    ] {
+        assert!(0.0 < metric(address, name)?, "{name}");
+    }
+    Ok(())
+}
+
+/// G-005 to G-007, G-019: what surrounds every call.
+#[tokio::test]
+async fn calls_are_checked_before_the_services_see_them() -> anyhow::Result<()> {
+    let (server, _folder) = start(&["--max-request-bytes", "100000"])?;
+    let mut kv = kv(&server).await?;
+    let put = |len: usize| pb::PutRequest {
+        key: Bytes::from("k"),
+        value: Bytes::from(vec![7; len]),
+        ..Default::default()
+    };
+    // The request fits into a message, but not into the log.
+    let refused = kv.put(put(200_000)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert_eq!(refused.message(), "etcdserver: request is too large");
+    let refused = kv.put(put(700_000)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert_eq!(refused.message(), "grpc: received message larger than max (700007 vs. 624288)");
+    let mut zipping = kv.clone().send_compressed(CompressionEncoding::Gzip);
+    zipping.put(put(90_000)).await?;
+    // A small message that becomes a large one.
+    let refused = zipping.put(put(50_000_000)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    let mut asked = Request::new(put(1));
+    asked.metadata_mut().insert("hasleader", "true".parse()?);
+    asked.metadata_mut().insert("client-api-version", "3.5.30".parse()?);
+    asked.set_timeout(Duration::from_secs(5));
+    kv.put(asked).await?;
+    let mut asked = Request::new(put(1));
+    asked.metadata_mut().insert("grpc-timeout", "soon".parse()?);
+    let refused = kv.put(asked).await.unwrap_err();
+    assert_eq!(refused.message(), "malformed grpc-timeout: \"soon\"");
+    let named = "etcd_server_client_requests_total{client_api_version=\"3.5.30\",type=\"unary\"}";
+    assert_eq!(metric(address(&server)?, named)?, 1.0);
+    Ok(())
+}
+
+/// E-63: a deadline ends a stream, too.
+#[tokio::test]
+async fn a_deadline_ends_a_stream() -> anyhow::Result<()> {
+    let (server, _folder) = start(&[])?;
+    let mut health = HealthClient::connect(server.endpoint()).await?;
+    let mut asked = Request::new(HealthCheckRequest::default());
+    asked.set_timeout(Duration::from_millis(300));
+    let mut answers = health.watch(asked).await?.into_inner();
+    assert_eq!(answers.message().await?.map(|answer| answer.status), Some(1));
+    let ended = answers.message().await.unwrap_err();
+    assert_eq!(ended.code(), Code::DeadlineExceeded);
+    assert_eq!(ended.message(), "etcdserver: context deadline exceeded");
+    Ok(())
+}
+
+/// G-016, A-03, A-04.
+#[tokio::test]
+async fn health_and_auth_answer() -> anyhow::Result<()> {
+    let (server, _folder) = start(&[])?;
+    let mut health = HealthClient::connect(server.endpoint()).await?;
+    let checked = health.check(HealthCheckRequest::default()).await?.into_inner();
+    assert_eq!(checked.status, 1);
+    let other = HealthCheckRequest { service: "other".to_owned() };
+    let refused = health.check(other.clone()).await.unwrap_err();
+    assert_eq!((refused.code(), refused.message()), (Code::NotFound, "unknown service"));
+    let state = health.watch(other).await?.into_inner().message().await?;
+    assert_eq!(state.map(|state| state.status), Some(3));
+    let mut auth = AuthClient::connect(server.endpoint()).await?;
+    let status = auth.auth_status(pb::AuthStatusRequest {}).await?.into_inner();
+    assert_eq!((status.enabled, status.auth_revision), (false, 1));
+    assert_eq!(status.header.map(|header| header.revision), Some(1));
+    let refused = auth.authenticate(pb::AuthenticateRequest::default()).await.unwrap_err();
+    assert_eq!(refused.message(), "etcdserver: authentication is not enabled");
+    let refused = auth.auth_enable(pb::AuthEnableRequest {}).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unimplemented);
+    let mut lock = proto::v3lockpb::lock_client::LockClient::connect(server.endpoint()).await?;
+    let refused = lock.lock(proto::v3lockpb::LockRequest::default()).await.unwrap_err();
+    assert_eq!(refused.message(), "unknown service v3lockpb.Lock");
+    Ok(())
+}
+
+/// KV-12 to KV-14.
+#[tokio::test]
+async fn a_range_comes_as_a_stream() -> anyhow::Result<()> {
+    let (server, _folder) = start(&[])?;
+    let mut kv = kv(&server).await?;
+    for number in 0..300 {
+        let key = Bytes::from(format!("k{number:03}"));
+        let value = Bytes::from(vec![1; 5_000]);
+        kv.put(pb::PutRequest { key, value, ..Default::default() }).await?;
+    }
+    let all = pb::RangeRequest {
+        key: Bytes::from("k"),
+        range_end: Bytes::from("l"),
+        ..Default::default()
+    };
+    let whole = kv.range(all.clone()).await?.into_inner();
+    let mut stream = kv.range_stream(all.clone()).await?.into_inner();
+    let (mut kvs, mut sizes, mut last) = (Vec::new(), Vec::new(), None);
+    while let Some(chunk) = stream.message().await? {
+        assert!(last.is_none(), "a header comes with the last chunk only");
+        let chunk = chunk.range_response.context("a chunk")?;
+        // What is written meanwhile is not seen.
+        let late = Bytes::from(format!("k{:03}x", kvs.len() + 50));
+        kv.put(pb::PutRequest { key: late, ..Default::default() }).await?;
+        sizes.push(chunk.kvs.len());
+        kvs.extend(chunk.kvs);
+        last = chunk.header.map(|header| (header.revision, chunk.count, chunk.more));
+    }
+    assert_eq!(sizes, [10, 20, 40, 80, 150]);
+    assert_eq!(kvs, whole.kvs);
+    assert_eq!(last, Some((301, 300, false)));
+    let limited = pb::RangeRequest { limit: 25, revision: 301, ..all.clone() };
+    let mut stream = kv.range_stream(limited).await?.into_inner();
+    let mut chunks = Vec::new();
+    while let Some(chunk) = stream.message().await? {
+        chunks.push(chunk.range_response.context("a chunk")?);
+    }
+    assert_eq!(chunks.iter().map(|chunk| chunk.kvs.len()).collect::<Vec<_>>(), [10, 15]);
+    assert_eq!((chunks[1].count, chunks[1].more), (300, true));
+    let counted = pb::RangeRequest { count_only: true, revision: 301, ..all.clone() };
+    let mut stream = kv.range_stream(counted).await?.into_inner();
+    let only = stream.message().await?.and_then(|chunk| chunk.range_response).context("one")?;
+    assert_eq!((only.count, only.kvs.len()), (300, 0));
+    assert!(stream.message().await?.is_none());
+    for (request, text) in [
+        (
+            pb::RangeRequest { sort_order: 2, ..all.clone() },
+            "RangeStream does not support custom sort orders",
+        ),
+        (
+            pb::RangeRequest { min_mod_revision: 2, ..all.clone() },
+            "RangeStream does not support revision filters",
+        ),
+    ] {
+        let refused = kv.range_stream(request).await.unwrap_err();
+        assert_eq!((refused.code(), refused.message()), (Code::Unimplemented, text));
+    }
+    Ok(())
+}
+
+fn resident_bytes(server: &Server) -> anyhow::Result<i64> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid()))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("VmHWM")?;
+    let kibibytes: i64 = line.split_whitespace().next().context("a number")?.parse()?;
+    Ok(kibibytes * 1024)
+}
+
+/// G22: forty clients read forty megabytes each at the same time.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_reads_wait_for_room() -> anyhow::Result<()> {
+    let (server, _folder) = start(&[])?;
+    let mut client = kv(&server).await?;
+    for number in 0..40 {
+        let key = Bytes::from(format!("large/{number:02}"));
+        let value = Bytes::from(vec![number; 1_000_000]);
+        client.put(pb::PutRequest { key, value, ..Default::default() }).await?;
+    }
+    let all = pb::RangeRequest {
+        key: Bytes::from("large/"),
+        range_end: Bytes::from("large0"),
+        ..Default::default()
+    };
+    client.range(all.clone()).await?;
+    let before = resident_bytes(&server)?;
+    let mut readers = Vec::new();
+    for _ in 0..40 {
+        // A connection each, so that nothing but the server makes them wait.
+        let (mut client, all) = (kv(&server).await?, all.clone());
+        readers.push(tokio::spawn(async move {
+            client.range(all).await.map(|answer| answer.into_inner().kvs.len())
+        }));
+    }
+    for reader in readers {
+        assert_eq!(reader.await??, 40);
+    }
+    let grown = resident_bytes(&server)? - before;
+    println!("resident memory grew by {} MiB", grown >> 20);
+    assert!(grown < 256 << 20, "grew by {} MiB", grown >> 20);
+    Ok(())
+}
+
+/// G19: one address cannot take every connection.
+#[test]
+fn connections_of_one_address_are_bounded() -> anyhow::Result<()> {
+    let (server, _folder) = start(&[])?;
+    let address = address(&server)?;
+    let mut open = Vec::new();
+    for _ in 0..1_000 {
+        open.push(TcpStream::connect(address)?);
+    }
+    // The next one is closed at once.
+    let mut next = TcpStream::connect(address)?;
+    next.set_read_timeout(Some(Duration::from_secs(20)))?;
+    assert!(matches!(next.read(&mut [0; 1]), Ok(0) | Err(_)));
+    // G24: those that say nothing are closed after five seconds.
+    let silent = &mut open[0];
+    silent.set_read_timeout(Some(Duration::from_secs(20)))?;
+    assert!(matches!(silent.read(&mut [0; 1]), Ok(0)));
+    drop(open);
+    assert!(0.0 < metric(address, "retcd_network_connections_refused_total{reason=\"address\"}")?);
+    Ok(())
+}

@@ -1,0 +1,197 @@
+//! A reply's body on its way to the connection: counted, ended by deadline or loss of the leader,
+//! and holding what the reply was granted until the connection has taken it.
+
+use std::future::Future as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures_util::Stream as _;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::Sleep;
+use tokio_stream::wrappers::WatchStream;
+use tonic::{Code, Status};
+
+use super::budget::Charge;
+use super::methods::{CallKind, MethodIndex};
+use super::status;
+use crate::metrics::{Ended, Metrics};
+
+/// A flag and four bytes of length before every message.
+const PREFIX_LEN: usize = 5;
+
+/// One call as the metrics see it: it has ended when it says so, or as canceled when dropped.
+#[derive(Debug)]
+pub(crate) struct Account {
+    metrics: Arc<Metrics>,
+    method: MethodIndex,
+    began: Instant,
+    ended: bool,
+}
+
+impl Account {
+    /// Counts a call that begins.
+    pub(crate) fn open(metrics: Arc<Metrics>, method: MethodIndex) -> Self {
+        metrics.calls.on_started(method);
+        Self { metrics, method, began: Instant::now(), ended: false }
+    }
+
+    pub(crate) fn method(&self) -> MethodIndex {
+        self.method
+    }
+
+    pub(crate) fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// The call has ended; later words do not count.
+    pub(crate) fn end(&mut self, code: Code) {
+        if !self.ended {
+            self.ended = true;
+            self.metrics.calls.on_ended(self.method, Ended { code, took: self.began.elapsed() });
+        }
+    }
+
+    /// Counts messages in bytes that are whole messages.
+    fn on_sent(&self, mut bytes: &[u8]) {
+        let (mut messages, mut total) = (0, 0);
+        while let Some((prefix, rest)) = bytes.split_first_chunk::<PREFIX_LEN>() {
+            let [_, len @ ..] = *prefix;
+            let len = usize::try_from(u32::from_be_bytes(len)).unwrap_or(usize::MAX);
+            messages += 1;
+            total += len;
+            bytes = rest.get(len..).unwrap_or_default();
+        }
+        self.metrics.calls.on_sent(self.method, messages, total);
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.end(Code::Cancelled);
+    }
+}
+
+/// What ends a stream from outside.
+#[derive(Debug, Default)]
+pub(crate) struct Limits {
+    /// The client's deadline.
+    pub(crate) deadline: Option<Pin<Box<Sleep>>>,
+    /// Yields when no leader was seen for too long.
+    pub(crate) leader_lost: Option<WatchStream<u64>>,
+}
+
+/// The body of any reply of this server.
+#[derive(Debug)]
+pub(crate) struct ReplyBody {
+    inner: tonic::body::Body,
+    call: Option<Account>,
+    limits: Limits,
+    broken_off: bool,
+    /// Room in the budget of replies, given back when the connection is done with this body.
+    _charge: Option<Arc<Charge>>,
+}
+
+impl ReplyBody {
+    /// A body that no call stands behind.
+    pub(crate) fn plain(inner: tonic::body::Body) -> Self {
+        Self { inner, call: None, limits: Limits::default(), broken_off: false, _charge: None }
+    }
+
+    /// The body of a call's reply.
+    pub(crate) fn of_call(
+        inner: tonic::body::Body,
+        call: Account,
+        limits: Limits,
+        charge: Option<Arc<Charge>>,
+    ) -> Self {
+        Self { inner, call: Some(call), limits, broken_off: false, _charge: charge }
+    }
+
+    /// Why the stream must end now, if it must.
+    fn poll_limits(&mut self, context: &mut Context<'_>) -> Poll<Status> {
+        if let Some(deadline) = &mut self.limits.deadline
+            && deadline.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(status::deadline_exceeded());
+        }
+        if let Some(lost) = &mut self.limits.leader_lost
+            && Pin::new(lost).poll_next(context).is_ready()
+        {
+            return Poll::Ready(crate::handle::ProposeError::NoLeader.into());
+        }
+        Poll::Pending
+    }
+
+    fn on_frame(&mut self, frame: &Frame<Bytes>) {
+        let Some(call) = &mut self.call else { return };
+        if let Some(data) = frame.data_ref() {
+            call.on_sent(data);
+        } else if let Some(trailers) = frame.trailers_ref() {
+            call.end(code_of(trailers));
+        }
+    }
+}
+
+/// The code in a reply's headers or trailers; none is success.
+pub(crate) fn code_of(headers: &HeaderMap) -> Code {
+    let code = headers.get("grpc-status");
+    code.map_or(Code::Ok, |code| Code::from_bytes(code.as_bytes()))
+}
+
+impl Body for ReplyBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = &mut *self;
+        if this.broken_off {
+            return Poll::Ready(None);
+        }
+        if let Poll::Ready(status) = this.poll_limits(context) {
+            this.broken_off = true;
+            this.inner = tonic::body::Body::empty();
+            if let Some(call) = &mut this.call {
+                if call.method.method().kind != CallKind::Unary
+                    && status.code() == Code::Unavailable
+                {
+                    call.metrics.calls.on_stream_failure("send", "stream");
+                }
+                call.end(status.code());
+            }
+            let mut trailers = HeaderMap::new();
+            let written = status.add_header(&mut trailers);
+            return Poll::Ready(Some(written.map(|()| Frame::trailers(trailers))));
+        }
+        let polled = Pin::new(&mut this.inner).poll_frame(context);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => this.on_frame(frame),
+            Poll::Ready(Some(Err(status))) => {
+                if let Some(call) = &mut this.call {
+                    call.end(status.code());
+                }
+            }
+            Poll::Ready(None) => {
+                if let Some(call) = &mut this.call {
+                    call.end(Code::Ok);
+                }
+            }
+            Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.broken_off || self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

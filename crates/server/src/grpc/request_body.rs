@@ -1,0 +1,183 @@
+//! A request's body on its way to a service: messages are counted, and too large ones refused with
+//! grpc-go's text before their bytes are gathered.
+//!
+//! A client that owes the server one message may not keep it waiting for ever (G24); a stream of
+//! messages may be silent as long as it likes.
+
+use std::future::Future as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::Sleep;
+use tonic::Status;
+
+use super::methods::{CallKind, MethodIndex};
+use super::status;
+use crate::metrics::Metrics;
+
+/// How long a message that has begun to arrive may stand still.
+const IDLE_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// A flag and four bytes of length before every message.
+const PREFIX_LEN: usize = 5;
+
+/// The body.
+#[derive(Debug)]
+pub(crate) struct RequestBody<B> {
+    inner: B,
+    metrics: Arc<Metrics>,
+    method: MethodIndex,
+    message_bytes_max: usize,
+    position: Position,
+    idle: Option<Pin<Box<Sleep>>>,
+}
+
+/// Where in the stream of messages the body is.
+#[derive(Debug, Default)]
+struct Position {
+    /// The part of a prefix that has arrived.
+    prefix: [u8; PREFIX_LEN],
+    prefix_len: usize,
+    /// Bytes of the current message that have not arrived.
+    missing: usize,
+}
+
+impl Position {
+    /// Goes over arrived bytes; how many messages they complete the prefix of and how long those
+    /// are in all.
+    fn advance(
+        &mut self,
+        mut bytes: &[u8],
+        message_bytes_max: usize,
+    ) -> Result<(u64, usize), Status> {
+        let (mut messages, mut total) = (0, 0);
+        while !bytes.is_empty() {
+            if 0 < self.missing {
+                let taken = self.missing.min(bytes.len());
+                self.missing -= taken;
+                bytes = &bytes[taken..];
+                continue;
+            }
+            let taken = (PREFIX_LEN - self.prefix_len).min(bytes.len());
+            self.prefix[self.prefix_len..self.prefix_len + taken].copy_from_slice(&bytes[..taken]);
+            self.prefix_len += taken;
+            bytes = &bytes[taken..];
+            if self.prefix_len == PREFIX_LEN {
+                self.prefix_len = 0;
+                let [_, len @ ..] = self.prefix;
+                let len = usize::try_from(u32::from_be_bytes(len)).unwrap_or(usize::MAX);
+                if message_bytes_max < len {
+                    return Err(status::message_too_large(len, message_bytes_max));
+                }
+                self.missing = len;
+                messages += 1;
+                total += len;
+            }
+        }
+        Ok((messages, total))
+    }
+}
+
+impl<B> RequestBody<B> {
+    pub(crate) fn new(
+        inner: B,
+        metrics: Arc<Metrics>,
+        method: MethodIndex,
+        message_bytes_max: usize,
+    ) -> Self {
+        let position = Position::default();
+        Self { inner, metrics, method, message_bytes_max, position, idle: None }
+    }
+}
+
+impl<B> Body for RequestBody<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = &mut *self;
+        match Pin::new(&mut this.inner).poll_frame(context) {
+            Poll::Ready(Some(Ok(frame))) => {
+                this.idle = None;
+                let Some(data) = frame.data_ref() else { return Poll::Ready(Some(Ok(frame))) };
+                match this.position.advance(data, this.message_bytes_max) {
+                    Ok((0, _)) => {}
+                    Ok((messages, bytes)) => {
+                        this.metrics.calls.on_received(this.method, messages, bytes);
+                    }
+                    Err(status) => return Poll::Ready(Some(Err(status))),
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                Poll::Ready(Some(Err(Status::from_error(error.into()))))
+            }
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Pending if this.method.method().kind == CallKind::BidiStream => Poll::Pending,
+            Poll::Pending => {
+                let idle =
+                    this.idle.get_or_insert_with(|| Box::pin(tokio::time::sleep(IDLE_TIME_MAX)));
+                match idle.as_mut().poll(context) {
+                    Poll::Ready(()) => Poll::Ready(Some(Err(status::request_stalled()))),
+                    Poll::Pending => Poll::Pending,
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(len: usize) -> Vec<u8> {
+        let mut bytes = vec![0];
+        bytes.extend(u32::try_from(len).unwrap().to_be_bytes());
+        bytes.resize(PREFIX_LEN + len, 7);
+        bytes
+    }
+
+    /// Wherever the bytes are cut, the same messages are seen.
+    #[test]
+    fn messages_are_counted_however_they_arrive() {
+        let all: Vec<u8> = [3, 0, 10, 1].into_iter().flat_map(message).collect();
+        for cut in 1..all.len() {
+            let mut position = Position::default();
+            let (mut messages, mut bytes) = (0, 0);
+            for part in all.chunks(cut) {
+                let (more, longer) = position.advance(part, 10).unwrap();
+                messages += more;
+                bytes += longer;
+            }
+            assert_eq!((messages, bytes), (4, 14), "in parts of {cut}");
+        }
+    }
+
+    /// G-007: the text is grpc-go's, and the prefix alone decides.
+    #[test]
+    fn a_message_above_the_limit_is_refused_by_its_prefix() {
+        let mut position = Position::default();
+        let refused = position.advance(&message(11)[..PREFIX_LEN], 10).unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+        assert_eq!(refused.message(), "grpc: received message larger than max (11 vs. 10)");
+    }
+}

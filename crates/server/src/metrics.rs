@@ -1,0 +1,103 @@
+//! Numbers for operators, under the names, types and labels that etcd's dashboards, alerts and
+//! scripts use (features 8.3; etcd: the `metrics.go` files below server/).
+//!
+//! What happens often is counted through handles that are resolved once; what is known elsewhere
+//! is looked up when somebody scrapes. Numbers of Go's runtime are left out rather than faked.
+
+mod calls;
+mod disk;
+mod facts;
+mod process;
+mod register;
+mod server;
+mod store;
+mod zero;
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use prometheus::{Registry, TextEncoder};
+
+pub(crate) use calls::{Calls, Ended};
+pub(crate) use disk::Disk;
+pub(crate) use process::{open_files_max, resident_bytes};
+pub(crate) use server::{Operation, Server};
+pub(crate) use store::{Leases, Store, StreamWatches};
+
+use crate::handle::Handle;
+use facts::Facts;
+use process::Process;
+use register::Register;
+
+/// Every number of a server.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    /// Calls of clients.
+    pub(crate) calls: Calls,
+    /// The log, the database's file and snapshots.
+    pub(crate) disk: Disk,
+    /// The key space and watches of it.
+    pub(crate) store: Store,
+    /// Leases.
+    pub(crate) leases: Leases,
+    /// Consensus, applying, requests and health.
+    pub(crate) server: Server,
+    /// What is looked up while scraping; one scrape at a time.
+    scraped: Mutex<Scraped>,
+}
+
+#[derive(Debug)]
+struct Scraped {
+    facts: Facts,
+    process: Process,
+}
+
+impl Metrics {
+    /// All numbers at zero. `extensive` also measures how long calls take (SRV-111).
+    pub(crate) fn new(extensive: bool) -> Arc<Self> {
+        let registry = Registry::new();
+        let register = Register::new(&registry);
+        zero::register(&register);
+        Arc::new(Self {
+            calls: Calls::new(&register, extensive),
+            disk: Disk::new(&register),
+            store: Store::new(&register),
+            leases: Leases::new(&register),
+            server: Server::new(&register),
+            scraped: Mutex::new(Scraped {
+                facts: Facts::new(&register),
+                process: Process::new(&register),
+            }),
+            registry,
+        })
+    }
+
+    /// Says which switches are on (MET-26): name, stage, state.
+    pub(crate) fn set_features(
+        &self,
+        features: impl IntoIterator<Item = (&'static str, &'static str, bool)>,
+    ) {
+        let scraped = self.scraped.lock();
+        for (name, stage, enabled) in features {
+            scraped.facts.set_feature(name, stage, enabled);
+        }
+    }
+
+    /// The text of a scrape.
+    pub(crate) fn text(&self, handle: &Handle) -> String {
+        let scraped = self.scraped.lock();
+        scraped.facts.refresh(handle);
+        scraped.process.refresh();
+        self.encode()
+    }
+
+    fn encode(&self) -> String {
+        let families = self.registry.gather();
+        let text = TextEncoder::new().encode_to_string(&families);
+        text.expect("every family that is gathered has a name and a value")
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,254 @@
+//! Calls of clients (MET-20, MET-47, MET-48, MET-68, MET-69), under the names of
+//! go-grpc-prometheus: every method and every code exists from the start.
+
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec};
+use tonic::Code;
+
+use super::register::Register;
+use crate::grpc::{CallKind, METHODS, MethodIndex};
+
+/// Versions that clients may name and that are counted by name; others count as one, so that a
+/// client cannot fill the memory with them.
+const CLIENT_VERSIONS_MAX: usize = 64;
+
+/// Upper bounds in seconds for how long a call takes: Prometheus' own.
+const HANDLING_SECONDS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// All calls.
+#[derive(Debug)]
+pub(crate) struct Calls {
+    methods: Vec<Method>,
+    client_versions: ClientVersions,
+    received_bytes: IntCounter,
+    sent_bytes: IntCounter,
+    stream_failures: IntCounterVec,
+    scrapes: IntCounter,
+    scrapes_under_way: Gauge,
+    refused_connections: IntCounterVec,
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ended {
+    /// With which code.
+    pub(crate) code: Code,
+    /// After how long.
+    pub(crate) took: Duration,
+}
+
+#[derive(Debug)]
+struct Method {
+    started: IntCounter,
+    received: IntCounter,
+    sent: IntCounter,
+    handled: Vec<IntCounter>,
+    seconds: Option<Histogram>,
+}
+
+/// Codes by number, with the names that Go gives them.
+const CODES: [&str; 17] = [
+    "OK",
+    "Canceled",
+    "Unknown",
+    "InvalidArgument",
+    "DeadlineExceeded",
+    "NotFound",
+    "AlreadyExists",
+    "PermissionDenied",
+    "ResourceExhausted",
+    "FailedPrecondition",
+    "Aborted",
+    "OutOfRange",
+    "Unimplemented",
+    "Internal",
+    "Unavailable",
+    "DataLoss",
+    "Unauthenticated",
+];
+
+impl Calls {
+    pub(super) fn new(register: &Register<'_>, extensive: bool) -> Self {
+        let scrapes = register.counters(
+            "promhttp_metric_handler_requests_total",
+            "Scrapes by the code of their answer.",
+            &["code"],
+        );
+        for code in ["500", "503"] {
+            scrapes.with_label_values(&[code]).reset();
+        }
+        Self {
+            methods: methods(register, extensive),
+            client_versions: ClientVersions::new(register.counters(
+                "etcd_server_client_requests_total",
+                "Requests by the version of the client.",
+                &["type", "client_api_version"],
+            )),
+            received_bytes: register.counter(
+                "etcd_network_client_grpc_received_bytes_total",
+                "Bytes of messages received from clients.",
+            ),
+            sent_bytes: register.counter(
+                "etcd_network_client_grpc_sent_bytes_total",
+                "Bytes of messages sent to clients.",
+            ),
+            stream_failures: register.counters(
+                "etcd_network_server_stream_failures_total",
+                "Streams that this server could not go on with.",
+                &["Type", "API"],
+            ),
+            scrapes: scrapes.with_label_values(&["200"]),
+            scrapes_under_way: register.real_gauge(
+                "promhttp_metric_handler_requests_in_flight",
+                "Scrapes that are being answered.",
+            ),
+            refused_connections: register.counters(
+                "retcd_network_connections_refused_total",
+                "Connections that were closed at once.",
+                &["reason"],
+            ),
+        }
+    }
+
+    /// A call began.
+    pub(crate) fn on_started(&self, method: MethodIndex) {
+        self.methods[method.0].started.inc();
+    }
+
+    /// Messages of this many bytes in all were received.
+    pub(crate) fn on_received(&self, method: MethodIndex, messages: u64, bytes: usize) {
+        self.methods[method.0].received.inc_by(messages);
+        self.received_bytes.inc_by(bytes as u64);
+    }
+
+    /// Messages of this many bytes in all were sent.
+    pub(crate) fn on_sent(&self, method: MethodIndex, messages: u64, bytes: usize) {
+        self.methods[method.0].sent.inc_by(messages);
+        self.sent_bytes.inc_by(bytes as u64);
+    }
+
+    /// A call ended.
+    pub(crate) fn on_ended(&self, method: MethodIndex, ended: Ended) {
+        let counters = &self.methods[method.0];
+        counters.handled[ended.code as usize].inc();
+        if let Some(seconds) = &counters.seconds {
+            seconds.observe(ended.took.as_secs_f64());
+        }
+    }
+
+    /// Counts a call by the version that the client named (G-006).
+    pub(crate) fn on_client(&self, kind: CallKind, version: Option<&str>) {
+        self.client_versions.count(kind, version);
+    }
+
+    /// A stream broke off because of this server.
+    pub(crate) fn on_stream_failure(&self, kind: &str, api: &str) {
+        self.stream_failures.with_label_values(&[kind, api]).inc();
+    }
+
+    /// Runs one scrape.
+    pub(crate) fn scrape<T>(&self, scrape: impl FnOnce() -> T) -> T {
+        self.scrapes_under_way.inc();
+        let answer = scrape();
+        self.scrapes_under_way.dec();
+        self.scrapes.inc();
+        answer
+    }
+
+    /// A connection was closed before it said anything.
+    pub(crate) fn on_refused_connection(&self, reason: &str) {
+        self.refused_connections.with_label_values(&[reason]).inc();
+    }
+}
+
+fn methods(register: &Register<'_>, extensive: bool) -> Vec<Method> {
+    const LABELS: [&str; 3] = ["grpc_type", "grpc_service", "grpc_method"];
+    const LABELS_AND_CODE: [&str; 4] = ["grpc_type", "grpc_service", "grpc_method", "grpc_code"];
+    let started = register.counters("grpc_server_started_total", "Calls begun.", &LABELS);
+    let handled =
+        register.counters("grpc_server_handled_total", "Calls ended, by code.", &LABELS_AND_CODE);
+    let received =
+        register.counters("grpc_server_msg_received_total", "Messages received.", &LABELS);
+    let sent = register.counters("grpc_server_msg_sent_total", "Messages sent.", &LABELS);
+    let seconds = extensive.then(|| {
+        register.histograms(
+            "grpc_server_handling_seconds",
+            "Seconds from a call to its end.",
+            &LABELS,
+            HANDLING_SECONDS.to_vec(),
+        )
+    });
+    let method = |method: &crate::grpc::Method| {
+        let labels = [method.kind.name(), method.service(), method.name()];
+        let code =
+            |code: &&str| handled.with_label_values(&[labels[0], labels[1], labels[2], *code]);
+        Method {
+            started: started.with_label_values(&labels),
+            received: received.with_label_values(&labels),
+            sent: sent.with_label_values(&labels),
+            handled: CODES.iter().map(code).collect(),
+            seconds: seconds.as_ref().map(|seconds| seconds.with_label_values(&labels)),
+        }
+    };
+    METHODS.iter().map(method).collect()
+}
+
+/// Requests by the version that the client named.
+#[derive(Debug)]
+struct ClientVersions {
+    vector: IntCounterVec,
+    unnamed: Pair,
+    named: RwLock<Vec<(String, Pair)>>,
+}
+
+/// Of unary calls and of streams.
+#[derive(Clone, Debug)]
+struct Pair {
+    unary: IntCounter,
+    stream: IntCounter,
+}
+
+impl Pair {
+    fn count(&self, kind: CallKind) {
+        match kind {
+            CallKind::Unary => self.unary.inc(),
+            CallKind::ServerStream | CallKind::BidiStream => self.stream.inc(),
+        }
+    }
+}
+
+impl ClientVersions {
+    fn new(vector: IntCounterVec) -> Self {
+        let unnamed = pair(&vector, "unknown");
+        Self { vector, unnamed, named: RwLock::default() }
+    }
+
+    fn count(&self, kind: CallKind, version: Option<&str>) {
+        let Some(version) = version else {
+            self.unnamed.count(kind);
+            return;
+        };
+        let known = self.named.read();
+        if let Some((_, pair)) = known.iter().find(|(name, _)| name == version) {
+            pair.count(kind);
+            return;
+        }
+        drop(known);
+        let mut named = self.named.write();
+        let name = if named.len() < CLIENT_VERSIONS_MAX { version } else { "other" };
+        let counted = pair(&self.vector, name);
+        counted.count(kind);
+        if named.len() < CLIENT_VERSIONS_MAX && !named.iter().any(|(known, _)| known == name) {
+            named.push((name.to_owned(), counted));
+        }
+    }
+}
+
+fn pair(vector: &IntCounterVec, version: &str) -> Pair {
+    Pair {
+        unary: vector.with_label_values(&["unary", version]),
+        stream: vector.with_label_values(&["stream", version]),
+    }
+}

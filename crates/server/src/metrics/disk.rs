@@ -1,0 +1,111 @@
+//! How long the disk takes (MET-27 to MET-33, MET-51, MET-63, MET-64).
+
+use std::time::Duration;
+
+use prometheus::{Histogram, IntGauge};
+use raft::Entry;
+
+use super::register::{Buckets, Register, SECONDS};
+
+/// The log, the database's file and snapshots.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    wal_fsync: Histogram,
+    wal_write: Histogram,
+    wal_write_bytes: IntGauge,
+    /// Seconds of one commit of the database.
+    pub(crate) backend_commit: Histogram,
+    /// The part of a commit that is writing.
+    pub(crate) commit_write: Histogram,
+    /// Seconds of one defragmentation.
+    pub(crate) defrag: Histogram,
+    defrag_inflight: IntGauge,
+    /// Seconds of sending one snapshot to a client.
+    pub(crate) backend_snapshot: Histogram,
+    snap_save: Histogram,
+    snap_fsync: Histogram,
+}
+
+impl Disk {
+    pub(super) fn new(register: &Register<'_>) -> Self {
+        let seconds = |name, help| register.histogram(name, help, SECONDS);
+        Self {
+            wal_fsync: seconds(
+                "etcd_disk_wal_fsync_duration_seconds",
+                "Seconds that syncing the log takes.",
+            ),
+            wal_write: seconds(
+                "etcd_disk_wal_write_duration_seconds",
+                "Seconds that writing to the log takes.",
+            ),
+            wal_write_bytes: register
+                .gauge("etcd_disk_wal_write_bytes_total", "Bytes written to the log."),
+            backend_commit: seconds(
+                "etcd_disk_backend_commit_duration_seconds",
+                "Seconds that a commit of the database takes.",
+            ),
+            commit_write: seconds(
+                "etcd_debugging_disk_backend_commit_write_duration_seconds",
+                "Seconds that writing the pages of a commit takes.",
+            ),
+            defrag: register.histogram(
+                "etcd_disk_backend_defrag_duration_seconds",
+                "Seconds that a defragmentation takes.",
+                Buckets { start: 0.1, count: 13 },
+            ),
+            defrag_inflight: register.gauge(
+                "etcd_disk_defrag_inflight",
+                "Whether a defragmentation runs: 1 if so, else 0.",
+            ),
+            backend_snapshot: register.histogram(
+                "etcd_disk_backend_snapshot_duration_seconds",
+                "Seconds that sending a snapshot of the database takes.",
+                Buckets { start: 0.01, count: 17 },
+            ),
+            snap_save: seconds(
+                "etcd_debugging_snap_save_total_duration_seconds",
+                "Seconds that saving a snapshot file takes.",
+            ),
+            snap_fsync: seconds(
+                "etcd_snap_fsync_duration_seconds",
+                "Seconds that syncing a snapshot file takes.",
+            ),
+        }
+    }
+}
+
+/// What the log writes around an entry's payload.
+const RECORD_BYTES: usize = 32;
+
+impl Disk {
+    /// Entries were appended to the log. Writing and syncing are one step there, so that its time
+    /// counts as that of the sync, if there was one.
+    pub(crate) fn on_append(&self, entries: &[Entry], synced: bool, took: Duration) {
+        let bytes: usize = entries.iter().map(|entry| entry.data.len() + RECORD_BYTES).sum();
+        self.wal_write_bytes.add(i64::try_from(bytes).unwrap_or(i64::MAX));
+        let step = if synced || !entries.is_empty() { &self.wal_fsync } else { &self.wal_write };
+        step.observe(took.as_secs_f64());
+    }
+
+    /// A defragmentation runs until what is given is dropped.
+    pub(crate) fn begin_defrag(&self) -> Inflight {
+        self.defrag_inflight.inc();
+        Inflight(self.defrag_inflight.clone())
+    }
+
+    /// A snapshot file was written, synced and noted in the log.
+    pub(crate) fn on_snapshot(&self, took: Duration) {
+        self.snap_save.observe(took.as_secs_f64());
+        self.snap_fsync.observe(took.as_secs_f64());
+    }
+}
+
+/// Something that runs, counted until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Inflight(IntGauge);
+
+impl Drop for Inflight {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

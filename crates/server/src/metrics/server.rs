@@ -1,0 +1,263 @@
+//! Consensus, applying, requests and health (MET-04 to MET-12, MET-18, MET-19, MET-21 to MET-25).
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use member::{Answer, Ticket};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec};
+
+use state::{Applied, Reply};
+
+use super::register::{Buckets, Register, SECONDS};
+use crate::handle::RequestKind;
+
+/// What is measured about a member.
+#[derive(Debug)]
+pub(crate) struct Server {
+    /// Another leader than before was seen.
+    pub(crate) leader_changes: IntCounter,
+    /// Proposals without an answer from the state machine.
+    pub(crate) proposals_failed: IntCounter,
+    slow_applies: IntCounter,
+    /// Linearizable reads that waited too long for other members.
+    pub(crate) slow_read_indexes: IntCounter,
+    /// Linearizable reads that got no index.
+    pub(crate) read_indexes_failed: IntCounter,
+    /// Answers to whether the server is well.
+    pub(crate) health: Health,
+    applies: Timings,
+    requests: Timings,
+    ranges: Timings,
+}
+
+/// What was done, by etcd's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub(crate) enum Operation {
+    Range,
+    ReadonlyTxn,
+    Put,
+    DeleteRange,
+    Txn,
+    Compaction,
+    LeaseGrant,
+    LeaseRevoke,
+    Alarm,
+    ClusterVersionSet,
+    ClusterMemberAttrSet,
+}
+
+impl Operation {
+    const ALL: [Self; 11] = [
+        Self::Range,
+        Self::ReadonlyTxn,
+        Self::Put,
+        Self::DeleteRange,
+        Self::Txn,
+        Self::Compaction,
+        Self::LeaseGrant,
+        Self::LeaseRevoke,
+        Self::Alarm,
+        Self::ClusterVersionSet,
+        Self::ClusterMemberAttrSet,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Range => "Range",
+            Self::ReadonlyTxn => "ReadonlyTxn",
+            Self::Put => "Put",
+            Self::DeleteRange => "DeleteRange",
+            Self::Txn => "Txn",
+            Self::Compaction => "Compaction",
+            Self::LeaseGrant => "LeaseGrant",
+            Self::LeaseRevoke => "LeaseRevoke",
+            Self::Alarm => "Alarm",
+            Self::ClusterVersionSet => "ClusterVersionSet",
+            Self::ClusterMemberAttrSet => "ClusterMemberAttrSet",
+        }
+    }
+}
+
+impl From<RequestKind> for Operation {
+    fn from(kind: RequestKind) -> Self {
+        match kind {
+            RequestKind::Put => Self::Put,
+            RequestKind::DeleteRange => Self::DeleteRange,
+            RequestKind::Txn => Self::Txn,
+            RequestKind::Compaction => Self::Compaction,
+            RequestKind::LeaseGrant => Self::LeaseGrant,
+            RequestKind::LeaseRevoke => Self::LeaseRevoke,
+            RequestKind::Alarm => Self::Alarm,
+            RequestKind::ClusterVersionSet => Self::ClusterVersionSet,
+            RequestKind::ClusterMemberAttrSet => Self::ClusterMemberAttrSet,
+        }
+    }
+}
+
+impl Server {
+    pub(super) fn new(register: &Register<'_>) -> Self {
+        let tenths = Buckets { start: 0.0001, count: 20 };
+        Self {
+            leader_changes: register
+                .counter("etcd_server_leader_changes_seen_total", "Changes of the leader seen."),
+            proposals_failed: register
+                .counter("etcd_server_proposals_failed_total", "Proposals that failed."),
+            slow_applies: register
+                .counter("etcd_server_slow_apply_total", "Batches that were applied slowly."),
+            slow_read_indexes: register.counter(
+                "etcd_server_slow_read_indexes_total",
+                "Linearizable reads that timed out waiting for other members.",
+            ),
+            read_indexes_failed: register.counter(
+                "etcd_server_read_indexes_failed_total",
+                "Linearizable reads that failed.",
+            ),
+            health: Health::new(register),
+            applies: Timings {
+                vector: register.histograms_of(
+                    "etcd_server_apply_duration_seconds",
+                    "Seconds that applying one entry takes.",
+                    &["version", "op", "success"],
+                    tenths,
+                ),
+                labels: |operation, success| vec!["v3", operation, success],
+                children: children(),
+            },
+            requests: Timings {
+                vector: register.histograms_of(
+                    "etcd_server_request_duration_seconds",
+                    "Seconds from a request to its answer.",
+                    &["type", "success"],
+                    SECONDS,
+                ),
+                labels: |operation, success| vec![operation, success],
+                children: children(),
+            },
+            ranges: Timings {
+                vector: register.histograms_of(
+                    "etcd_server_range_duration_seconds",
+                    "Seconds that reading a range takes.",
+                    &["success"],
+                    tenths,
+                ),
+                labels: |_, success| vec![success],
+                children: children(),
+            },
+        }
+    }
+
+    /// A batch of entries was applied; each counts with its share of the time.
+    pub(crate) fn on_batch(
+        &self,
+        answers: &[(Ticket, Answer)],
+        took: Duration,
+        slow_min: Duration,
+    ) {
+        let Ok(entries) = u32::try_from(answers.len()) else { return };
+        if entries == 0 {
+            return;
+        }
+        if slow_min < took {
+            self.slow_applies.inc();
+        }
+        for (_, answer) in answers {
+            if let Answer::Applied(applied) = answer
+                && let Some((operation, success)) = operation_of(applied)
+            {
+                self.applies.observe(operation, success, took / entries);
+            }
+        }
+    }
+
+    /// One request was answered.
+    pub(crate) fn on_answered(&self, operation: Operation, success: bool, took: Duration) {
+        self.requests.observe(operation, success, took);
+    }
+
+    /// One range was read.
+    pub(crate) fn on_range(&self, success: bool, took: Duration) {
+        self.ranges.observe(Operation::Range, success, took);
+    }
+}
+
+/// What an answer was to; a refusal does not say.
+fn operation_of(applied: &Applied) -> Option<(Operation, bool)> {
+    let Applied::Done(reply) = applied else { return None };
+    let operation = match reply {
+        Reply::Put(_) => Operation::Put,
+        Reply::Delete(_) => Operation::DeleteRange,
+        Reply::Txn(_) => Operation::Txn,
+        Reply::Compact(_) => Operation::Compaction,
+        Reply::LeaseGrant(_) => Operation::LeaseGrant,
+        Reply::LeaseRevoke(..) => Operation::LeaseRevoke,
+        Reply::Alarm(_) => Operation::Alarm,
+        Reply::None => Operation::ClusterMemberAttrSet,
+        Reply::AuthStatus(_) | Reply::Members(_) => return None,
+    };
+    Some((operation, true))
+}
+
+/// A histogram for each operation and outcome, resolved when first needed, so that what never
+/// happened is not shown.
+#[derive(Debug)]
+struct Timings {
+    vector: HistogramVec,
+    labels: fn(&'static str, &'static str) -> Vec<&'static str>,
+    children: Vec<[OnceLock<Histogram>; 2]>,
+}
+
+fn children() -> Vec<[OnceLock<Histogram>; 2]> {
+    Operation::ALL.iter().map(|_| [OnceLock::new(), OnceLock::new()]).collect()
+}
+
+impl Timings {
+    fn observe(&self, operation: Operation, success: bool, took: Duration) {
+        let child = self.children[operation as usize][usize::from(success)].get_or_init(|| {
+            let success = if success { "true" } else { "false" };
+            let labels = (self.labels)(operation.name(), success);
+            self.vector.with_label_values(&labels)
+        });
+        child.observe(took.as_secs_f64());
+    }
+}
+
+/// Answers to whether the server is well (HTTP-22).
+#[derive(Debug)]
+pub(crate) struct Health {
+    good: IntCounter,
+    bad: IntCounter,
+    results: IntGaugeVec,
+    checks: IntCounterVec,
+}
+
+impl Health {
+    fn new(register: &Register<'_>) -> Self {
+        Self {
+            good: register.counter("etcd_server_health_success", "Times /health said true."),
+            bad: register.counter("etcd_server_health_failures", "Times /health said false."),
+            results: register.gauges(
+                "etcd_server_healthcheck",
+                "What a check said last: 1 for good, 0 for bad.",
+                &["type", "name"],
+            ),
+            checks: register.counters(
+                "etcd_server_healthchecks_total",
+                "Times a check was made.",
+                &["type", "name", "status"],
+            ),
+        }
+    }
+
+    /// `/health` was answered.
+    pub(crate) fn on_health(&self, good: bool) {
+        if good { self.good.inc() } else { self.bad.inc() }
+    }
+
+    /// A check of `/livez` or `/readyz` was made.
+    pub(crate) fn on_check(&self, kind: &str, name: &str, good: bool) {
+        self.results.with_label_values(&[kind, name]).set(i64::from(good));
+        let status = if good { "success" } else { "error" };
+        self.checks.with_label_values(&[kind, name, status]).inc();
+    }
+}

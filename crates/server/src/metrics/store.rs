@@ -1,0 +1,235 @@
+//! The key space, watches and leases (MET-37, MET-38, MET-52 to MET-60).
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use member::Answer;
+use prometheus::{Histogram, IntCounter, IntGauge};
+use proto::etcdserverpb::{self as pb, request_op, response_op};
+use state::{Applied, Reply};
+
+use super::Metrics;
+use super::register::{Buckets, Register};
+
+/// The key space and watches of it.
+#[derive(Debug)]
+pub(crate) struct Store {
+    ranges: IntCounter,
+    debugging_ranges: IntCounter,
+    puts: IntCounter,
+    deletes: IntCounter,
+    txns: IntCounter,
+    put_bytes: IntGauge,
+    watch_streams: IntGauge,
+    watchers: IntGauge,
+    events: IntCounter,
+    /// Seconds of hashing the database.
+    pub(crate) hash: Histogram,
+    /// Seconds of hashing one revision.
+    pub(crate) hash_revision: Histogram,
+    compaction_pause: Histogram,
+    index_compaction_pause: Histogram,
+    compaction_total: Histogram,
+    compaction_last: IntGauge,
+}
+
+impl Store {
+    pub(super) fn new(register: &Register<'_>) -> Self {
+        let hash = Buckets { start: 0.01, count: 15 };
+        Self {
+            ranges: register.counter("etcd_mvcc_range_total", "Ranges read on this member."),
+            debugging_ranges: register
+                .counter("etcd_debugging_mvcc_range_total", "Ranges read on this member."),
+            puts: register.counter("etcd_mvcc_put_total", "Puts of this member's clients."),
+            deletes: register
+                .counter("etcd_mvcc_delete_total", "Deletions of this member's clients."),
+            txns: register.counter(
+                "etcd_mvcc_txn_total",
+                "Transactions of this member's clients with several operations.",
+            ),
+            put_bytes: register.gauge(
+                "etcd_debugging_mvcc_total_put_size_in_bytes",
+                "Bytes of keys and values that were put.",
+            ),
+            watch_streams: register
+                .gauge("etcd_debugging_mvcc_watch_stream_total", "Open watch streams."),
+            watchers: register.gauge("etcd_debugging_mvcc_watcher_total", "Watches."),
+            events: register
+                .counter("etcd_debugging_mvcc_events_total", "Events sent to watchers."),
+            hash: register.histogram(
+                "etcd_mvcc_hash_duration_seconds",
+                "Seconds that hashing the database takes.",
+                hash,
+            ),
+            hash_revision: register.histogram(
+                "etcd_mvcc_hash_rev_duration_seconds",
+                "Seconds that hashing one revision takes.",
+                hash,
+            ),
+            compaction_pause: register.histogram(
+                "etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds",
+                "Milliseconds that one step of a compaction keeps requests waiting.",
+                Buckets { start: 1.0, count: 13 },
+            ),
+            index_compaction_pause: register.histogram(
+                "etcd_debugging_mvcc_index_compaction_pause_duration_milliseconds",
+                "Milliseconds that one step of compacting the index keeps requests waiting.",
+                Buckets { start: 0.5, count: 14 },
+            ),
+            compaction_total: register.histogram(
+                "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds",
+                "Milliseconds that a compaction takes.",
+                Buckets { start: 100.0, count: 14 },
+            ),
+            compaction_last: register.gauge(
+                "etcd_debugging_mvcc_db_compaction_last",
+                "When the last compaction ended, in Unix seconds; 0 before the first.",
+            ),
+        }
+    }
+
+    /// A step of a compaction was made; `total` with the last one. Index and rows are compacted in
+    /// the same step.
+    pub(crate) fn on_compaction_step(&self, took: Duration, total: Option<Duration>) {
+        self.compaction_pause.observe(took.as_secs_f64() * 1000.0);
+        let Some(total) = total else { return };
+        self.index_compaction_pause.observe(took.as_secs_f64() * 1000.0);
+        self.compaction_total.observe(total.as_secs_f64() * 1000.0);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.compaction_last.set(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
+    }
+
+    /// Counts one range.
+    pub(crate) fn on_range(&self) {
+        self.ranges.inc();
+        self.debugging_ranges.inc();
+    }
+
+    /// Counts one put.
+    pub(crate) fn on_put(&self, request: &pb::PutRequest) {
+        self.puts.inc();
+        let bytes = request.key.len() + request.value.len();
+        self.put_bytes.add(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// Counts one deletion.
+    pub(crate) fn on_delete(&self) {
+        self.deletes.inc();
+    }
+
+    /// Counts what a transaction did: the operations of the branch that was taken.
+    pub(crate) fn on_txn(&self, request: &pb::TxnRequest, response: &pb::TxnResponse) {
+        if self.count_branch(request, response) > 1 {
+            self.txns.inc();
+        }
+    }
+
+    fn count_branch(&self, request: &pb::TxnRequest, response: &pb::TxnResponse) -> usize {
+        let taken = if response.succeeded { &request.success } else { &request.failure };
+        let mut operations = 0;
+        for (request, response) in taken.iter().zip(&response.responses) {
+            operations += match (&request.request, &response.response) {
+                (Some(request_op::Request::RequestRange(_)), _) => {
+                    self.on_range();
+                    1
+                }
+                (Some(request_op::Request::RequestPut(put)), _) => {
+                    self.on_put(put);
+                    1
+                }
+                (Some(request_op::Request::RequestDeleteRange(_)), _) => {
+                    self.on_delete();
+                    1
+                }
+                (
+                    Some(request_op::Request::RequestTxn(inner)),
+                    Some(response_op::Response::ResponseTxn(answer)),
+                ) => self.count_branch(inner, answer),
+                (Some(request_op::Request::RequestTxn(_)) | None, _) => 0,
+            };
+        }
+        operations
+    }
+}
+
+/// The watches of one stream, counted until it is dropped.
+#[derive(Debug)]
+pub(crate) struct StreamWatches {
+    metrics: Arc<Metrics>,
+    watches: i64,
+}
+
+impl StreamWatches {
+    /// Counts a stream.
+    pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
+        metrics.store.watch_streams.inc();
+        Self { metrics, watches: 0 }
+    }
+
+    /// A watch was made.
+    pub(crate) fn created(&mut self) {
+        self.watches += 1;
+        self.metrics.store.watchers.inc();
+    }
+
+    /// One ended before its stream.
+    pub(crate) fn ended(&mut self) {
+        self.watches -= 1;
+        self.metrics.store.watchers.dec();
+    }
+
+    /// Events were sent.
+    pub(crate) fn sent(&self, events: usize) {
+        self.metrics.store.events.inc_by(events as u64);
+    }
+}
+
+impl Drop for StreamWatches {
+    fn drop(&mut self) {
+        self.metrics.store.watchers.sub(self.watches);
+        self.metrics.store.watch_streams.dec();
+    }
+}
+
+/// Leases.
+#[derive(Debug)]
+pub(crate) struct Leases {
+    granted: IntCounter,
+    granted_seconds: Histogram,
+    /// Leases that clients ended.
+    pub(crate) revoked: IntCounter,
+    /// Leases that clients kept alive.
+    pub(crate) renewed: IntCounter,
+    expired: IntCounter,
+}
+
+impl Leases {
+    pub(super) fn new(register: &Register<'_>) -> Self {
+        Self {
+            granted: register.counter("etcd_debugging_lease_granted_total", "Leases granted."),
+            granted_seconds: register.histogram(
+                "etcd_debugging_lease_ttl_total",
+                "Seconds that leases were granted for.",
+                Buckets { start: 1.0, count: 24 },
+            ),
+            revoked: register.counter("etcd_debugging_lease_revoked_total", "Leases revoked."),
+            renewed: register.counter("etcd_debugging_lease_renewed_total", "Leases kept alive."),
+            expired: register
+                .counter("etcd_debugging_server_lease_expired_total", "Leases that expired."),
+        }
+    }
+
+    /// An entry was applied that no client waits for: the member ends leases that way.
+    pub(crate) fn on_unasked(&self, answer: &Answer) {
+        if let Answer::Applied(Applied::Done(Reply::LeaseRevoke(..))) = answer {
+            self.expired.inc();
+        }
+    }
+
+    /// A lease was granted for this many seconds.
+    pub(crate) fn on_grant(&self, seconds: i64) {
+        self.granted.inc();
+        let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
+        self.granted_seconds.observe(f64::from(seconds));
+    }
+}

@@ -1,0 +1,98 @@
+//! Numbers that must exist for etcd's tests and dashboards and that stay at zero here: of parts
+//! that this server has not, or of work that its storage never does.
+
+use super::register::{Buckets, Register, SECONDS};
+
+pub(super) fn register(register: &Register<'_>) {
+    for (name, help) in COUNTERS {
+        register.counter(name, help);
+    }
+    for (name, help) in GAUGES {
+        register.gauge(name, help);
+    }
+    for (name, help, buckets) in HISTOGRAMS {
+        register.histogram(name, help, buckets);
+    }
+}
+
+const COUNTERS: [(&str, &str); 5] = [
+    (
+        "etcd_debugging_mvcc_db_compaction_keys_total",
+        "Rows removed by compactions; the store does not count them yet.",
+    ),
+    ("etcd_debugging_store_expires_total", "Keys of the v2 store that expired."),
+    ("etcd_debugging_store_watch_requests_total", "Watches of the v2 store."),
+    (
+        "etcd_grpc_proxy_events_coalescing_total",
+        "Events that a proxy merged; this process is none.",
+    ),
+    (
+        "etcd_server_heartbeat_send_failures_total",
+        "Heartbeats that the leader could not send in time.",
+    ),
+];
+
+const GAUGES: [(&str, &str); 8] = [
+    ("etcd_debugging_mvcc_pending_events_total", "Events that wait to be sent to watchers."),
+    ("etcd_debugging_mvcc_slow_watcher_total", "Watchers that are behind."),
+    ("etcd_debugging_store_watchers", "Watchers of the v2 store."),
+    ("etcd_grpc_proxy_cache_hits_total", "Hits of a proxy's cache; this process is none."),
+    ("etcd_grpc_proxy_cache_keys_total", "Keys in a proxy's cache; this process is none."),
+    ("etcd_grpc_proxy_cache_misses_total", "Misses of a proxy's cache; this process is none."),
+    (
+        "etcd_grpc_proxy_watchers_coalescing_total",
+        "Watchers that a proxy merged; this process is none.",
+    ),
+    (
+        "etcd_server_snapshot_apply_in_progress_total",
+        "Whether a snapshot of the leader is being taken over: 1 if so, else 0.",
+    ),
+];
+
+const HISTOGRAMS: [(&str, &str, Buckets); 9] = [
+    (
+        "etcd_debugging_disk_backend_commit_rebalance_duration_seconds",
+        "Seconds that rebalancing takes; this database has no such step.",
+        SECONDS,
+    ),
+    (
+        "etcd_debugging_disk_backend_commit_spill_duration_seconds",
+        "Seconds that spilling takes; this database has no such step.",
+        SECONDS,
+    ),
+    (
+        "etcd_debugging_snap_save_marshalling_duration_seconds",
+        "Seconds that encoding a snapshot file takes.",
+        SECONDS,
+    ),
+    (
+        "etcd_snap_db_fsync_duration_seconds",
+        "Seconds that syncing a received database takes.",
+        SECONDS,
+    ),
+    (
+        "etcd_snap_db_save_total_duration_seconds",
+        "Seconds that saving a received database takes.",
+        Buckets { start: 0.1, count: 10 },
+    ),
+    (
+        "etcd_debugging_server_watch_send_loop_watch_stream_duration_seconds",
+        "Seconds of one turn of sending events; this server pulls instead.",
+        SECONDS,
+    ),
+    (
+        "etcd_debugging_server_watch_send_loop_watch_stream_duration_per_event_seconds",
+        "The same for each event.",
+        SECONDS,
+    ),
+    (
+        "etcd_debugging_server_watch_send_loop_control_stream_duration_seconds",
+        "Seconds of sending one control answer; this server pulls instead.",
+        SECONDS,
+    ),
+    (
+        "etcd_debugging_server_watch_send_loop_progress_duration_seconds",
+        "Seconds of sending one progress notice; this server pulls instead.",
+        SECONDS,
+    ),
+];
