@@ -19,6 +19,7 @@ mod node;
 mod options;
 mod port;
 mod preparer;
+mod reserve;
 mod running;
 mod signals;
 mod snapshots;

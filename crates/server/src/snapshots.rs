@@ -16,6 +16,8 @@ use state::snapshot_file::SnapshotFile;
 use vfs::{Dir, Open};
 use wal::{Mark, Wal};
 
+use crate::reserve::is_no_space;
+
 /// How many snapshot files are kept, as etcd's default.
 const FILES_KEPT: usize = 5;
 
@@ -46,6 +48,17 @@ pub enum SnapshotError {
     /// The old segments.
     #[error("releasing the log behind the snapshot")]
     Release(#[source] wal::ReleaseError),
+}
+
+impl SnapshotError {
+    /// Whether there was only no room: the log is as good as before, and it may be tried again.
+    pub(crate) fn is_no_space(&self) -> bool {
+        match self {
+            Self::File { source, .. } => is_no_space(source),
+            Self::Mark(error) => matches!(error, wal::AppendError::NoSpace { .. }),
+            Self::Release(_) => false,
+        }
+    }
 }
 
 impl Snapshots {
@@ -85,8 +98,11 @@ impl Snapshots {
             removed: &removed,
             cluster_version: cluster_version.as_deref(),
         };
-        write(self.dir.as_ref(), &file)
-            .map_err(|source| SnapshotError::File { name: file.name(), source })?;
+        if let Err(source) = write(self.dir.as_ref(), &file) {
+            // Half a file would make older releases look for another one.
+            let _removed = self.dir.remove(&file.name());
+            return Err(SnapshotError::File { name: file.name(), source });
+        }
         wal.mark(&Mark { position: durable, conf_state: Some(conf_state.clone()) })
             .map_err(SnapshotError::Mark)?;
         tracing::info!(snapshot_index = durable.index.0, "saved snapshot");
