@@ -2,8 +2,7 @@
 
 mod panics;
 
-use std::io::Write as _;
-use std::process::ExitCode;
+use std::{io::Write as _, process::ExitCode};
 
 use server::config::{self, Config, ConfigError, Invocation, Notice};
 use server::logging;
