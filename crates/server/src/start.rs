@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use base::version;
+use base::{MemberId, version};
 use member::{Member, RequestIds};
 use proto::membershippb;
 use raft::Raft;
@@ -18,7 +18,8 @@ use crate::boot::{self, BootError, Booted};
 use crate::committer::Committer;
 use crate::compactor;
 use crate::config::{
-    self, ClusterState, Config, DataDir, InitialCluster, ListenError, MemberUrl, Refusal, StartFacts,
+    self, ClusterState, Config, DataDir, InitialCluster, ListenError, MemberUrl, Refusal,
+    StartFacts,
 };
 use crate::connections::Connections;
 use crate::grpc::Services;
@@ -71,9 +72,10 @@ pub enum StartError {
 impl StartError {
     /// Writes the error to the log, as one line.
     pub fn log(&self) {
-        match self {
-            Self::Refused(refusal) => config::log_refusal("failed to start etcd", refusal),
-            error => crate::logging::log_failure("failed to start etcd", error),
+        if let Self::Refused(refusal) = self {
+            config::log_refusal("failed to start etcd", refusal);
+        } else {
+            logging::log_failure("failed to start etcd", self);
         }
     }
 }
@@ -200,17 +202,13 @@ impl Running {
             "member-initialized" = restarted,
             "starting local member"
         );
-        let wall_millis = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let wall_millis = u64::try_from(wall_millis.as_millis()).unwrap_or(u64::MAX);
-        let mut config = raft::Config::new(id, wall_millis ^ id.0);
-        config.election_ticks = options.election_ticks;
-        config.pre_vote = options.pre_vote;
-        let mark = restored.snapshot.index;
+        let wall_millis = wall_millis();
         let preparer = wal.preparer();
-        let raft = Raft::new(config, restored);
+        let (every, catchup) = (options.snapshot_entries, options.snapshot_catchup_entries);
+        let snapshots = Snapshots::new(snap_dir, every, catchup, restored.snapshot.index);
+        let raft = Raft::new(raft_config(options, id, wall_millis), restored);
         let (node_queue, commands) = Node::queue();
         let metrics = Metrics::new(options.extensive_metrics);
-        metrics.set_features(options.features.iter().copied());
         let (committer, committer_queue) =
             Committer::new(backend.clone(), node_queue.clone(), options.commit, metrics.clone());
         let status = Arc::new(Published::default());
@@ -227,22 +225,11 @@ impl Running {
             compacted,
             metrics: metrics.clone(),
         });
-        let member_options = member::Options {
-            id,
-            quota_bytes: options.limits.quota_bytes,
-            election_millis: u64::try_from(options.limits.election_timeout.as_millis())
-                .unwrap_or(u64::MAX),
-            ids: RequestIds::for_member(id, wall_millis),
-        };
+        let member_options = member_options(options, id, wall_millis);
         let node = Node::new(NodeParts {
             member: Member::new(raft, state, backend.clone(), member_options),
             wal,
-            snapshots: Snapshots::new(
-                snap_dir,
-                options.snapshot_entries,
-                options.snapshot_catchup_entries,
-                mark,
-            ),
+            snapshots,
             committer: committer_queue.clone(),
             backend,
             tick: options.tick,
@@ -290,6 +277,29 @@ impl Running {
     }
 }
 
+/// Milliseconds of the wall clock, for ids that no earlier run gave.
+fn wall_millis() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn raft_config(options: &Options, id: MemberId, wall_millis: u64) -> raft::Config {
+    let mut config = raft::Config::new(id, wall_millis ^ id.0);
+    config.election_ticks = options.election_ticks;
+    config.pre_vote = options.pre_vote;
+    config
+}
+
+fn member_options(options: &Options, id: MemberId, wall_millis: u64) -> member::Options {
+    let election_millis = options.limits.election_timeout.as_millis();
+    member::Options {
+        id,
+        quota_bytes: options.limits.quota_bytes,
+        election_millis: u64::try_from(election_millis).unwrap_or(u64::MAX),
+        ids: RequestIds::for_member(id, wall_millis),
+    }
+}
+
 fn spawn<T: Send + 'static>(
     name: &str,
     work: impl FnOnce() -> T + Send + 'static,
@@ -315,6 +325,7 @@ async fn serve(
     published.map_err(StartError::Publish)?;
     tracing::info!("ready to serve client requests");
     let handle = &running.handle;
+    handle.metrics().set_features(options.features.iter().copied());
     let services = Services::new(handle, options.slow_calls);
     let connections = Connections::new(handle.metrics().clone());
     let compactor = compactor::run(options.auto_compaction, handle.clone(), stopping.clone());

@@ -208,7 +208,7 @@ mod tests {
         for (more, count) in [(false, 0), (true, 17), (false, 5)] {
             let header =
                 Some(pb::ResponseHeader { revision: 9, raft_term: 2, ..Default::default() });
-            let whole = pb::RangeResponse { header: header.clone(), kvs: kvs.clone(), more, count };
+            let whole = pb::RangeResponse { header, kvs: kvs.clone(), more, count };
             let rows = kvs.iter().map(|kv| Row(kv.encode_to_vec().into())).collect();
             let spliced = SplicedRange::new(header, RangeReply { rows, more, count, revision: 9 });
             let mut bytes = Vec::new();

@@ -97,7 +97,7 @@ impl WriteWire for WatchReply {
                     key_len(field::EVENTS) + encoded_len_varint(event.len() as u64) + event.len()
                 };
                 let head = pb::WatchResponse {
-                    header: Some(header.clone()),
+                    header: Some(*header),
                     watch_id: *id,
                     fragment: *fragment,
                     ..Default::default()
@@ -207,16 +207,21 @@ impl Replies {
     fn on_request(&mut self, request: pb::WatchRequest) {
         match request.request_union {
             Some(RequestUnion::CreateRequest(create)) => self.on_create(create),
-            Some(RequestUnion::CancelRequest(cancel)) => {
-                if self.watches.cancel(cancel.watch_id) {
-                    self.counts.ended();
-                    self.progress.remove(&cancel.watch_id);
-                    let revision = self.handle.reads().keys().revision();
-                    self.control(cancel.watch_id, revision, |response| response.canceled = true);
-                }
+            Some(RequestUnion::CancelRequest(cancel)) => self.on_cancel(cancel.watch_id),
+            Some(RequestUnion::ProgressRequest(_)) => {
+                self.watches.request_progress();
+                self.news.waiting.store(true, Ordering::Release);
             }
-            Some(RequestUnion::ProgressRequest(_)) => self.watches.request_progress(),
             None => {}
+        }
+    }
+
+    fn on_cancel(&mut self, id: WatchId) {
+        if self.watches.cancel(id) {
+            self.counts.ended();
+            self.progress.remove(&id);
+            let revision = self.handle.reads().keys().revision();
+            self.control(id, revision, |response| response.canceled = true);
         }
     }
 
@@ -244,6 +249,8 @@ impl Replies {
         match self.watches.create(spec) {
             Ok(created) => {
                 self.counts.created();
+                // Nobody wakes this stream for what happened before.
+                self.news.waiting.store(true, Ordering::Release);
                 if create.progress_notify {
                     self.progress.insert(created.id, Instant::now());
                 }

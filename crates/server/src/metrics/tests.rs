@@ -73,8 +73,8 @@ fn the_process_is_read() {
     let process = Process::new(&Register::new(&registry));
     process.refresh();
     for family in registry.gather() {
-        let value = family.get_metric()[0].get_gauge().value()
-            + family.get_metric()[0].get_counter().value();
+        let value = family.get_metric()[0].get_gauge().get_value()
+            + family.get_metric()[0].get_counter().get_value();
         // A fresh process may have used less than a tick of processor time.
         assert!(0.0 < value || family.name() == "process_cpu_seconds_total", "{}", family.name());
     }
