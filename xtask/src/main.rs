@@ -1,5 +1,11 @@
 //! The checks that a developer and CI run, and the code generator.
 
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a task tells its developer what it does"
+)]
+
 mod ci;
 mod codegen;
 mod tidy;

@@ -24,8 +24,10 @@ fn main() -> ExitCode {
     match commands::app().resolve(&words) {
         Outcome::Run(invocation) => run(invocation),
         Outcome::Said { stdout, stderr, code } => {
-            print!("{stdout}");
             eprint!("{stderr}");
+            if let Some(text) = stdout.strip_suffix('\n') {
+                terminal::say!("{text}");
+            }
             code.into()
         }
     }

@@ -1,12 +1,30 @@
-//! Asking for passwords, and showing progress.
+//! Printing lines, asking for passwords, and showing progress.
 //!
 //! The password is not shown if standard input is a terminal whose echo can be switched off with
 //! `stty`; otherwise it is read like any line.
 
+use std::fmt;
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::process::{Command, Stdio};
 
+use cli::exit::ExitCode;
 use indicatif::{ProgressBar, ProgressStyle};
+
+/// Prints a line of a result. Ends the program if nobody reads any more.
+macro_rules! say {
+    ($($argument:tt)*) => {
+        $crate::terminal::print_line(format_args!($($argument)*))
+    };
+}
+pub(crate) use say;
+
+/// Prints a line; see [`say`].
+pub(crate) fn print_line(line: fmt::Arguments<'_>) {
+    let mut stdout = io::stdout().lock();
+    if stdout.write_fmt(line).and_then(|()| stdout.write_all(b"\n")).is_err() {
+        std::process::exit(i32::from(ExitCode::Unread.number()));
+    }
+}
 
 /// A bar for so many steps, shown only to a person: both outputs are a terminal that says of what
 /// kind it is. Programs that read the output, through a pseudo-terminal or not, see nothing.

@@ -9,20 +9,19 @@ use server::logging;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+const USAGE: &str = "Usage: etcd [flags]; etcd --help lists them";
+
 fn main() -> ExitCode {
     logging::init();
     let reading = config::read_process();
     match reading.outcome {
-        Ok(Invocation::Start(config)) => start(*config, &reading.notices),
+        Ok(Invocation::Start(config)) => start(&config, &reading.notices),
         Ok(Invocation::Help) => print(&config::help_text()),
         Ok(Invocation::Version) => print(&config::version_text()),
         Ok(Invocation::Subcommand { name, .. }) => {
             fail(1, &format!("Error: etcd {name} is not built yet"))
         }
-        Err(ConfigError::Usage(error)) => {
-            let usage = "Usage: etcd [flags]; etcd --help lists them";
-            fail(2, &format!("{error}\n{}\n{usage}", error.remedy()))
-        }
+        Err(ConfigError::Usage(error)) => fail(2, &format!("{error}\n{}\n{USAGE}", error.remedy())),
         Err(ConfigError::Refused(refusal)) => {
             reading.notices.iter().for_each(Notice::log);
             config::log_refusal("failed to verify flags", &refusal);
@@ -31,13 +30,13 @@ fn main() -> ExitCode {
     }
 }
 
-fn start(config: Config, notices: &[Notice]) -> ExitCode {
+fn start(config: &Config, notices: &[Notice]) -> ExitCode {
     if let Err(error) = logging::configure(&config.logging.settings) {
         logging::log_failure("failed to open the log", &error);
         return ExitCode::FAILURE;
     }
     notices.iter().for_each(Notice::log);
-    match server::run(&config) {
+    match server::run(config) {
         Ok(signal) => {
             signal.into_iter().for_each(server::Signal::end_process);
             ExitCode::SUCCESS
@@ -49,8 +48,8 @@ fn start(config: Config, notices: &[Notice]) -> ExitCode {
     }
 }
 
-/// A reader that goes away early, such as `head`, is no failure.
 fn print(text: &str) -> ExitCode {
+    // A reader that goes away early, such as `head`, is no failure.
     drop(std::io::stdout().write_all(text.as_bytes()));
     ExitCode::SUCCESS
 }

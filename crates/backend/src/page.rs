@@ -139,6 +139,7 @@ impl Page {
     }
 
     /// Start of the key, its length, the value's length.
+    #[inline]
     fn extent(&self, at: usize) -> (usize, usize, usize) {
         let element = HEADER + at * ELEMENT;
         match self.kind {
@@ -176,6 +177,7 @@ impl Page {
     }
 
     /// The key of an element.
+    #[inline]
     pub(crate) fn key(&self, at: usize) -> &[u8] {
         let (start, len, _) = self.extent(at);
         &self.bytes[start..start + len]
@@ -214,7 +216,7 @@ impl Page {
         let (mut low, mut high) = (0, self.count);
         while low < high {
             let middle = low.midpoint(high);
-            match self.key(middle).cmp(key) {
+            match compare(self.key(middle), key) {
                 Ordering::Less => low = middle + 1,
                 Ordering::Equal => return Ok(middle),
                 Ordering::Greater => high = middle,
@@ -230,6 +232,18 @@ impl Page {
             Ok(at) => at,
             Err(above) => above.saturating_sub(1),
         }
+    }
+}
+
+/// The order of two keys. Most are revisions, which differ in their first eight bytes; comparing
+/// those as a number saves a call for all of them.
+#[inline]
+fn compare(a: &[u8], b: &[u8]) -> Ordering {
+    match (a.first_chunk::<8>(), b.first_chunk::<8>()) {
+        (Some(first), Some(second)) if first != second => {
+            u64::from_be_bytes(*first).cmp(&u64::from_be_bytes(*second))
+        }
+        _ => a.cmp(b),
     }
 }
 

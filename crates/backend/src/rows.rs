@@ -15,13 +15,15 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
-/// What is kept in place; with the length and the tag it fills what a `Bytes` takes.
-const IN_PLACE_MAX: usize = 30;
+/// What is kept in place: with its length it fits beside the field by which a `Bytes` is told apart.
+const IN_PLACE_MAX: usize = 22;
+
+const _: () = assert!(size_of::<RowKey>() == 32, "a key takes as much as a `Bytes`");
 
 /// A key.
 #[derive(Clone)]
 pub(crate) enum RowKey {
-    /// Up to 30 bytes: the length and the bytes, zeros behind them.
+    /// Up to 22 bytes: the length and the bytes, zeros behind them.
     InPlace(u8, [u8; IN_PLACE_MAX]),
     /// Longer.
     Shared(Bytes),

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use common::{Model, NAME, Step, assert_same, options, revision, state};
 use retcd_backend::{Backend, Bucket, CommitError, Options};
-use vfs::Dir;
 use vfs::fault::{Failure, FaultDir, FaultPlan, Kind};
 use vfs::memory::MemoryDir;
+use vfs::{Dir, Open};
 
 /// A life of a database in rounds; each ends with a commit.
 struct Life {
@@ -75,6 +75,23 @@ impl Life {
         Ok(db)
     }
 
+    /// The checksums of the state that is found are believed: changed bytes are not served.
+    fn verify_sums(&self, disk: &MemoryDir, context: &str) {
+        let file = disk.shared().open(NAME, Open::Write).unwrap();
+        let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        let round = self.durable.applied;
+        let value = [u8::try_from(round).unwrap(); 60];
+        let places = (0..bytes.len() - 60).filter(|at| bytes[*at..at + 60] == value);
+        for at in places.collect::<Vec<_>>() {
+            file.write_at(&[0xEE], at as u64 + 30).unwrap();
+        }
+        drop(file);
+        let Ok(db) = self.open_on(&disk.shared()) else { return };
+        let found = db.get(Bucket::Key, &revision(round, 1));
+        assert!(found.is_err(), "{context}: {found:?} is served");
+    }
+
     /// What a later process must find on a disk.
     fn verify(&self, disk: &MemoryDir, context: &str) {
         let dir = disk.shared();
@@ -117,6 +134,47 @@ fn cut_at_every(kind: Kind, seeds: u64, sums: bool) {
         for seed in 0..seeds {
             let disk = life.disk.crash(nth * 1000 + seed);
             life.verify(&disk, &format!("{kind:?} {nth}, seed {seed}"));
+            if sums && life.durable.applied > 0 {
+                let disk = life.disk.crash(nth * 1000 + seed);
+                life.verify_sums(&disk, &format!("{kind:?} {nth}, seed {seed}"));
+            }
+        }
+    }
+}
+
+/// G13: what a killed process wrote may not be durable yet when the next one uses the free pages.
+#[test]
+fn power_cut_after_a_kill_leaves_a_whole_state() {
+    let mut whole = Life::new(false);
+    whole.live().unwrap();
+    for nth in 3..=whole.plan.count(Kind::Sync) {
+        let mut killed = Life::new(false);
+        killed.plan.stop_at(Kind::Sync, nth);
+        assert!(killed.live().is_err());
+        for later in 1..=4 {
+            let (disk, plan) = (killed.disk.copy(), FaultPlan::new());
+            plan.stop_at(Kind::Sync, later);
+            let dir = FaultDir::wrap(disk.shared(), &plan);
+            let (durable, in_flight) = (killed.durable.clone(), killed.in_flight.clone());
+            let mut next = Life { disk, plan, sums: false, durable, in_flight };
+            // The killed one's last commit may be there or not.
+            if let Ok(db) = next.open_on(&dir) {
+                next.durable = state(&db);
+                next.in_flight = next.durable.clone();
+                for round in 30..32 {
+                    let steps = steps(round, &next.in_flight);
+                    next.in_flight.apply(&steps);
+                    db.apply(next.in_flight.batch(&steps));
+                    if db.commit().is_err() {
+                        break;
+                    }
+                    next.durable = next.in_flight.clone();
+                }
+            }
+            next.verify(&next.disk.crash_losing_all(), &format!("{nth}, {later}, all lost"));
+            for seed in 0..3 {
+                next.verify(&next.disk.crash(seed), &format!("{nth}, {later}, seed {seed}"));
+            }
         }
     }
 }
@@ -230,6 +288,41 @@ fn no_space_at_every_write_is_survived() {
 #[test]
 fn no_space_with_torn_writes_is_survived() {
     no_space_at_every_write(false, true);
+}
+
+/// D22: a meta page that was written although the disk said that it was full may be found later; what
+/// it leads to must still be there.
+#[test]
+fn state_of_a_refused_meta_page_stays_whole() {
+    let mut whole = Life::new(false);
+    whole.live().unwrap();
+    for nth in 1..=whole.plan.count(Kind::Write) {
+        let mut life = Life::new(false);
+        life.plan.tear(nth);
+        life.plan.fail_at(Kind::Write, nth, Failure::NoSpace);
+        let dir = FaultDir::wrap(life.disk.shared(), &life.plan);
+        let Ok(db) = life.open_on(&dir) else { continue };
+        for round in 1..=ROUNDS {
+            let more = steps(round, &life.in_flight);
+            life.in_flight.apply(&more);
+            db.apply(life.in_flight.batch(&more));
+            if db.commit().is_ok() {
+                life.durable = life.in_flight.clone();
+                continue;
+            }
+            let mut later = life.in_flight.clone();
+            let more = steps(round + 50, &later);
+            later.apply(&more);
+            db.apply(later.batch(&more));
+            life.plan.clear();
+            life.plan.stop_at(Kind::Sync, life.plan.count(Kind::Sync) + 1);
+            assert!(db.commit().is_err(), "write {nth}: the machine is off");
+            break;
+        }
+        for seed in 0..8 {
+            life.verify(&life.disk.crash(seed), &format!("write {nth} refused, seed {seed}"));
+        }
+    }
 }
 
 /// D12, for the database: a read that fails is an error, not "not found", and ends nothing.

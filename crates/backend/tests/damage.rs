@@ -193,6 +193,38 @@ fn older_copy_of_the_file_opens() {
     db.check().unwrap();
 }
 
+/// G11: a copy for another member or for an operator has no byte that fails its checksum.
+#[test]
+fn copy_stops_at_a_damaged_page() {
+    let (disk, _) = small();
+    let dir = disk.shared();
+    let db = open(&dir, Some(&dir.subdir("aux").unwrap()));
+    let whole = db.copy().unwrap();
+    let mut refused = 0_u64;
+    for page in 2..whole.len() / PAGE {
+        change(&dir, NAME, page * PAGE + 900, |byte| !byte);
+        let mut copy = db.copy().unwrap();
+        let mut read = 0;
+        let error = loop {
+            match copy.read(1000) {
+                Ok(bytes) if bytes.is_empty() => break None,
+                Ok(bytes) => read += bytes.len() as u64,
+                Err(error) => break Some(error),
+            }
+        };
+        if let Some(error) = error {
+            assert!(
+                matches!(&error, ReadError::Damaged { page: at, .. } if *at == page),
+                "{error}"
+            );
+            assert!(read <= page * PAGE, "{read} bytes were given before page {page}");
+            refused += 1;
+        }
+        change(&dir, NAME, page * PAGE + 900, |byte| !byte);
+    }
+    assert_eq!(refused, db.sizes().in_use / PAGE - 2, "every page in use matters");
+}
+
 fn walk_over(disk: &MemoryDir) {
     let dir = disk.shared();
     let file = dir.open(NAME, Open::Read).unwrap();

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use common::{Model, Step, revision};
+use retcd_backend::bulk::Bulk;
 use retcd_backend::{Backend, Batch, Bucket, Options, ReadOnly};
 use vfs::{Open, OsDir};
 
@@ -154,6 +155,55 @@ fn etcdutl_accepts_our_file() {
     accept(&etcdutl, &db, &path);
     drop(db);
     restore(&etcdutl, &path, &folder.path().join("restored-small"));
+}
+
+/// Interop 3.4, 3.5: a copy of a database in use, and a file made in one pass from its rows.
+#[test]
+fn etcdutl_accepts_copies_and_bulk_files() {
+    let Some(programs) = programs("REAL_ETCD_35") else { return };
+    let etcdutl = programs.join("etcdutl");
+    let folder = tempfile::tempdir().unwrap();
+    let dir = OsDir::open(folder.path()).unwrap();
+    let db = Backend::open(&dir, "db", &Options::default()).unwrap();
+    let mut model = Model::default();
+    for round in 0..5 {
+        let steps: Vec<Step> = (2..3_000)
+            .filter(|main| main % 5 == round)
+            .map(|main| put(main, if main % 400 == 0 { 30_000 } else { 150 }))
+            .collect();
+        model.apply(&steps);
+        db.apply(model.batch(&steps));
+        db.commit().unwrap();
+    }
+    let (hash, _) = hash(&db);
+    let mut copy = db.copy().unwrap();
+    let copied = dir.open("copied", Open::Create).unwrap();
+    let mut at = 0;
+    loop {
+        let bytes = copy.read(32 << 10).unwrap();
+        if bytes.is_empty() {
+            break;
+        }
+        copied.write_at(&bytes, at).unwrap();
+        at += bytes.len() as u64;
+    }
+    let mut bulk = Bulk::new(dir.open("bulk", Open::Create).unwrap(), 4096);
+    for bucket in Bucket::ALL {
+        bulk.bucket(bucket.name()).unwrap();
+        db.scan(bucket, b"", None, &mut |key, value| {
+            bulk.put(key, value).unwrap();
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    }
+    bulk.finish().unwrap();
+    for name in ["copied", "bulk"] {
+        let path = folder.path().join(name);
+        let answer = run(&etcdutl, &["snapshot", "status", path.to_str().unwrap(), "-w", "json"]);
+        assert_eq!(field(&answer, "hash"), hash, "{name}: {answer}");
+        assert_eq!(field(&answer, "totalSize"), std::fs::metadata(&path).unwrap().len());
+        restore(&etcdutl, &path, &folder.path().join(format!("{name}-restored")));
+    }
 }
 
 fn restore(etcdutl: &Path, db: &Path, into: &Path) {

@@ -6,7 +6,7 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{Model, NAME, Step, assert_same, options, revision};
+use common::{Model, NAME, Step, assert_same, count_branches, options, revision};
 use proptest::prelude::*;
 use retcd_backend::{Backend, Bucket, Options};
 use vfs::memory::MemoryDir;
@@ -102,6 +102,7 @@ fn run(dir: &Arc<dyn Dir>, actions: &[Action], page_bytes: usize, sums: bool) {
             Action::Commit => {
                 db.commit().unwrap();
                 db.check().unwrap();
+                count_branches(dir);
             }
             Action::Reopen => {
                 db.commit().unwrap();

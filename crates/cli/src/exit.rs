@@ -23,6 +23,8 @@ pub enum ExitCode {
     Io,
     /// Wrong arguments.
     BadArguments,
+    /// Nobody reads the output any more; what a shell tells of a program that the signal ended.
+    Unread,
     /// Whatever the program that was run returned.
     Child(u8),
 }
@@ -40,6 +42,7 @@ impl ExitCode {
             Self::Interrupted => 5,
             Self::Io => 6,
             Self::BadArguments => 128,
+            Self::Unread => 141,
             Self::Child(code) => code,
         }
     }

@@ -146,11 +146,15 @@ impl Printer {
     /// # Errors
     ///
     /// The format does not know this response, or the output cannot be written.
+    #[allow(clippy::wildcard_enum_match_arm, reason = "only a reader that left is special")]
     pub fn print(&self, response: &Response<'_>) -> Result<(), Failure> {
         let rendered = self.render(response)?;
         let written = write_all(&mut io::stderr().lock(), &rendered.stderr)
             .and_then(|()| write_all(&mut io::stdout().lock(), &rendered.stdout));
-        written.map_err(|error| Failure::new(ExitCode::Io, error))
+        written.map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe => Failure::silent(ExitCode::Unread),
+            _ => Failure::new(ExitCode::Io, error),
+        })
     }
 
     /// Turns a response into what is to be shown.

@@ -88,6 +88,19 @@ impl Error {
         matches!(self, Self::Server { message, .. } if message == text)
     }
 
+    /// Whether another attempt, perhaps at another member, may succeed.
+    pub(crate) fn is_unavailable(&self) -> bool {
+        match self {
+            Self::Server { code, .. } | Self::Rpc { code, .. } => *code == Code::Unavailable,
+            Self::Deadline { .. }
+            | Self::NoEndpoints
+            | Self::Endpoint(_)
+            | Self::PeerUrl(_)
+            | Self::TlsUnsupported
+            | Self::ConflictingCredentials => false,
+        }
+    }
+
     /// Reads the status of a call whose request was handed to an open connection.
     pub(crate) fn from_status(status: &Status) -> Self {
         let message = status.message().to_owned();

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
-use crate::call::{Policy, calls};
+use crate::call::{Policy, calls, within};
 use crate::client::Client;
 use crate::error::{Applied, Error};
 
@@ -22,6 +22,8 @@ use crate::error::{Applied, Error};
 const REQUEST_QUEUE_LEN: usize = 1;
 /// Pause before a broken stream is opened again. The same as etcd's.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// The same for a single renewal, which somebody waits for.
+const ONCE_RETRY_PAUSE: Duration = Duration::from_millis(25);
 /// A stream is opened within this time beyond the dial timeout, or the lease counts as lost.
 const FIRST_ANSWER_MARGIN: Duration = Duration::from_secs(1);
 
@@ -40,12 +42,25 @@ calls! { lease_stub;
 }
 
 impl Client {
-    /// Renews a lease once.
+    /// Renews a lease once, trying again while no member is available. Doing so twice does no harm.
     ///
     /// # Errors
     ///
     /// See [`Error`]; a lease that is gone is the server's "requested lease not found".
     pub async fn lease_keep_alive_once(&self, id: i64) -> Result<LeaseKeepAliveResponse, Error> {
+        let deadline = self.deadline();
+        let timeout = || Error::Deadline { applied: Applied::Unknown };
+        loop {
+            let answer = within(deadline, self.renew_once(id)).await.ok_or_else(timeout)?;
+            match answer {
+                Err(error) if error.is_unavailable() => {}
+                other => return other,
+            }
+            within(deadline, tokio::time::sleep(ONCE_RETRY_PAUSE)).await.ok_or_else(timeout)?;
+        }
+    }
+
+    async fn renew_once(&self, id: i64) -> Result<LeaseKeepAliveResponse, Error> {
         let mut stream = KeepAliveStream::open(self).await?;
         let answer = stream.renew(id).await?;
         if answer.ttl <= 0 {

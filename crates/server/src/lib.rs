@@ -4,6 +4,7 @@
 //! nor clock.
 
 mod boot;
+mod coalesce;
 mod committer;
 mod compactor;
 pub mod config;
@@ -18,6 +19,7 @@ mod node;
 mod options;
 mod port;
 mod preparer;
+mod running;
 mod signals;
 mod snapshot_file;
 mod snapshots;

@@ -19,6 +19,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 
+use crate::coalesce::Coalescing;
 use crate::connections::{Connections, Permit};
 use crate::grpc::{Call, Remote, ReplyBody, ReplyFuture, Services};
 use crate::http::Plain;
@@ -136,14 +137,16 @@ pub(crate) async fn serve(
         let begun = Begun::default();
         match stream {
             Connection::Tcp(stream, _) => {
+                let (stream, drain) = Coalescing::new(stream);
                 let io = TokioIo::new(Counted { io: stream, begun: begun.clone() });
                 let served = builder.serve_connection_with_upgrades(io, service).into_owned();
-                tokio::spawn(run(graceful.watch(served), begun, permit));
+                tokio::spawn(drain.flushing(run(graceful.watch(served), begun, permit)));
             }
             Connection::Unix(stream) => {
+                let (stream, drain) = Coalescing::new(stream);
                 let io = TokioIo::new(Counted { io: stream, begun: begun.clone() });
                 let served = builder.serve_connection_with_upgrades(io, service).into_owned();
-                tokio::spawn(run(graceful.watch(served), begun, permit));
+                tokio::spawn(drain.flushing(run(graceful.watch(served), begun, permit)));
             }
         }
     }

@@ -5,17 +5,13 @@
 
 use std::io;
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use base::{MemberId, version};
-use member::{Member, RequestIds};
+use base::version;
 use proto::membershippb;
-use raft::Raft;
 use tokio::sync::watch;
 
-use crate::boot::{self, BootError, Booted};
-use crate::committer::Committer;
+use crate::boot::BootError;
 use crate::compactor;
 use crate::config::{
     self, ClusterState, Config, DataDir, InitialCluster, ListenError, MemberUrl, Refusal,
@@ -23,17 +19,15 @@ use crate::config::{
 };
 use crate::connections::Connections;
 use crate::grpc::Services;
-use crate::handle::{Handle, Parts, ProposeError, Published, RequestKind};
+use crate::handle::{Handle, ProposeError, RequestKind};
 use crate::http::{Plain, SetLogLevel};
 use crate::listen::Listener;
 use crate::logging;
-use crate::metrics::Metrics;
-use crate::node::{Node, NodeError, NodeParts, NodeReports};
+use crate::node::NodeError;
 use crate::options::Options;
 use crate::port;
-use crate::preparer::{self, PreparerQueue};
+use crate::running::Running;
 use crate::signals::Signal;
-use crate::snapshots::Snapshots;
 
 /// Why a server ended other than by being asked to.
 #[derive(Debug, thiserror::Error)]
@@ -72,10 +66,15 @@ pub enum StartError {
 impl StartError {
     /// Writes the error to the log, as one line.
     pub fn log(&self) {
-        if let Self::Refused(refusal) = self {
-            config::log_refusal("failed to start etcd", refusal);
-        } else {
-            logging::log_failure("failed to start etcd", self);
+        match self {
+            Self::Refused(refusal) => config::log_refusal("failed to start etcd", refusal),
+            Self::NotBuilt { .. }
+            | Self::Boot(_)
+            | Self::Listen(_)
+            | Self::Threads(_)
+            | Self::Node(_)
+            | Self::Commit(_)
+            | Self::Publish(_) => logging::log_failure("failed to start etcd", self),
         }
     }
 }
@@ -88,9 +87,7 @@ impl StartError {
 /// See [`StartError`].
 pub fn run(config: &Config) -> Result<Option<Signal>, StartError> {
     let options = prepare(config)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(network_threads())
-        .thread_name("network")
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(StartError::Threads)?;
@@ -145,12 +142,6 @@ fn has_log(config: &Config) -> bool {
     paths.any(|path| path.extension().is_some_and(|extension| extension == "wal"))
 }
 
-/// Threads for connections: half of the cores, the other half is for the node loop, the store and
-/// the disk.
-fn network_threads() -> usize {
-    thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))
-}
-
 /// Every socket of a member.
 #[derive(Debug)]
 struct Ports {
@@ -178,135 +169,6 @@ async fn bind(urls: &[MemberUrl], flag: &'static str) -> Result<Vec<Listener>, S
     Ok(listeners)
 }
 
-/// The member's threads.
-struct Running {
-    handle: Handle,
-    node: thread::JoinHandle<Result<(), NodeError>>,
-    committer: thread::JoinHandle<Result<(), backend::CommitError>>,
-    preparer: thread::JoinHandle<()>,
-    preparer_queue: PreparerQueue,
-    node_queue: crate::node::NodeQueue,
-    committer_queue: crate::committer::CommitterQueue,
-    failed: watch::Receiver<bool>,
-}
-
-impl Running {
-    fn start(options: &Options) -> Result<Self, StartError> {
-        let booted = boot::boot(&options.boot)?;
-        let Booted { member: id, cluster, restored, state, backend, wal, snap_dir, restarted } =
-            booted;
-        tracing::info!(
-            "local-member-id" = %id,
-            "cluster-id" = %cluster,
-            "applied-index" = state.applied().index.0,
-            "member-initialized" = restarted,
-            "starting local member"
-        );
-        let wall_millis = wall_millis();
-        let preparer = wal.preparer();
-        let (every, catchup) = (options.snapshot_entries, options.snapshot_catchup_entries);
-        let snapshots = Snapshots::new(snap_dir, every, catchup, restored.snapshot.index);
-        let raft = Raft::new(raft_config(options, id, wall_millis), restored);
-        let (node_queue, commands) = Node::queue();
-        let metrics = Metrics::new(options.extensive_metrics);
-        let (committer, committer_queue) =
-            Committer::new(backend.clone(), node_queue.clone(), options.commit, metrics.clone());
-        let status = Arc::new(Published::default());
-        let (compacted_sender, compacted) = watch::channel(-1);
-        let handle = Handle::new(Parts {
-            member: id,
-            cluster,
-            limits: options.limits,
-            queue: node_queue.clone(),
-            reads: state.reads(),
-            backend: backend.clone(),
-            ids: RequestIds::for_services(id, wall_millis),
-            status: status.clone(),
-            compacted,
-            metrics: metrics.clone(),
-        });
-        let member_options = member_options(options, id, wall_millis);
-        let node = Node::new(NodeParts {
-            member: Member::new(raft, state, backend.clone(), member_options),
-            wal,
-            snapshots,
-            committer: committer_queue.clone(),
-            backend,
-            tick: options.tick,
-            compaction_pause: options.compaction_pause,
-            reports: NodeReports { status, compacted: compacted_sender, metrics },
-            slow_apply: options.slow_apply,
-            commands,
-        });
-        let (preparer_queue, preparer_stop) = PreparerQueue::new();
-        let preparer = spawn("log-prepare", move || preparer::run(&preparer, &preparer_stop))?;
-        let (failed_sender, failed) = watch::channel(false);
-        let failing = failed_sender.clone();
-        let node = spawn("node", move || {
-            let ended = node.run();
-            failing.send_replace(true);
-            ended
-        })?;
-        let committer = spawn("store", move || {
-            let ended = committer.run();
-            failed_sender.send_replace(true);
-            ended
-        })?;
-        Ok(Self {
-            handle,
-            node,
-            committer,
-            preparer,
-            preparer_queue,
-            node_queue,
-            committer_queue,
-            failed,
-        })
-    }
-
-    /// Ends the node loop, then the store thread after a last commit.
-    fn stop(self) -> Result<(), StartError> {
-        self.node_queue.stop();
-        let node = self.node.join().expect("the node loop does not panic: it aborts");
-        self.preparer_queue.stop();
-        self.preparer.join().expect("the preparing thread does not panic: it aborts");
-        self.committer_queue.stop();
-        let committer = self.committer.join().expect("the store thread does not panic: it aborts");
-        node.map_err(StartError::Node)?;
-        committer.map_err(StartError::Commit)
-    }
-}
-
-/// Milliseconds of the wall clock, for ids that no earlier run gave.
-fn wall_millis() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn raft_config(options: &Options, id: MemberId, wall_millis: u64) -> raft::Config {
-    let mut config = raft::Config::new(id, wall_millis ^ id.0);
-    config.election_ticks = options.election_ticks;
-    config.pre_vote = options.pre_vote;
-    config
-}
-
-fn member_options(options: &Options, id: MemberId, wall_millis: u64) -> member::Options {
-    let election_millis = options.limits.election_timeout.as_millis();
-    member::Options {
-        id,
-        quota_bytes: options.limits.quota_bytes,
-        election_millis: u64::try_from(election_millis).unwrap_or(u64::MAX),
-        ids: RequestIds::for_member(id, wall_millis),
-    }
-}
-
-fn spawn<T: Send + 'static>(
-    name: &str,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<thread::JoinHandle<T>, StartError> {
-    thread::Builder::new().name(name.to_owned()).spawn(work).map_err(StartError::Threads)
-}
-
 /// Serves clients until a signal arrives or a thread fails.
 async fn serve(
     options: &Options,
@@ -325,7 +187,6 @@ async fn serve(
     published.map_err(StartError::Publish)?;
     tracing::info!("ready to serve client requests");
     let handle = &running.handle;
-    handle.metrics().set_features(options.features.iter().copied());
     let services = Services::new(handle, options.slow_calls);
     let connections = Connections::new(handle.metrics().clone());
     let compactor = compactor::run(options.auto_compaction, handle.clone(), stopping.clone());

@@ -435,7 +435,12 @@ fn watch(maker: &mut Maker, revision: i64) -> pb::WatchCreateRequest {
     pb::WatchCreateRequest {
         key: maker.key(),
         range_end: Bytes::from_static(b"\0"),
-        start_revision: if maker.chance(50) { 0 } else { revision + 1 },
+        start_revision: match maker.random.random_range(0..4) {
+            0 | 1 => 0,
+            2 => revision + 1,
+            // History; some of it may be compacted.
+            _ => (revision - maker.random.random_range(0..30)).max(1),
+        },
         prev_kv: maker.chance(50),
         filters,
         ..Default::default()

@@ -12,6 +12,7 @@ use proto::etcdserverpb::{
 
 use super::{AUTHENTICATION, Command};
 use crate::call::Call;
+use crate::terminal::say;
 
 const ROOT: &str = "root";
 const ROOT_HAS_NO_ROLE: &str = "etcdserver: root user does not have root role";
@@ -33,7 +34,7 @@ async fn enable(mut call: Call) -> Result<(), Failure> {
     let [] = call.exactly("auth enable command does not accept any arguments")?;
     let (client, _) = call.connect().await?;
     enable_with_root(&client).await.map_err(Failure::error)?;
-    println!("Authentication Enabled");
+    say!("Authentication Enabled");
     Ok(())
 }
 
@@ -53,7 +54,7 @@ async fn disable(mut call: Call) -> Result<(), Failure> {
     let [] = call.exactly("auth disable command does not accept any arguments")?;
     let (client, _) = call.connect().await?;
     client.auth_disable(AuthDisableRequest {}).await.map_err(Failure::error)?;
-    println!("Authentication Disabled");
+    say!("Authentication Disabled");
     Ok(())
 }
 

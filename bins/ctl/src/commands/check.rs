@@ -13,6 +13,7 @@ use proto::etcdserverpb::{CompactionRequest, DefragmentRequest, DeleteRangeReque
 
 use super::{Command, UTILITY};
 use crate::call::{CLEANUP_TIMEOUT, connect};
+use crate::terminal::say;
 
 pub(crate) fn command() -> Command {
     let short = "commands for checking properties of the etcd cluster. \
@@ -73,21 +74,21 @@ async fn delete_prefix(client: &Client, prefix: &str) -> Result<i64, client::Err
 }
 
 async fn compact(client: &Client, revision: i64) -> Result<(), Failure> {
-    println!("Compacting with revision {revision}");
+    say!("Compacting with revision {revision}");
     let request = CompactionRequest { revision, physical: true };
     client.compact(request).await.map_err(Failure::error)?;
-    println!("Compacted with revision {revision}");
+    say!("Compacted with revision {revision}");
     Ok(())
 }
 
 async fn defragment(options: &client::Options) -> Result<(), Failure> {
     for endpoint in &options.endpoints {
         let quoted = cli::quote::quote(endpoint.as_bytes());
-        println!("Defragmenting {quoted}");
+        say!("Defragmenting {quoted}");
         let options = options.at(vec![endpoint.clone()]);
         let client = connect(options.with_command_timeout(Some(CLEANUP_TIMEOUT))).await?;
         client.defragment(DefragmentRequest {}).await.map_err(Failure::error)?;
-        println!("Defragmented {quoted}");
+        say!("Defragmented {quoted}");
     }
     Ok(())
 }

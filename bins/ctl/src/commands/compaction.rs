@@ -9,6 +9,7 @@ use proto::etcdserverpb::CompactionRequest;
 
 use super::{Command, KEY_VALUE};
 use crate::call::Call;
+use crate::terminal::say;
 
 pub(crate) fn command() -> Command {
     Command::new("compaction [options] <revision>", "Compacts the event history in etcd")
@@ -26,6 +27,6 @@ async fn run(mut call: Call) -> Result<(), Failure> {
     let request = CompactionRequest { revision, physical: call.flags.bool("physical") };
     let (client, _) = call.connect().await?;
     client.compact(request).await.map_err(Failure::error)?;
-    println!("compacted revision {revision}");
+    say!("compacted revision {revision}");
     Ok(())
 }

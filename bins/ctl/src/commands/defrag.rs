@@ -11,6 +11,7 @@ use proto::etcdserverpb::DefragmentRequest;
 use super::endpoint::{cluster_flag, endpoints};
 use super::{Command, MAINTENANCE};
 use crate::call::{Call, connect};
+use crate::terminal::say;
 
 pub(crate) fn command() -> Command {
     let short = "Defragments the storage of the etcd members with given endpoints";
@@ -29,7 +30,7 @@ async fn run(mut call: Call) -> Result<(), Failure> {
         let result = client.defragment(DefragmentRequest {}).await;
         let took = duration::format(start.elapsed());
         match result {
-            Ok(_) => println!("Finished defragmenting etcd member[{endpoint}]. took {took}"),
+            Ok(_) => say!("Finished defragmenting etcd member[{endpoint}]. took {took}"),
             Err(error) => {
                 failed = true;
                 let what = format!("etcd member[{endpoint}]. took {took}.");

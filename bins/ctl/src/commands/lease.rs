@@ -12,6 +12,7 @@ use proto::etcdserverpb::{
 
 use super::{Command, KEY_VALUE};
 use crate::call::{Call, lease_id};
+use crate::terminal::say;
 
 pub(crate) fn command() -> Command {
     let short = "Lease related commands. Use `etcdctl lease --help` to see subcommands";
@@ -84,7 +85,7 @@ async fn keep_alive(mut call: Call) -> Result<(), Failure> {
         printer.print(&Response::LeaseKeepAlive(&response))?;
     }
     if printer.format == Format::Simple {
-        println!("lease {id:016x} expired or revoked.");
+        say!("lease {id:016x} expired or revoked.");
     }
     Ok(())
 }

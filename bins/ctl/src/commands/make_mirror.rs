@@ -20,7 +20,7 @@ use proto::mvccpb::event::EventType;
 
 use super::{Command, UTILITY};
 use crate::call::{Call, connect};
-use crate::terminal::ask_password;
+use crate::terminal::{ask_password, say};
 
 /// Pairs per read of the first copy. The same as etcd's.
 const BATCH_PAIRS: i64 = 1000;
@@ -142,7 +142,7 @@ fn report(copied: Arc<AtomicU64>) {
     tokio::spawn(async move {
         loop {
             tokio::time::sleep(REPORT_INTERVAL).await;
-            println!("{}", copied.load(Ordering::Relaxed));
+            say!("{}", copied.load(Ordering::Relaxed));
         }
     });
 }

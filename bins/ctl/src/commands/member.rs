@@ -13,6 +13,7 @@ use proto::etcdserverpb::{
 
 use super::{Command, MAINTENANCE};
 use crate::call::{Call, is_serializable, member_id};
+use crate::terminal::say;
 
 const LIST_LONG: &str = "When --write-out is set to simple, this command prints out \
 comma-separated member lists for each endpoint.
@@ -61,11 +62,11 @@ async fn add(mut call: Call) -> Result<(), Failure> {
     let response = client.member_add(request).await.map_err(Failure::error)?;
     printer.print(&Response::MemberAdd(&response))?;
     if printer.format == Format::Simple {
-        println!();
-        println!("ETCD_NAME={}", quote(name.as_bytes()));
-        println!("ETCD_INITIAL_CLUSTER={}", quote(initial_cluster(&name, &response).as_bytes()));
-        println!("ETCD_INITIAL_ADVERTISE_PEER_URLS={}", quote(peer_urls.as_bytes()));
-        println!("ETCD_INITIAL_CLUSTER_STATE=\"existing\"");
+        say!("");
+        say!("ETCD_NAME={}", quote(name.as_bytes()));
+        say!("ETCD_INITIAL_CLUSTER={}", quote(initial_cluster(&name, &response).as_bytes()));
+        say!("ETCD_INITIAL_ADVERTISE_PEER_URLS={}", quote(peer_urls.as_bytes()));
+        say!("ETCD_INITIAL_CLUSTER_STATE=\"existing\"");
     }
     Ok(())
 }

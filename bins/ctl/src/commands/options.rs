@@ -7,6 +7,7 @@ use cli::{global, usage};
 
 use super::{Command, UTILITY};
 use crate::call::Call;
+use crate::terminal::say;
 
 pub(crate) fn command() -> Command {
     Command::new("options", "Show the global command-line flags")
@@ -16,7 +17,7 @@ pub(crate) fn command() -> Command {
 
 #[allow(clippy::unused_async, reason = "every command is run the same way")]
 async fn run(_: Call) -> Result<(), Failure> {
-    println!("The following options can be passed to any command:\n");
-    print!("{}", usage::flag_usages(&global::flags()));
+    say!("The following options can be passed to any command:\n");
+    say!("{}", usage::flag_usages(&global::flags()).trim_end());
     Ok(())
 }

@@ -14,7 +14,7 @@ use client::Client;
 
 use super::{Command, MAINTENANCE};
 use crate::call::Call;
-use crate::terminal::progress_bar;
+use crate::terminal::{progress_bar, say};
 
 const EXAMPLE: &str = "  # Save snapshot to a given file
   etcdctl snapshot save /backup/etcd-snapshot.db
@@ -71,9 +71,9 @@ async fn save(mut call: Call) -> Result<(), Failure> {
     let options = globals.client.with_command_timeout(timeout);
     let saved = save_to(options, &path).await;
     let version = saved.map_err(|message| Failure::new(ExitCode::Interrupted, message))?;
-    println!("Snapshot saved at {}", path.display());
+    say!("Snapshot saved at {}", path.display());
     if !version.is_empty() {
-        println!("Server version {version}");
+        say!("Server version {version}");
     }
     Ok(())
 }

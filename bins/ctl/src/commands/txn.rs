@@ -17,6 +17,7 @@ use proto::etcdserverpb::{Compare, RequestOp, TxnRequest};
 
 use super::{Command, KEY_VALUE, del, get, put};
 use crate::call::Call;
+use crate::terminal::say;
 use crate::words;
 
 const LONG: &str = r#"Txn reads multiple etcd requests from standard input and applies them as a single atomic transaction.
@@ -56,7 +57,7 @@ async fn run(mut call: Call) -> Result<(), Failure> {
     let (client, printer) = call.connect_patiently().await?;
     let prompt = |text: &str| {
         if call.flags.bool("interactive") {
-            println!("{text}");
+            say!("{text}");
         }
     };
     prompt("compares:");

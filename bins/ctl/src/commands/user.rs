@@ -13,7 +13,7 @@ use proto::etcdserverpb::{
 
 use super::{AUTHENTICATION, Command};
 use crate::call::Call;
-use crate::terminal::{ask_password, read_word};
+use crate::terminal::{ask_password, read_word, say};
 
 pub(crate) fn command() -> Command {
     let short = "User related commands. Use `etcdctl user --help` to see subcommands";
@@ -118,9 +118,9 @@ async fn get(mut call: Call) -> Result<(), Failure> {
     if !call.flags.bool("detail") {
         return printer.print(&Response::UserGet { user: &user, response: &response });
     }
-    println!("User: {user}");
+    say!("User: {user}");
     for role in response.roles {
-        println!();
+        say!("");
         let answer = client.role_get(AuthRoleGetRequest { role: role.clone() }).await;
         let answer = answer.map_err(Failure::error)?;
         printer.print(&Response::RoleGet { role: &role, response: &answer })?;

@@ -6,6 +6,7 @@ use cli::exit::Failure;
 
 use super::{Command, UTILITY};
 use crate::call::Call;
+use crate::terminal::say;
 
 pub(crate) fn command() -> Command {
     Command::new("version", "Prints the version of etcdctl")
@@ -15,8 +16,8 @@ pub(crate) fn command() -> Command {
 
 #[allow(clippy::unused_async, reason = "every command is run the same way")]
 async fn run(_: Call) -> Result<(), Failure> {
-    println!("etcdctl version: {}", base::version::COMPATIBLE);
-    println!("API version: {}", base::version::API);
-    println!("retcd version: {}", base::version::PRODUCT);
+    say!("etcdctl version: {}", base::version::COMPATIBLE);
+    say!("API version: {}", base::version::API);
+    say!("retcd version: {}", base::version::PRODUCT);
     Ok(())
 }

@@ -22,6 +22,7 @@ use tonic::Code;
 
 use super::{Command, KEY_VALUE};
 use crate::call::Call;
+use crate::terminal::say;
 use crate::words;
 
 const WRONG_NUMBER: &str = "bad number of arguments";
@@ -268,7 +269,7 @@ async fn show(
         }
         if is_progress(&response) {
             let revision = response.header.map_or(0, |header| header.revision);
-            println!("progress notify: {revision}");
+            say!("progress notify: {revision}");
         }
         printer.print(&Response::Watch(&response))?;
         if !program.is_empty() {

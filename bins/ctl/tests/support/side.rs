@@ -107,6 +107,11 @@ impl<'a> Side<'a> {
         for (value, name) in &self.replacements {
             text = text.replace(value, name);
         }
+        // Some texts pad short ids with blanks.
+        for name in ["CLUSTER", "MEMBER", "ADDED"] {
+            text = text.replace(&format!("  {name} "), &format!(" {name} "));
+            text = text.replace(&format!("  {name}\n"), &format!(" {name}\n"));
+        }
         text.lines().map(|line| without_chance(&without_times(line)) + "\n").collect()
     }
 
@@ -116,8 +121,9 @@ impl<'a> Side<'a> {
         let text = String::from_utf8(output.stdout).unwrap();
         for (field, name) in [("\"cluster_id\":", "CLUSTER"), ("\"member_id\":", "MEMBER")] {
             let id: u64 = number_behind(&text, field).unwrap();
-            self.replacements.push((id.to_string(), name.to_owned()));
-            self.replacements.push((format!("{id:x}"), name.to_owned()));
+            for text in [id.to_string(), format!("{id:x}")] {
+                self.replacements.push((text, name.to_owned()));
+            }
             if name == "MEMBER" {
                 self.names.insert("MEMBER", format!("{id:x}"));
             }
@@ -149,9 +155,8 @@ impl<'a> Side<'a> {
     /// Takes over an id; those learned before keep their names in outputs.
     fn learn(&mut self, name: &'static str, id: u64) {
         self.names.insert(name, format!("{id:x}"));
-        self.replacements.push((format!("{id:016x}"), name.to_owned()));
-        self.replacements.push((format!("{id:x}"), name.to_owned()));
-        self.replacements.push((id.to_string(), name.to_owned()));
+        let texts = [format!("{id:016x}"), format!("{id:x}"), id.to_string()];
+        self.replacements.extend(texts.map(|text| (text, name.to_owned())));
     }
 }
 

@@ -121,3 +121,37 @@ pub(crate) fn revision(main: u64, sub: u64) -> [u8; 17] {
     key[9..].copy_from_slice(&sub.to_be_bytes());
     key
 }
+
+/// Walks over the file's bytes without the crate's help and panics if a branch has a single child,
+/// at which bbolt would panic when it deletes. Returns how many branches there are.
+pub(crate) fn count_branches(dir: &Arc<dyn Dir>) -> usize {
+    let file = dir.open(NAME, vfs::Open::Read).unwrap();
+    let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    let number = |at: usize, len: usize| {
+        let mut buffer = [0; 8];
+        buffer[..len].copy_from_slice(&bytes[at..at + len]);
+        usize::try_from(u64::from_le_bytes(buffer)).unwrap()
+    };
+    let page_bytes = number(24, 4);
+    let metas = [0, page_bytes];
+    let current = metas.into_iter().max_by_key(|meta| number(meta + 64, 8)).unwrap();
+    let mut left = vec![(number(current + 32, 8), true)];
+    let mut branches = 0;
+    while let Some((page, root)) = left.pop() {
+        let start = page * page_bytes;
+        let count = number(start + 10, 2);
+        if number(start + 8, 2) == 1 {
+            assert!(count > 1, "branch {page} has {count} children");
+            branches += 1;
+            left.extend((0..count).map(|at| (number(start + 16 + at * 16 + 8, 8), root)));
+        } else if root {
+            for element in (0..count).map(|at| start + 16 + at * 16) {
+                let value = element + number(element + 4, 4) + number(element + 8, 4);
+                let below = number(value, 8);
+                left.extend((below != 0).then_some((below, false)));
+            }
+        }
+    }
+    branches
+}

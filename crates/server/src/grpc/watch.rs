@@ -248,9 +248,9 @@ impl Replies {
         };
         match self.watches.create(spec) {
             Ok(created) => {
-                self.counts.created();
-                // Nobody wakes this stream for what happened before.
+                // Nobody wakes for history: what lies in the past is there already.
                 self.news.waiting.store(true, Ordering::Release);
+                self.counts.created();
                 if create.progress_notify {
                     self.progress.insert(created.id, Instant::now());
                 }
@@ -303,10 +303,11 @@ impl Replies {
                 let header = self.handle.header(revision);
                 self.ready.push_back(WatchReply::Events { header, id, events, fragment });
             }
-            WatchOutput::Compacted { id, compact_revision, revision } => {
+            WatchOutput::Compacted { id, compact_revision, .. } => {
                 self.counts.ended();
                 self.progress.remove(&id);
-                self.control(id, revision, |response| {
+                // etcd's header says no revision here.
+                self.control(id, 0, |response| {
                     response.canceled = true;
                     response.compact_revision = compact_revision;
                     response.cancel_reason = status::WATCH_COMPACTED.to_owned();

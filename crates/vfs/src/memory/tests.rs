@@ -1,3 +1,5 @@
+//! Crashes of the memory disk.
+
 use super::*;
 
 fn content(dir: &dyn Dir, name: &str) -> Vec<u8> {

@@ -1,3 +1,5 @@
+//! Frames and records against the bytes etcd writes.
+
 use proptest::prelude::*;
 use prost::Message as _;
 use proto::{raftpb, walpb};

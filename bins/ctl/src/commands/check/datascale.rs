@@ -11,7 +11,7 @@ use super::{
     Command, PROGRESS, cleanup_flags, compact, defragment, delete_prefix, model, require_unused,
 };
 use crate::call::Call;
-use crate::terminal::progress_bar;
+use crate::terminal::{progress_bar, say};
 
 /// Length of a key without its prefix, and of a value; together what the line tells.
 const KEY_BYTES: usize = 512;
@@ -56,7 +56,7 @@ async fn run(mut call: Call) -> Result<(), Failure> {
     require_unused(&clients[0], &prefix, &command).await?;
     let endpoint = &globals.client.endpoints[0];
     let before = resident_bytes(endpoint, "before").await?;
-    println!(
+    say!(
         "Start data scale check for work load [{pair_count} key-value pairs, {} bytes per \
          key-value, {client_count} concurrent clients].",
         KEY_BYTES + VALUE_BYTES
@@ -84,13 +84,13 @@ async fn run(mut call: Call) -> Result<(), Failure> {
         defragment(&globals.client).await?;
     }
     if !report.errors.is_empty() {
-        println!("FAIL: too many errors");
+        say!("FAIL: too many errors");
         for (error, count) in &report.errors {
-            println!("FAIL: ERROR({error}) -> {count}");
+            say!("FAIL: ERROR({error}) -> {count}");
         }
         return Err(Failure::silent(ExitCode::Error));
     }
-    println!("PASS: Approximate system memory used : {:.2} MB.", (after - before) / MIB);
+    say!("PASS: Approximate system memory used : {:.2} MB.", (after - before) / MIB);
     Ok(())
 }
 
@@ -99,12 +99,12 @@ async fn resident_bytes(endpoint: &str, when: &str) -> Result<f64, Failure> {
     let bytes = match &metrics {
         Ok(text) => read_metric(text),
         Err(error) => {
-            println!("fetch error: {error}");
+            say!("fetch error: {error}");
             None
         }
     };
     bytes.ok_or_else(|| {
-        println!("FAIL: Could not read {METRIC} {when} the put operations.");
+        say!("FAIL: Could not read {METRIC} {when} the put operations.");
         Failure::silent(ExitCode::Error)
     })
 }
@@ -112,7 +112,7 @@ async fn resident_bytes(endpoint: &str, when: &str) -> Result<f64, Failure> {
 fn read_metric(text: &str) -> Option<f64> {
     let line = text.lines().find_map(|line| line.strip_prefix(METRIC));
     let Some(line) = line else {
-        println!("could not find: {METRIC}");
+        say!("could not find: {METRIC}");
         return None;
     };
     line.trim().parse().ok()

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::call::{CLEANUP_TIMEOUT, Call};
 use crate::concurrency::ended;
-use crate::terminal::progress_bar;
+use crate::terminal::{progress_bar, say};
 
 /// How long it takes.
 const DURATION: Duration = Duration::from_secs(60);
@@ -100,7 +100,7 @@ async fn clean_up(client: &Client, prefix: &str, auto_compact: bool) -> Result<(
         Ok(revision) if auto_compact => compact(&client, revision).await,
         Ok(_) => Ok(()),
         Err(error) => {
-            println!("FAIL: Cleanup failed during key deletion: ERROR({error})");
+            say!("FAIL: Cleanup failed during key deletion: ERROR({error})");
             Ok(())
         }
     }
@@ -115,7 +115,7 @@ fn judge(report: &Report, rate: u32) -> Result<(), Failure> {
     let mut ok = true;
     let mut line = |passed: bool, text: String| {
         ok &= passed;
-        println!("{text}");
+        say!("{text}");
     };
     if !report.errors.is_empty() {
         line(false, "FAIL: too many errors".to_owned());
@@ -142,6 +142,6 @@ fn judge(report: &Report, rate: u32) -> Result<(), Failure> {
     } else {
         line(true, format!("PASS: Stddev is {deviation:.6}s"));
     }
-    println!("{}", if ok { "PASS" } else { "FAIL" });
+    say!("{}", if ok { "PASS" } else { "FAIL" });
     if ok { Ok(()) } else { Err(Failure::silent(ExitCode::Error)) }
 }

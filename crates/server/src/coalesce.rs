@@ -1,0 +1,193 @@
+//! One write for everything a connection's turn produced.
+//!
+//! The HTTP/2 library hands each message above a few hundred bytes to the socket by itself: ten
+//! answers that are ready together would be ten system calls, which cost more than the answers
+//! (docs/design/0005). Here writes are gathered, and go out when the connection's task has done
+//! all it could.
+//!
+//! Invariants:
+//! - bytes leave in the order in which they were written;
+//! - nothing waits once the task is idle: [`Flushing`] drains at the end of every poll, and is
+//!   woken when a full socket takes more;
+//! - at most [`GATHER_BYTES_MAX`] and one message wait in memory; then the writer waits.
+
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf as _, BytesMut};
+use parking_lot::Mutex;
+use pin_project_lite::pin_project;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Bytes gathered before the socket is tried in the middle of a turn.
+const GATHER_BYTES_MAX: usize = 128 << 10;
+
+/// An idle connection keeps no more memory than this for its next turn.
+const KEPT_BYTES_MAX: usize = 16 << 10;
+
+/// A stream whose writes wait for the end of the turn.
+#[derive(Debug)]
+pub(crate) struct Coalescing<S> {
+    shared: Arc<Mutex<Gathered<S>>>,
+}
+
+#[derive(Debug)]
+struct Gathered<S> {
+    stream: S,
+    waiting: BytesMut,
+}
+
+pin_project! {
+    /// A connection's task together with the stream it writes to.
+    #[derive(Debug)]
+    pub(crate) struct Flushing<F, S>
+    where
+        F: Future,
+    {
+        #[pin]
+        task: F,
+        shared: Arc<Mutex<Gathered<S>>>,
+        ended: Option<F::Output>,
+    }
+}
+
+/// The end of a stream that [`Coalescing::flushing`] drains.
+#[derive(Debug)]
+pub(crate) struct Drain<S>(Arc<Mutex<Gathered<S>>>);
+
+impl<S: AsyncWrite + Unpin> Coalescing<S> {
+    /// Wraps a stream; the task that owns the result must run inside [`Drain::flushing`].
+    pub(crate) fn new(stream: S) -> (Self, Drain<S>) {
+        let shared = Arc::new(Mutex::new(Gathered { stream, waiting: BytesMut::new() }));
+        (Self { shared: shared.clone() }, Drain(shared))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Drain<S> {
+    /// Runs `task`, and writes out what it gathered each time it pauses.
+    pub(crate) fn flushing<F: Future>(self, task: F) -> Flushing<F, S> {
+        Flushing { task, shared: self.0, ended: None }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Gathered<S> {
+    /// Writes until nothing waits or the socket is full.
+    fn poll_drain(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.waiting.is_empty() {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(context, &self.waiting))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.waiting.advance(written);
+        }
+        if KEPT_BYTES_MAX < self.waiting.capacity() {
+            self.waiting = BytesMut::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Coalescing<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.shared.lock().stream).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Coalescing<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(context, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffers: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut gathered = self.shared.lock();
+        if GATHER_BYTES_MAX <= gathered.waiting.len() {
+            ready!(gathered.poll_drain(context))?;
+        }
+        let before = gathered.waiting.len();
+        for buffer in buffers {
+            gathered.waiting.extend_from_slice(buffer);
+        }
+        Poll::Ready(Ok(gathered.waiting.len() - before))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// Says that all is well: what waits leaves at the end of the turn.
+    fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut gathered = self.shared.lock();
+        ready!(gathered.poll_drain(context))?;
+        Pin::new(&mut gathered.stream).poll_shutdown(context)
+    }
+}
+
+impl<F: Future, S: AsyncWrite + Unpin> Future for Flushing<F, S> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        if this.ended.is_none()
+            && let Poll::Ready(output) = this.task.poll(context)
+        {
+            *this.ended = Some(output);
+        }
+        // A failed write shows when the task reads or writes next.
+        let drained = this.shared.lock().poll_drain(context).is_ready();
+        match this.ended.take() {
+            Some(output) if drained => Poll::Ready(output),
+            ended => {
+                *this.ended = ended;
+                Poll::Pending
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    /// Many small writes of one turn arrive whole and in order, also through a narrow pipe.
+    #[tokio::test]
+    async fn what_is_gathered_arrives_in_order() {
+        let (near, mut far) = tokio::io::duplex(64);
+        let (mut stream, drain) = Coalescing::new(near);
+        let task = drain.flushing(async move {
+            for number in 0..2000u32 {
+                stream.write_all(&number.to_be_bytes()).await.unwrap();
+                stream.flush().await.unwrap();
+            }
+            stream.shutdown().await.unwrap();
+        });
+        let reading = async {
+            let mut bytes = Vec::new();
+            far.read_to_end(&mut bytes).await.unwrap();
+            bytes
+        };
+        let ((), bytes) = tokio::join!(task, reading);
+        let expected: Vec<u8> = (0..2000u32).flat_map(u32::to_be_bytes).collect();
+        assert_eq!(bytes, expected);
+    }
+}

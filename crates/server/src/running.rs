@@ -1,0 +1,174 @@
+//! A member's threads: the node loop, the store thread and the one that prepares log segments.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use member::{Member, RequestIds};
+use raft::{Raft, Restored};
+use tokio::sync::watch;
+
+use crate::boot::{self, Booted};
+use crate::committer::{Committer, CommitterQueue};
+use crate::handle::{Handle, Parts, Published};
+use crate::metrics::Metrics;
+use crate::node::{Node, NodeError, NodeParts, NodeQueue, NodeReports};
+use crate::options::Options;
+use crate::preparer::{self, PreparerQueue};
+use crate::snapshots::Snapshots;
+use crate::start::StartError;
+
+/// The threads of a member that runs.
+pub(crate) struct Running {
+    pub(crate) handle: Handle,
+    /// Turns true when a thread ended by itself.
+    pub(crate) failed: watch::Receiver<bool>,
+    node: thread::JoinHandle<Result<(), NodeError>>,
+    committer: thread::JoinHandle<Result<(), backend::CommitError>>,
+    preparer: thread::JoinHandle<()>,
+    preparer_queue: PreparerQueue,
+    node_queue: NodeQueue,
+    committer_queue: CommitterQueue,
+}
+
+/// The parts of a member, joined and not yet running.
+struct Joined {
+    handle: Handle,
+    node: Node,
+    committer: Committer,
+    preparer: wal::Preparer,
+    node_queue: NodeQueue,
+    committer_queue: CommitterQueue,
+}
+
+impl Running {
+    /// Opens or makes the member and starts its threads.
+    ///
+    /// # Errors
+    ///
+    /// The data directory, or no threads.
+    pub(crate) fn start(options: &Options) -> Result<Self, StartError> {
+        let Joined { handle, node, committer, preparer, node_queue, committer_queue } =
+            Joined::new(options, boot::boot(&options.boot)?);
+        let (preparer_queue, preparer_stop) = PreparerQueue::new();
+        let preparer = spawn("log-prepare", move || preparer::run(&preparer, &preparer_stop))?;
+        let (failed_sender, failed) = watch::channel(false);
+        let failing = failed_sender.clone();
+        let node = spawn("node", move || {
+            let ended = node.run();
+            failing.send_replace(true);
+            ended
+        })?;
+        let committer = spawn("store", move || {
+            let ended = committer.run();
+            failed_sender.send_replace(true);
+            ended
+        })?;
+        Ok(Self {
+            handle,
+            failed,
+            node,
+            committer,
+            preparer,
+            preparer_queue,
+            node_queue,
+            committer_queue,
+        })
+    }
+
+    /// Ends the node loop, then the store thread after a last commit.
+    ///
+    /// # Errors
+    ///
+    /// What a thread ended with.
+    pub(crate) fn stop(self) -> Result<(), StartError> {
+        self.node_queue.stop();
+        let node = self.node.join().expect("the node loop does not panic: it aborts");
+        self.preparer_queue.stop();
+        self.preparer.join().expect("the preparing thread does not panic: it aborts");
+        self.committer_queue.stop();
+        let committer = self.committer.join().expect("the store thread does not panic: it aborts");
+        node.map_err(StartError::Node)?;
+        committer.map_err(StartError::Commit)
+    }
+}
+
+impl Joined {
+    fn new(options: &Options, booted: Booted) -> Self {
+        let Booted { member: id, cluster, restored, state, backend, wal, snap_dir, restarted } =
+            booted;
+        tracing::info!(
+            "local-member-id" = %id,
+            "cluster-id" = %cluster,
+            "applied-index" = state.applied().index.0,
+            "member-initialized" = restarted,
+            "starting local member"
+        );
+        let wall_millis = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let wall_millis = u64::try_from(wall_millis.as_millis()).unwrap_or(u64::MAX);
+        let metrics = Metrics::new(options.extensive_metrics);
+        metrics.set_features(options.features.iter().copied());
+        let (node_queue, commands) = Node::queue();
+        let (committer, committer_queue) =
+            Committer::new(backend.clone(), node_queue.clone(), options.commit, metrics.clone());
+        let status = Arc::new(Published::default());
+        let (compacted_sender, compacted) = watch::channel(-1);
+        let handle = Handle::new(Parts {
+            member: id,
+            cluster,
+            limits: options.limits,
+            queue: node_queue.clone(),
+            reads: state.reads(),
+            backend: backend.clone(),
+            ids: RequestIds::for_services(id, wall_millis),
+            status: status.clone(),
+            compacted,
+            metrics: metrics.clone(),
+        });
+        let snapshots = Snapshots::new(
+            snap_dir,
+            options.snapshot_entries,
+            options.snapshot_catchup_entries,
+            restored.snapshot.index,
+        );
+        let preparer = wal.preparer();
+        let raft = consensus(options, id, wall_millis, restored);
+        let node = Node::new(NodeParts {
+            member: Member::new(raft, state, backend.clone(), member(options, id, wall_millis)),
+            wal,
+            snapshots,
+            committer: committer_queue.clone(),
+            backend,
+            tick: options.tick,
+            compaction_pause: options.compaction_pause,
+            reports: NodeReports { status, compacted: compacted_sender, metrics },
+            slow_apply: options.slow_apply,
+            commands,
+        });
+        Self { handle, node, committer, preparer, node_queue, committer_queue }
+    }
+}
+
+fn consensus(options: &Options, id: base::MemberId, wall_millis: u64, restored: Restored) -> Raft {
+    let mut config = raft::Config::new(id, wall_millis ^ id.0);
+    config.election_ticks = options.election_ticks;
+    config.pre_vote = options.pre_vote;
+    Raft::new(config, restored)
+}
+
+fn member(options: &Options, id: base::MemberId, wall_millis: u64) -> member::Options {
+    let election_millis = options.limits.election_timeout.as_millis();
+    member::Options {
+        id,
+        quota_bytes: options.limits.quota_bytes,
+        election_millis: u64::try_from(election_millis).unwrap_or(u64::MAX),
+        ids: RequestIds::for_member(id, wall_millis),
+    }
+}
+
+fn spawn<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<thread::JoinHandle<T>, StartError> {
+    thread::Builder::new().name(name.to_owned()).spawn(work).map_err(StartError::Threads)
+}
