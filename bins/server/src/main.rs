@@ -1,5 +1,7 @@
 //! The program `etcd`: reads its configuration, sets up the log, starts a member.
 
+mod panics;
+
 use std::io::Write as _;
 use std::process::ExitCode;
 
@@ -9,19 +11,18 @@ use server::logging;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const USAGE: &str = "Usage: etcd [flags]; etcd --help lists them";
-
 fn main() -> ExitCode {
     logging::init();
+    panics::abort();
     let reading = config::read_process();
     match reading.outcome {
         Ok(Invocation::Start(config)) => start(&config, &reading.notices),
         Ok(Invocation::Help) => print(&config::help_text()),
         Ok(Invocation::Version) => print(&config::version_text()),
-        Ok(Invocation::Subcommand { name, .. }) => {
-            fail(1, &format!("Error: etcd {name} is not built yet"))
+        Ok(Invocation::Subcommand { name, .. }) => fail(1, &config::not_built(&name)),
+        Err(ConfigError::Usage(error)) => {
+            fail(2, &format!("{error}\n{}\n{}", error.remedy(), config::USAGE))
         }
-        Err(ConfigError::Usage(error)) => fail(2, &format!("{error}\n{}\n{USAGE}", error.remedy())),
         Err(ConfigError::Refused(refusal)) => {
             reading.notices.iter().for_each(Notice::log);
             config::log_refusal("failed to verify flags", &refusal);
@@ -56,5 +57,5 @@ fn print(text: &str) -> ExitCode {
 
 fn fail(code: u8, text: &str) -> ExitCode {
     drop(writeln!(std::io::stderr(), "{text}"));
-    ExitCode::from(code)
+    code.into()
 }

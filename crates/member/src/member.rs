@@ -348,6 +348,10 @@ impl Member {
 
     /// What a full disk raised is taken back once there is room; a full quota is the operator's.
     fn on_disk_room(&mut self) {
+        if self.alarm_proposed {
+            // It is not raised yet, so it could not be taken back; asked again once it is.
+            return;
+        }
         let below_quota =
             self.options.quota_bytes.is_none_or(|quota| self.backend.sizes().total <= quota);
         if self.raised_for_disk && below_quota {

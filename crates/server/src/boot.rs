@@ -5,6 +5,7 @@
 //! how far the log is applied, the log must reach at least that far, and what is behind is applied
 //! again. Anything else is refused with its cause; nothing is made up.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
@@ -19,6 +20,8 @@ use state::State;
 use state::members::{self, MemberObject};
 use vfs::{Dir, OsDir};
 use wal::{Mark, Metadata, Wal};
+
+use crate::reserve::{Reserve, is_no_space};
 
 /// What start-up needs of the configuration.
 #[derive(Clone, Debug)]
@@ -48,6 +51,8 @@ pub(crate) struct Booted {
     pub(crate) state: State,
     pub(crate) backend: Backend,
     pub(crate) wal: Wal,
+    /// The log's folder.
+    pub(crate) wal_dir: Arc<dyn Dir>,
     /// `member/snap`.
     pub(crate) snap_dir: Arc<dyn Dir>,
     /// Whether the folder held a member before.
@@ -69,9 +74,24 @@ pub enum BootError {
     /// The database.
     #[error("opening the database")]
     Backend(#[source] backend::OpenError),
+    /// G11.
+    #[error("the database {db} cannot be used: {DATABASE_REMEDY}")]
+    DatabaseDamaged {
+        /// Where it is.
+        db: String,
+        /// Its damage.
+        #[source]
+        source: backend::OpenError,
+    },
     /// The state in it.
-    #[error("opening the state")]
-    State(#[source] state::OpenError),
+    #[error("the state in the database {db} cannot be used: {DATABASE_REMEDY}")]
+    State {
+        /// Where it is.
+        db: String,
+        /// Its damage.
+        #[source]
+        source: state::OpenError,
+    },
     /// The log.
     #[error("opening the log")]
     Log(#[source] wal::OpenError),
@@ -119,6 +139,34 @@ pub enum BootError {
         #[source]
         source: wal::OpenError,
     },
+    /// D18.
+    #[error(
+        "the database {db} is missing and the log in {wal} begins only behind index {needed}, so          the state cannot be made from it: restore a database that is applied up to index {needed}          or further, or restore from a snapshot, or remove this member and add it again"
+    )]
+    DatabaseMissing {
+        /// Where the database should be.
+        db: String,
+        /// The log.
+        wal: String,
+        /// The least index that the log can continue.
+        needed: Index,
+    },
+    /// D21.
+    #[error(
+        "the log in {wal} is that of member {log_member} of cluster {cluster}, but the database {db}          is that of a cluster with only the members {members}: do not mix files of several          members; restore both from the same backup"
+    )]
+    OtherOwner {
+        /// The log.
+        wal: String,
+        /// Whom it names.
+        log_member: MemberId,
+        /// Of which cluster.
+        cluster: ClusterId,
+        /// The database.
+        db: String,
+        /// Whom it names.
+        members: String,
+    },
     /// SRV-032.
     #[error(
         "couldn't find local name {name:?} in the initial cluster configuration; add {name}=<its \
@@ -129,6 +177,11 @@ pub enum BootError {
         name: String,
     },
 }
+
+/// What an operator does about a database that cannot be used.
+const DATABASE_REMEDY: &str = "move the file away and start again if the log holds everything from its first entry on (a \
+     start says so if it does not), else restore from a snapshot, or remove this member and add it \
+     again";
 
 impl BootOptions {
     fn wal_place(&self, member_dir: &Arc<dyn Dir>) -> Result<(Arc<dyn Dir>, String), BootError> {
@@ -157,14 +210,36 @@ pub(crate) fn boot(options: &BootOptions) -> Result<Booted, BootError> {
     let snap_dir = member_dir.subdir("snap").map_err(dir_error)?;
     let (wal_parent, wal_name) = options.wal_place(&member_dir)?;
     let has_log = Wal::exists(wal_parent.as_ref(), &wal_name).map_err(dir_error)?;
+    if has_log && !snap_dir.exists("db").map_err(dir_error)? {
+        check_complete(&wal_parent, &wal_name, &snap_dir)?;
+    }
     let mut backend_options = options.backend.clone();
     backend_options.aux = Some(member_dir.subdir("aux").map_err(dir_error)?);
-    let backend = Backend::open(&snap_dir, "db", &backend_options).map_err(BootError::Backend)?;
-    let state = State::open(&backend, &options.state).map_err(BootError::State)?;
+    let db = || snap_dir.path().join("db").display().to_string();
+    let open = || Backend::open(&snap_dir, "db", &backend_options);
+    let mut opened = open();
+    if let Err(backend::OpenError::Io { source, .. }) = &opened
+        && is_no_space(source)
+        && has_log
+    {
+        // A full disk must not keep a member down (G14).
+        let wal_dir = wal_parent.subdir(&wal_name).map_err(dir_error)?;
+        if Reserve::open(wal_dir).release() {
+            opened = open();
+        }
+    }
+    let backend = opened.map_err(|source| match source {
+        backend::OpenError::Damaged { .. } => BootError::DatabaseDamaged { db: db(), source },
+        backend::OpenError::Locked { .. } | backend::OpenError::Io { .. } => {
+            BootError::Backend(source)
+        }
+    })?;
+    let state = State::open(&backend, &options.state)
+        .map_err(|source| BootError::State { db: db(), source })?;
     let applied = state.applied().index;
     if !has_log && applied > Index(0) {
         return Err(BootError::LogMissing {
-            db: snap_dir.path().join("db").display().to_string(),
+            db: db(),
             applied,
             wal: wal_parent.path().join(&wal_name).display().to_string(),
         });
@@ -181,24 +256,99 @@ struct Parts {
     wal_name: String,
 }
 
+/// Whether a log holds everything from the first entry on, before a database is made from it.
+fn check_complete(
+    wal_parent: &Arc<dyn Dir>,
+    wal_name: &str,
+    snap_dir: &Arc<dyn Dir>,
+) -> Result<(), BootError> {
+    let needed = Cell::new(Index(0));
+    let begin = |marks: &[Mark]| {
+        needed.set(marks.first().map_or(Index(0), |mark| mark.position.index));
+        marks.iter().find(|mark| mark.position.index == Index(0)).cloned()
+    };
+    match wal::read(wal_parent.as_ref(), wal_name, begin) {
+        Ok(_) => Ok(()),
+        Err(wal::OpenError::NoMark { .. } | wal::OpenError::MarkMissing { .. }) => {
+            Err(BootError::DatabaseMissing {
+                db: snap_dir.path().join("db").display().to_string(),
+                wal: wal_parent.path().join(wal_name).display().to_string(),
+                needed: needed.get(),
+            })
+        }
+        Err(error) => Err(BootError::Log(error)),
+    }
+}
+
+/// D21: whether the log's owner is one of the members that the database knows, or becomes one by
+/// an entry behind what the database has applied.
+fn check_owner(parts: &Parts, replay: &wal::Replay) -> Result<(), BootError> {
+    let Metadata { member, cluster } = replay.metadata;
+    let members = parts.state.members();
+    let adds_owner =
+        |entry: &Entry| parts.state.applied().index < entry.index && concerns(entry, member);
+    if members.is_empty()
+        || members.iter().any(|known| known.id == member)
+        || parts.state.removed_members().contains(&member)
+        || replay.entries.iter().any(adds_owner)
+    {
+        return Ok(());
+    }
+    let names: Vec<String> = members.iter().map(|known| known.id.to_string()).collect();
+    Err(BootError::OtherOwner {
+        wal: parts.wal_parent.path().join(&parts.wal_name).display().to_string(),
+        log_member: member,
+        cluster,
+        db: parts.snap_dir.path().join("db").display().to_string(),
+        members: names.join(", "),
+    })
+}
+
+/// Whether a membership entry may concern a member.
+fn concerns(entry: &Entry, member: MemberId) -> bool {
+    match entry.kind {
+        EntryKind::Normal => false,
+        // What cannot be read is found out when it is applied.
+        EntryKind::ConfChange => raftpb::ConfChange::decode(entry.data.clone())
+            .is_ok_and(|change| change.node_id() == member.0),
+        // Nobody writes these yet, so nothing is known about them.
+        EntryKind::ConfChangeV2 => true,
+    }
+}
+
 fn restart(parts: Parts) -> Result<Booted, BootError> {
-    let Parts { backend, state, snap_dir, wal_parent, wal_name } = parts;
-    let applied = state.applied();
+    let applied = parts.state.applied();
     let newest_below = |marks: &[Mark]| {
         marks.iter().rev().find(|mark| mark.position.index <= applied.index).cloned()
     };
-    let (wal, replay) = match Wal::open(&wal_parent, &wal_name, newest_below) {
+    let (wal_parent, wal_name) = (&parts.wal_parent, &parts.wal_name);
+    let (wal, replay) = match Wal::open(wal_parent, wal_name, newest_below) {
         Ok(opened) => opened,
         Err(source @ wal::OpenError::NoMark { .. }) => {
             return Err(BootError::DatabaseBehind { applied: applied.index, source });
         }
         Err(error) => return Err(BootError::Log(error)),
     };
+    check_owner(&parts, &replay)?;
+    if let Some(repaired) = &replay.repaired {
+        tracing::warn!(
+            segment = repaired.segment,
+            offset = repaired.offset,
+            bytes = repaired.bytes,
+            backup = repaired.backup.as_deref().unwrap_or("none"),
+            "cut off the torn end of the log: a write that was never acknowledged"
+        );
+    }
     let start = replay.start.position;
     let last = replay.entries.last().map_or(start.index, |entry| entry.index);
     if last < applied.index {
         return Err(BootError::LogBehind { last, applied: applied.index });
     }
+    let Parts { backend, state, snap_dir, wal_parent, wal_name } = parts;
+    let wal_dir = wal_parent.subdir(&wal_name).map_err(|source| BootError::DataDir {
+        path: wal_parent.path().join(&wal_name).display().to_string(),
+        source,
+    })?;
     let mut hard_state = replay.hard_state;
     // The commit index is written lazily; what is applied was committed.
     hard_state.commit = hard_state.commit.max(applied.index).max(start.index);
@@ -221,6 +371,7 @@ fn restart(parts: Parts) -> Result<Booted, BootError> {
         state,
         backend,
         wal,
+        wal_dir,
         snap_dir,
         restarted: true,
     })
@@ -249,6 +400,7 @@ fn bootstrap(options: &BootOptions, parts: Parts) -> Result<Booted, BootError> {
     let hard_state = HardState { term: Term(1), vote: MemberId::NONE, commit };
     let mut wal = Wal::create(&wal_parent, &wal_name, &metadata).map_err(BootError::NewLog)?;
     wal.append_and_sync(&entries, Some(&hard_state), true).map_err(BootError::FirstEntries)?;
+    let wal_dir = wal_parent.subdir(&wal_name).map_err(|source| options.dir_error(source))?;
     Ok(Booted {
         member: metadata.member,
         cluster: metadata.cluster,
@@ -262,6 +414,7 @@ fn bootstrap(options: &BootOptions, parts: Parts) -> Result<Booted, BootError> {
         state,
         backend,
         wal,
+        wal_dir,
         snap_dir,
         restarted: false,
     })

@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use backend::{Backend, Commit, CommitError};
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::metrics::Metrics;
 use crate::node::NodeQueue;
@@ -39,6 +40,7 @@ enum Nudge {
 pub(crate) struct CommitterQueue {
     nudges: SyncSender<Nudge>,
     changes: usize,
+    writing: Arc<Mutex<()>>,
 }
 
 impl CommitterQueue {
@@ -47,6 +49,12 @@ impl CommitterQueue {
         if self.changes <= backend.pending() {
             let _waits_already = self.nudges.try_send(Nudge::Commit);
         }
+    }
+
+    /// Keeps the store thread from writing as long as the guard lives; waits for a commit that is
+    /// under way.
+    pub(crate) fn hold_off(&self) -> MutexGuard<'_, ()> {
+        self.writing.lock()
     }
 
     /// Asks for the last commit and the end.
@@ -64,6 +72,8 @@ pub(crate) struct Committer {
     metrics: Arc<Metrics>,
     nudges: Receiver<Nudge>,
     full: bool,
+    /// Held while the files grow.
+    writing: Arc<Mutex<()>>,
 }
 
 impl Committer {
@@ -74,8 +84,10 @@ impl Committer {
         metrics: Arc<Metrics>,
     ) -> (Self, CommitterQueue) {
         let (sender, nudges) = sync_channel(1);
-        let queue = CommitterQueue { nudges: sender, changes: pace.changes };
-        (Self { backend, node, pace, metrics, nudges, full: false }, queue)
+        let writing = Arc::new(Mutex::new(()));
+        let queue =
+            CommitterQueue { nudges: sender, changes: pace.changes, writing: writing.clone() };
+        (Self { backend, node, pace, metrics, nudges, full: false, writing }, queue)
     }
 
     /// Runs until it is stopped; the last thing it does is a commit.
@@ -103,7 +115,11 @@ impl Committer {
             return Ok(());
         }
         let began = Instant::now();
-        match self.backend.commit() {
+        let committed = {
+            let _writing = self.writing.lock();
+            self.backend.commit()
+        };
+        match committed {
             Ok(Commit { durable, changes, pages }) => {
                 if self.full {
                     self.full = false;

@@ -66,6 +66,9 @@ pub(crate) struct Published {
     pub(crate) alone: AtomicBool,
     pub(crate) pending_proposals: AtomicI64,
     pub(crate) stopped: AtomicBool,
+    /// A disk is full: what makes the files grow is refused before it is proposed, since even a
+    /// refusal by the alarm would be an entry of the log.
+    pub(crate) no_room: AtomicBool,
 }
 
 /// Why a request got no answer from the state machine.
@@ -220,6 +223,18 @@ impl Handle {
                 unreachable!("a proposal was answered by {answer:?}")
             }
         }
+    }
+
+    /// Refuses what makes the files grow while a disk is full.
+    ///
+    /// # Errors
+    ///
+    /// `Refused(NoSpace)`.
+    pub(crate) fn check_room(&self) -> Result<(), ProposeError> {
+        if self.shared.status.no_room.load(Ordering::Relaxed) {
+            return Err(Refusal::NoSpace.into());
+        }
+        Ok(())
     }
 
     /// Waits until what this member has applied includes every write acknowledged before the call.

@@ -19,9 +19,9 @@ mod node;
 mod options;
 mod port;
 mod preparer;
+mod reserve;
 mod running;
 mod signals;
-mod snapshot_file;
 mod snapshots;
 mod start;
 

@@ -5,8 +5,13 @@
 //! server pays one sync for hundreds of requests and an idle one waits for nobody. Writing the log
 //! from this thread instead of from one of its own saves two wake-ups for each batch
 //! (docs/design/0003).
+//!
+//! A full disk stops nothing but writes: a batch that finds no room waits in its place, and those
+//! behind it wait for it, since it can be neither acknowledged nor forgotten. Who comes meanwhile
+//! is told at once that there is no space (G14).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
@@ -14,13 +19,15 @@ use std::time::{Duration, Instant};
 
 use base::{LeaseId, LogPosition};
 use member::{Answer, Input, Member, Outputs, Proposal, Ticket};
-use raft::{Entry, HardState, Message};
+use raft::{Message, Persist};
+use state::{Applied, Refusal};
 use tokio::sync::{oneshot, watch};
 use wal::{AppendError, Wal};
 
 use crate::committer::CommitterQueue;
 use crate::handle::{ProposeError, Published};
 use crate::metrics::Metrics;
+use crate::reserve::Reserve;
 use crate::snapshots::{SnapshotError, Snapshots};
 
 /// Requests that wait for the node loop. Full means overload, and the caller is told so.
@@ -28,6 +35,9 @@ const QUEUE_LEN: usize = 16 * 1024;
 
 /// Requests taken as one batch.
 const BATCH_LEN_MAX: usize = 4096;
+
+/// Between two tries to write a log whose disk is full.
+const FULL_DISK_PAUSE: Duration = Duration::from_millis(200);
 
 /// What callers ask of the node loop.
 #[derive(Debug)]
@@ -129,6 +139,7 @@ pub(crate) struct NodeCommands(Receiver<Command>);
 pub(crate) struct NodeParts {
     pub(crate) member: Member,
     pub(crate) wal: Wal,
+    pub(crate) reserve: Reserve,
     pub(crate) snapshots: Snapshots,
     pub(crate) committer: CommitterQueue,
     pub(crate) backend: backend::Backend,
@@ -141,11 +152,27 @@ pub(crate) struct NodeParts {
     pub(crate) commands: NodeCommands,
 }
 
+/// What the loop knows of the room on the disks.
+#[derive(Debug)]
+struct Room {
+    reserve: Reserve,
+    /// Set from the first time there was none until the reserve is whole again: what makes the
+    /// files grow is refused.
+    low: bool,
+    /// The database cannot be made durable for want of room.
+    database_full: bool,
+    /// When a log without any room is tried again.
+    retry: Option<Instant>,
+}
+
 /// The loop before it runs.
 #[derive(Debug)]
 pub(crate) struct Node {
     member: Member,
     wal: Wal,
+    /// Batches for the log, in order; more than for a moment only on a full disk.
+    unwritten: VecDeque<Persist>,
+    room: Room,
     snapshots: Snapshots,
     committer: CommitterQueue,
     backend: backend::Backend,
@@ -172,6 +199,7 @@ impl Node {
         let NodeParts {
             member,
             wal,
+            reserve,
             snapshots,
             committer,
             backend,
@@ -184,6 +212,8 @@ impl Node {
         Self {
             member,
             wal,
+            unwritten: VecDeque::new(),
+            room: Room { reserve, low: false, database_full: false, retry: None },
             snapshots,
             committer,
             backend,
@@ -208,13 +238,20 @@ impl Node {
     /// The log or the state failed; the process must end.
     pub(crate) fn run(mut self) -> Result<(), NodeError> {
         let mut out = Outputs::default();
+        let was_low = self.room.reserve.has_sign();
+        self.room.reserve.grow_in_passing();
         self.member.start(0, &mut out).map_err(NodeError::Apply)?;
+        if was_low && self.has_raised_no_space() {
+            // Raised by the process before this one, which left the sign: to be taken back.
+            self.on_no_room(&mut out)?;
+        }
         self.settle(&mut out)?;
         let mut next_tick = Instant::now() + self.tick;
         while !self.stopping {
             let now = Instant::now();
             if next_tick <= now {
                 self.step(Input::Tick, &mut out)?;
+                self.look_after_room(&mut out)?;
                 next_tick = (next_tick + self.tick).max(now);
             }
             let wake = self.compaction_due.map_or(next_tick, |due| due.min(next_tick));
@@ -255,7 +292,10 @@ impl Node {
                 }
                 Command::Receive(messages) => self.step(Input::Receive(messages), out)?,
                 Command::Durable(position) => self.on_durable(position, out)?,
-                Command::DiskFull => self.step(Input::DiskFull, out)?,
+                Command::DiskFull => {
+                    self.room.database_full = true;
+                    self.on_no_room(out)?;
+                }
                 Command::Stop => self.stopping = true,
             }
             let room = proposals.len() + reads.len() < BATCH_LEN_MAX;
@@ -263,6 +303,11 @@ impl Node {
         }
         if !reads.is_empty() {
             self.step(Input::Read(reads), out)?;
+        }
+        if !self.unwritten.is_empty() {
+            // The log takes nothing, so this is certain not to be done.
+            let refused = || Answer::Applied(Applied::Refused(Refusal::NoSpace));
+            out.answers.extend(proposals.drain(..).map(|proposal| (proposal.ticket, refused())));
         }
         if !proposals.is_empty() {
             self.step(Input::Propose(proposals), out)?;
@@ -272,27 +317,9 @@ impl Node {
 
     /// Does what the member asked for, until it asks for nothing more.
     fn settle(&mut self, out: &mut Outputs) -> Result<(), NodeError> {
-        loop {
-            let batches = std::mem::take(&mut out.persist);
-            if batches.is_empty() {
-                break;
-            }
-            for batch in batches {
-                let must_sync = batch.must_sync;
-                let persisted = batch
-                    .persist(|entries, hard_state, _snapshot| {
-                        let began = Instant::now();
-                        append(&mut self.wal, entries, hard_state, must_sync)?;
-                        let disk = &self.reports.metrics.disk;
-                        disk.on_append(entries, must_sync, began.elapsed());
-                        Ok(())
-                    })
-                    .map_err(NodeError::Log)?;
-                let (answered, began) = (out.answers.len(), Instant::now());
-                self.step(Input::Persisted(persisted.token), out)?;
-                let applied = &out.answers[answered..];
-                self.reports.metrics.server.on_batch(applied, began.elapsed(), self.slow_apply);
-            }
+        self.unwritten.extend(out.persist.drain(..));
+        while self.write_next(out)? {
+            self.unwritten.extend(out.persist.drain(..));
         }
         if out.compaction_begun {
             out.compaction_begun = false;
@@ -310,6 +337,94 @@ impl Node {
         // Without other members there is nobody to send to.
         out.send.clear();
         out.snapshot_wanted.clear();
+        Ok(())
+    }
+
+    /// Writes the oldest batch; `false` if there is none or no room for it.
+    fn write_next(&mut self, out: &mut Outputs) -> Result<bool, NodeError> {
+        let Some(batch) = self.unwritten.front() else { return Ok(false) };
+        if self.room.retry.is_some_and(|retry| Instant::now() < retry) {
+            return Ok(false);
+        }
+        let (entries, hard_state) = (&batch.entries, batch.hard_state.as_ref());
+        let began = Instant::now();
+        let mut written = self.wal.append_and_sync(entries, hard_state, batch.must_sync);
+        let full = matches!(written, Err(AppendError::NoSpace { .. }));
+        if full {
+            // Or what is given up here would go to the database.
+            let _held_off = self.committer.hold_off();
+            if self.room.reserve.release() {
+                written = self.wal.append_and_sync(entries, hard_state, batch.must_sync);
+                self.room.reserve.take_back();
+            }
+        }
+        match written {
+            Ok(()) => {
+                let disk = &self.reports.metrics.disk;
+                disk.on_append(entries, batch.must_sync, began.elapsed());
+            }
+            Err(error @ AppendError::NoSpace { .. }) => {
+                if self.room.retry.is_none() {
+                    tracing::warn!(error = %error, "the log takes nothing until there is room");
+                }
+                self.room.retry = Some(Instant::now() + FULL_DISK_PAUSE);
+                self.on_no_room(out)?;
+                return Ok(false);
+            }
+            Err(error) => return Err(NodeError::Log(error)),
+        }
+        if self.room.retry.take().is_some() {
+            tracing::info!("the log has room again");
+        }
+        let batch = self.unwritten.pop_front().expect("it was just written");
+        let Ok(persisted) = batch.persist(|_, _, _| Ok::<(), Infallible>(()));
+        let (answered, began) = (out.answers.len(), Instant::now());
+        self.step(Input::Persisted(persisted.token), out)?;
+        let applied = &out.answers[answered..];
+        self.reports.metrics.server.on_batch(applied, began.elapsed(), self.slow_apply);
+        if full {
+            self.on_no_room(out)?;
+        }
+        Ok(true)
+    }
+
+    /// From now on only what makes nothing grow is taken, and everybody is told.
+    fn on_no_room(&mut self, out: &mut Outputs) -> Result<(), NodeError> {
+        if !self.room.low {
+            tracing::warn!(
+                log = %self.wal.folder().display(),
+                "no space left on a disk; puts are refused until some is free, nothing is lost"
+            );
+        }
+        self.room.low = true;
+        self.room.reserve.leave_sign();
+        self.reports.status.no_room.store(true, Ordering::Relaxed);
+        self.step(Input::DiskFull, out)
+    }
+
+    fn has_raised_no_space(&self) -> bool {
+        let own = self.member.status().id.0;
+        let no_space = proto::etcdserverpb::AlarmType::Nospace;
+        let mut raised = self.member.state().reads().alarms().into_iter();
+        raised.any(|alarm| alarm.member_id == own && alarm.alarm() == no_space)
+    }
+
+    /// Makes the reserve, in small steps; after a full disk, ends the refusals once it is whole.
+    fn look_after_room(&mut self, out: &mut Outputs) -> Result<(), NodeError> {
+        if !self.room.low {
+            self.room.reserve.grow_in_passing();
+            // The alarm may have come after the room.
+            return self.step(Input::Durable, out);
+        }
+        if !self.unwritten.is_empty() || self.room.database_full {
+            return Ok(());
+        }
+        if self.room.reserve.regain() {
+            tracing::info!("there is space again; puts are taken");
+            self.room.low = false;
+            self.reports.status.no_room.store(false, Ordering::Relaxed);
+            self.step(Input::Durable, out)?;
+        }
         Ok(())
     }
 
@@ -348,20 +463,24 @@ impl Node {
     }
 
     fn on_durable(&mut self, position: LogPosition, out: &mut Outputs) -> Result<(), NodeError> {
-        self.step(Input::Durable, out)?;
+        self.room.database_full = false;
+        if self.room.low {
+            return self.look_after_room(out);
+        }
         let conf_state = self.member.status().conf_state;
         let state = self.member.state();
         let began = Instant::now();
-        let forget = self
-            .snapshots
-            .consider(position, &conf_state, state, &mut self.wal)
-            .map_err(NodeError::Snapshot)?;
-        if forget.is_some() {
-            self.reports.metrics.disk.on_snapshot(began.elapsed());
-        }
-        match forget {
-            Some(index) => self.step(Input::Compact(index), out),
-            None => Ok(()),
+        match self.snapshots.consider(position, &conf_state, state, &mut self.wal) {
+            Ok(Some(index)) => {
+                self.reports.metrics.disk.on_snapshot(began.elapsed());
+                self.step(Input::Compact(index), out)
+            }
+            Ok(None) => Ok(()),
+            Err(error) if error.is_no_space() => {
+                tracing::warn!(error = %error, "no snapshot until there is room");
+                self.on_no_room(out)
+            }
+            Err(error) => Err(NodeError::Snapshot(error)),
         }
     }
 
@@ -383,31 +502,5 @@ impl Node {
             && voters.contains(&status.id)
             && status.conf_state.voters_outgoing.is_empty();
         published.alone.store(alone, Ordering::Release);
-    }
-}
-
-/// Between two tries to write a log whose disk is full.
-const FULL_DISK_PAUSE: Duration = Duration::from_millis(200);
-
-/// Appends and syncs; a full disk is waited out, because what was proposed can be neither
-/// acknowledged nor forgotten. Callers give up by themselves meanwhile.
-fn append(
-    wal: &mut Wal,
-    entries: &[Entry],
-    hard_state: Option<&HardState>,
-    must_sync: bool,
-) -> Result<(), AppendError> {
-    let mut told = false;
-    loop {
-        match wal.append_and_sync(entries, hard_state, must_sync) {
-            Err(error @ AppendError::NoSpace { .. }) => {
-                if !told {
-                    tracing::warn!(error = %error, "the log waits for room");
-                }
-                told = true;
-                std::thread::sleep(FULL_DISK_PAUSE);
-            }
-            ended => return ended,
-        }
     }
 }

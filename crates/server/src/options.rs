@@ -51,6 +51,10 @@ pub(crate) struct Options {
     pub(crate) features: Vec<(&'static str, &'static str, bool)>,
 }
 
+/// How long a member that is just ending may keep the database: it ends within this time (C10), and
+/// whoever starts a second member on the same folder learns of it in time (C12).
+const LOCK_TIMEOUT: Duration = Duration::from_millis(1500);
+
 /// A wait without an end, for timers that take one.
 const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
 
@@ -70,6 +74,7 @@ impl Options {
                 token: config.cluster.token.clone(),
                 backend: backend::Options {
                     sync: !config.storage.unsafe_no_fsync,
+                    lock_timeout: Some(LOCK_TIMEOUT),
                     ..backend::Options::default()
                 },
                 state: state_options(config, election_timeout),

@@ -15,6 +15,7 @@ use crate::metrics::Metrics;
 use crate::node::{Node, NodeError, NodeParts, NodeQueue, NodeReports};
 use crate::options::Options;
 use crate::preparer::{self, PreparerQueue};
+use crate::reserve::Reserve;
 use crate::snapshots::Snapshots;
 use crate::start::StartError;
 
@@ -95,8 +96,17 @@ impl Running {
 
 impl Joined {
     fn new(options: &Options, booted: Booted) -> Self {
-        let Booted { member: id, cluster, restored, state, backend, wal, snap_dir, restarted } =
-            booted;
+        let Booted {
+            member: id,
+            cluster,
+            restored,
+            state,
+            backend,
+            wal,
+            wal_dir,
+            snap_dir,
+            restarted,
+        } = booted;
         tracing::info!(
             "local-member-id" = %id,
             "cluster-id" = %cluster,
@@ -136,6 +146,7 @@ impl Joined {
         let node = Node::new(NodeParts {
             member: Member::new(raft, state, backend.clone(), member(options, id, wall_millis)),
             wal,
+            reserve: Reserve::open(wal_dir),
             snapshots,
             committer: committer_queue.clone(),
             backend,

@@ -94,6 +94,15 @@ pub trait Dir: Debug + Send + Sync {
     /// The operating system's; never repeat it.
     fn sync(&self) -> io::Result<()>;
 
+    /// Bytes that may still be written to the folder's disk; without a limit in a memory image.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's.
+    fn free_bytes(&self) -> io::Result<u64> {
+        Ok(u64::MAX)
+    }
+
     /// Where the folder is, for messages.
     fn path(&self) -> PathBuf;
 }

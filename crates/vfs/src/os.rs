@@ -97,6 +97,11 @@ impl Dir for OsDir {
         sync_path(&self.path)
     }
 
+    fn free_bytes(&self) -> io::Result<u64> {
+        let disk = rustix::fs::statvfs(&self.path)?;
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+
     fn path(&self) -> PathBuf {
         self.path.clone()
     }
@@ -191,6 +196,13 @@ fn lock_record(file: &fs::File) -> Result<(), rustix::io::Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_disk_tells_its_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let free = OsDir::open(folder.path()).unwrap().free_bytes().unwrap();
+        assert!(0 < free && free < u64::MAX, "{free}");
+    }
 
     /// etcd: client/pkg/fileutil/lock_linux.go.
     #[test]

@@ -6,7 +6,7 @@
 //! fills the next segment while the current one is in use; a cut that comes before it is ready
 //! makes a sparse file instead and does not wait. The first segment is made sparse, since filling
 //! it took 35 to 90 ms on the same disk and would delay the first start, and is filled ahead of
-//! the writer afterwards.
+//! the writer afterwards. On a disk that is nearly full nothing is filled.
 //!
 //! Writer and preparer share the first segment: below `Ahead::next` the preparer never writes, and
 //! the writer claims that range before it writes there. The preparer has its own handle: the kernel
@@ -22,6 +22,10 @@ use vfs::{Dir, File, Lock, Open};
 
 /// How much is written at once: small enough to let syncs of the log through.
 const SLICE: usize = 1 << 20;
+
+/// Nothing is made ahead of time on a disk that has not room for so many segments: there it would
+/// take from the database what it needs, and find the disk full again and again.
+const ROOM_SEGMENTS: u64 = 4;
 
 /// A file that will be a segment, locked.
 #[derive(Debug)]
@@ -196,6 +200,9 @@ impl Pipeline {
     }
 
     fn prepare(&self) -> io::Result<bool> {
+        if self.dir.free_bytes()? < self.segment_bytes.saturating_mul(ROOM_SEGMENTS) {
+            return Ok(false);
+        }
         if self.fill_first()? {
             return Ok(true);
         }

@@ -7,6 +7,10 @@
 #![allow(clippy::print_stdout, reason = "a skipped test says so on the output of the test run")]
 
 pub mod differential;
+mod ended;
+mod keys;
 mod process;
 
+pub use ended::Ended;
+pub use keys::Keys;
 pub use process::{Server, ServerOptions, real_etcd};

@@ -84,6 +84,21 @@ impl Server {
         self.launch()
     }
 
+    /// As [`Server::restart`], but does not wait until the server is healthy.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be started.
+    ///
+    /// # Panics
+    ///
+    /// If the server runs.
+    pub fn restart_unready(&mut self, program: &Path) -> anyhow::Result<()> {
+        assert!(self.child.is_none(), "a server is started only once it is down");
+        self.program = program.to_owned();
+        self.spawn()
+    }
+
     /// Ends the process as SIGKILL does.
     ///
     /// # Errors
@@ -103,9 +118,30 @@ impl Server {
     ///
     /// It does not end in time.
     pub fn stop(&mut self) -> anyhow::Result<ExitStatus> {
-        let mut child = self.child.take().context("the server runs")?;
-        let told = Command::new("kill").arg(child.id().to_string()).status()?;
+        self.signal("TERM")?;
+        self.wait()
+    }
+
+    /// Sends the process a signal, such as `INT`.
+    ///
+    /// # Errors
+    ///
+    /// It is down or gone.
+    pub fn signal(&self, name: &str) -> anyhow::Result<()> {
+        let child = self.child.as_ref().context("the server runs")?;
+        let told =
+            Command::new("kill").arg(format!("-{name}")).arg(child.id().to_string()).status()?;
         anyhow::ensure!(told.success(), "the process is gone");
+        Ok(())
+    }
+
+    /// Waits until the process, which was told to, has ended.
+    ///
+    /// # Errors
+    ///
+    /// It does not end in time.
+    pub fn wait(&mut self) -> anyhow::Result<ExitStatus> {
+        let mut child = self.child.take().context("the server runs")?;
         let began = Instant::now();
         loop {
             if let Some(status) = child.try_wait()? {
@@ -129,6 +165,12 @@ impl Server {
     #[must_use]
     pub fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.client_port)
+    }
+
+    /// The port where clients connect.
+    #[must_use]
+    pub fn client_port(&self) -> u16 {
+        self.client_port
     }
 
     /// The data directory.
@@ -173,6 +215,11 @@ impl Server {
     }
 
     fn launch(&mut self) -> anyhow::Result<()> {
+        self.spawn()?;
+        self.await_ready()
+    }
+
+    fn spawn(&mut self) -> anyhow::Result<()> {
         fs::create_dir_all(self.log.parent().context("a log has a folder")?)?;
         let log = File::options().create(true).append(true).open(&self.log)?;
         let child = self
@@ -183,7 +230,7 @@ impl Server {
             .spawn()
             .with_context(|| format!("starting {}", self.program.display()))?;
         self.child = Some(child);
-        self.await_ready()
+        Ok(())
     }
 
     fn await_ready(&mut self) -> anyhow::Result<()> {
