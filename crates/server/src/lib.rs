@@ -3,6 +3,7 @@
 //! Nothing here decides about data: that is done by the crates below, which know neither network
 //! nor clock.
 
+mod answers;
 mod boot;
 mod coalesce;
 mod committer;

@@ -24,6 +24,7 @@ use state::{Applied, Refusal};
 use tokio::sync::{oneshot, watch};
 use wal::{AppendError, Wal};
 
+use crate::answers::Answers;
 use crate::committer::CommitterQueue;
 use crate::handle::{ProposeError, Published};
 use crate::metrics::Metrics;
@@ -108,6 +109,7 @@ impl NodeQueue {
 /// What the loop reports to the rest of the server.
 #[derive(Debug)]
 pub(crate) struct NodeReports {
+    pub(crate) answers: Answers,
     pub(crate) status: Arc<Published>,
     pub(crate) compacted: watch::Sender<i64>,
     pub(crate) metrics: Arc<Metrics>,
@@ -326,13 +328,14 @@ impl Node {
             self.compaction_due = Some(Instant::now());
         }
         self.publish();
+        let mut answers = Vec::with_capacity(out.answers.len());
         for (ticket, answer) in out.answers.drain(..) {
             match self.waiters.remove(&ticket) {
-                // A caller that gave up needs no answer.
-                Some(reply) => drop(reply.send(answer)),
+                Some(reply) => answers.push((reply, answer)),
                 None => self.reports.metrics.leases.on_unasked(&answer),
             }
         }
+        self.reports.answers.give(answers);
         self.committer.consider(&self.backend);
         // Without other members there is nobody to send to.
         out.send.clear();

@@ -6,8 +6,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use member::{Member, RequestIds};
 use raft::{Raft, Restored};
+use tokio::sync::mpsc::Receiver;
 use tokio::sync::watch;
 
+use crate::answers::{self, Given};
 use crate::boot::{self, Booted};
 use crate::committer::{Committer, CommitterQueue};
 use crate::handle::{Handle, Parts, Published};
@@ -22,6 +24,8 @@ use crate::start::StartError;
 /// The threads of a member that runs.
 pub(crate) struct Running {
     pub(crate) handle: Handle,
+    /// Answers of the node loop, to be delivered where callers wait.
+    answers: Receiver<Vec<Given>>,
     /// Turns true when a thread ended by itself.
     pub(crate) failed: watch::Receiver<bool>,
     node: thread::JoinHandle<Result<(), NodeError>>,
@@ -35,6 +39,7 @@ pub(crate) struct Running {
 /// The parts of a member, joined and not yet running.
 struct Joined {
     handle: Handle,
+    answers: Receiver<Vec<Given>>,
     node: Node,
     committer: Committer,
     preparer: wal::Preparer,
@@ -49,7 +54,7 @@ impl Running {
     ///
     /// The data directory, or no threads.
     pub(crate) fn start(options: &Options) -> Result<Self, StartError> {
-        let Joined { handle, node, committer, preparer, node_queue, committer_queue } =
+        let Joined { handle, answers, node, committer, preparer, node_queue, committer_queue } =
             Joined::new(options, boot::boot(&options.boot)?);
         let (preparer_queue, preparer_stop) = PreparerQueue::new();
         let preparer = spawn("log-prepare", move || preparer::run(&preparer, &preparer_stop))?;
@@ -67,6 +72,7 @@ impl Running {
         })?;
         Ok(Self {
             handle,
+            answers,
             failed,
             node,
             committer,
@@ -75,6 +81,13 @@ impl Running {
             node_queue,
             committer_queue,
         })
+    }
+
+    /// What delivers the node loop's answers; it must run where callers wait. Only the first call
+    /// gets them.
+    pub(crate) fn deliver_answers(&mut self) -> impl Future<Output = ()> + use<> {
+        let (_, none) = answers::channel();
+        answers::deliver(std::mem::replace(&mut self.answers, none))
     }
 
     /// Ends the node loop, then the store thread after a last commit.
@@ -122,6 +135,7 @@ impl Joined {
         let (committer, committer_queue) =
             Committer::new(backend.clone(), node_queue.clone(), options.commit, metrics.clone());
         let status = Arc::new(Published::default());
+        let (answers_in, answers) = answers::channel();
         let (compacted_sender, compacted) = watch::channel(-1);
         let handle = Handle::new(Parts {
             member: id,
@@ -152,11 +166,16 @@ impl Joined {
             backend,
             tick: options.tick,
             compaction_pause: options.compaction_pause,
-            reports: NodeReports { status, compacted: compacted_sender, metrics },
+            reports: NodeReports {
+                answers: answers_in,
+                status,
+                compacted: compacted_sender,
+                metrics,
+            },
             slow_apply: options.slow_apply,
             commands,
         });
-        Self { handle, node, committer, preparer, node_queue, committer_queue }
+        Self { handle, answers, node, committer, preparer, node_queue, committer_queue }
     }
 }
 

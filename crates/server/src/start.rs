@@ -93,8 +93,8 @@ pub fn run(config: &Config) -> Result<Option<Signal>, StartError> {
         .map_err(StartError::Threads)?;
     // Ports first: a port in use must not cost a recovery.
     let ports = runtime.block_on(Ports::bind(config))?;
-    let running = Running::start(&options)?;
-    let served = runtime.block_on(serve(&options, &running, ports));
+    let mut running = Running::start(&options)?;
+    let served = runtime.block_on(serve(&options, &mut running, ports));
     // Nothing new comes in; what was accepted is answered or told that the server stopped.
     let ended = running.stop();
     runtime.shutdown_timeout(Duration::from_millis(200));
@@ -172,9 +172,10 @@ async fn bind(urls: &[MemberUrl], flag: &'static str) -> Result<Vec<Listener>, S
 /// Serves clients until a signal arrives or a thread fails.
 async fn serve(
     options: &Options,
-    running: &Running,
+    running: &mut Running,
     ports: Ports,
 ) -> Result<Option<Signal>, StartError> {
+    tokio::spawn(running.deliver_answers());
     let (stop, stopping) = watch::channel(false);
     let mut failed = running.failed.clone();
     let ended = crate::signals::wait();
