@@ -76,6 +76,7 @@ pub(crate) fn app() -> App<Handler> {
         groups: &[KEY_VALUE, MAINTENANCE, CONCURRENCY, AUTHENTICATION, UTILITY],
         help_footer: "Use \"etcdctl options\" for a list of global command-line options \
                       (applies to all commands).\n",
+        is_plain: false,
     }
 }
 

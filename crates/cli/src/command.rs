@@ -19,6 +19,9 @@ pub struct App<R> {
     pub groups: &'static [&'static str],
     /// Printed behind every help text.
     pub help_footer: &'static str,
+    /// The manners of `etcdutl`: help is the usage alone, at the root too with all flags, and what is
+    /// wrong with a command line is said again behind the usage.
+    pub is_plain: bool,
 }
 
 /// One command. `R` is what the tool needs to run it, usually a function.
@@ -40,6 +43,8 @@ pub struct Command<R> {
     pub persistent_flags: Vec<Flag>,
     /// The commands below it, in order of declaration.
     pub subcommands: Vec<Self>,
+    /// How many arguments are accepted; `None` if the command sees to that itself.
+    pub argument_count: Option<usize>,
     /// The only words accepted as the one argument, if there are any.
     pub words: &'static [&'static str],
     /// Whether help shows `[flags]`.
@@ -101,6 +106,7 @@ impl<R: Copy> Command<R> {
             flags: Vec::new(),
             persistent_flags: Vec::new(),
             subcommands: Vec::new(),
+            argument_count: None,
             words: &[],
             flags_in_use_line: true,
             action: Action::None,
@@ -174,7 +180,7 @@ impl<R: Copy> App<R> {
     pub fn resolve(&self, words: &[Argument]) -> Outcome<R> {
         let (path, words) = match self.find(words) {
             Ok(found) => found,
-            Err(text) => return Outcome::failed(text),
+            Err(error) => return self.failed(&error, &self.hint()),
         };
         let command = path[path.len() - 1];
         let help_flag = command.help_flag();
@@ -191,7 +197,8 @@ impl<R: Copy> App<R> {
             Action::Help => return self.help_about(&arguments),
             Action::Run(run) => run,
         };
-        if let Some(text) = bad_words(&path, &arguments) {
+        let missing = || missing_flags(&path, &flags);
+        if let Some(text) = bad_arguments(&path, &arguments).or_else(missing) {
             return self.misused(&path, &text);
         }
         let inherited = path[..path.len() - 1].iter().flat_map(|parent| &parent.persistent_flags);
@@ -225,7 +232,7 @@ impl<R: Copy> App<R> {
     fn unknown(&self, name: &str) -> String {
         let root = self.root.name();
         let quoted = quote(name.as_bytes());
-        let mut text = format!("Error: unknown command {quoted} for {}", quote(root.as_bytes()));
+        let mut text = format!("unknown command {quoted} for {}", quote(root.as_bytes()));
         let near = self.root.subcommands.iter().filter(|command| is_near(name, command.name()));
         let near: Vec<_> = near.map(Command::name).collect();
         if !near.is_empty() {
@@ -234,11 +241,24 @@ impl<R: Copy> App<R> {
                 writeln!(text, "\t{name}").expect("writing to a string");
             }
         }
-        text + &format!("\nRun '{root} --help' for usage.\n")
+        text
+    }
+
+    fn hint(&self) -> String {
+        format!("Run '{} --help' for usage.", self.root.name())
     }
 
     fn misused(&self, path: &[&Command<R>], error: &impl std::fmt::Display) -> Outcome<R> {
-        Outcome::failed(format!("Error: {error}\n{}\n", usage::usage(self, path)))
+        self.failed(error, &usage::usage(self, path))
+    }
+
+    fn failed(&self, error: &impl std::fmt::Display, usage: &str) -> Outcome<R> {
+        let again = if self.is_plain { format!("Error: {error}\n") } else { String::new() };
+        Outcome::Said {
+            stdout: String::new(),
+            stderr: format!("Error: {error}\n{usage}\n{again}"),
+            code: ExitCode::Error,
+        }
     }
 
     fn help_about(&self, arguments: &[Argument]) -> Outcome<R> {
@@ -259,10 +279,6 @@ impl<R: Copy> App<R> {
 impl<R> Outcome<R> {
     fn helped(stdout: String) -> Self {
         Self::Said { stdout, stderr: String::new(), code: ExitCode::Success }
-    }
-
-    fn failed(stderr: String) -> Self {
-        Self::Said { stdout: String::new(), stderr, code: ExitCode::Error }
     }
 }
 
@@ -304,20 +320,32 @@ fn plain_words<R: Copy>(path: &[&Command<R>], words: &[Argument]) -> Vec<usize> 
     positions
 }
 
-/// What is wrong with the argument of a command that accepts only certain words.
-fn bad_words<R: Copy>(path: &[&Command<R>], arguments: &[Argument]) -> Option<String> {
+/// What is wrong with the arguments of a command that accepts only so many or only certain words.
+fn bad_arguments<R: Copy>(path: &[&Command<R>], arguments: &[Argument]) -> Option<String> {
     let command = path[path.len() - 1];
-    if command.words.is_empty() {
-        return None;
+    let wanted = command.argument_count.or_else(|| one_word(command))?;
+    if arguments.len() != wanted {
+        return Some(format!("accepts {wanted} arg(s), received {}", arguments.len()));
     }
-    let [word] = arguments else {
-        return Some(format!("accepts 1 arg(s), received {}", arguments.len()));
-    };
-    if command.words.iter().any(|known| known.as_bytes() == word) {
+    let is_known = |word: &Argument| command.words.iter().any(|known| known.as_bytes() == word);
+    let word = arguments.first().filter(|_| !command.words.is_empty())?;
+    if is_known(word) {
         return None;
     }
     let command_path = usage::command_path(path);
     Some(format!("invalid argument {} for {}", quote(word), quote(command_path.as_bytes())))
+}
+
+fn one_word<R>(command: &Command<R>) -> Option<usize> {
+    (!command.words.is_empty()).then_some(1)
+}
+
+/// Names the flags that the command needs and that were not given.
+fn missing_flags<R: Copy>(path: &[&Command<R>], flags: &Values) -> Option<String> {
+    let missing = known_flags(path).filter(|flag| flag.is_required && !flags.is_changed(flag.name));
+    let mut names: Vec<_> = missing.map(|flag| quote(flag.name.as_bytes())).collect();
+    names.sort();
+    (!names.is_empty()).then(|| format!("required flag(s) {} not set", names.join(", ")))
 }
 
 /// Reads a command line that is not the process's own, such as a line of a transaction.
@@ -348,7 +376,7 @@ mod tests {
         let root = Command::new("tool", "A tool.")
             .persistent_flags([Flag::text("write-out", "format").short('w').hide()])
             .subcommands([get, put, lease]);
-        App { root, groups: &["Keys"], help_footer: "Bye.\n" }
+        App { root, groups: &["Keys"], help_footer: "Bye.\n", is_plain: false }
     }
 
     fn resolve(line: &str) -> Outcome<u8> {
@@ -405,5 +433,38 @@ mod tests {
             <key> [flags]\n\nFlags:\n  -h, --help        help for get\n      --limit int   Maximum \
             number of results\n\n";
         assert_eq!(said("get -ttl"), (String::new(), expected.to_owned(), 1));
+    }
+
+    /// UTL-11, as cobra says it.
+    #[test]
+    fn plain_tool_repeats_what_is_wrong_behind_the_usage() {
+        let clean = Command::new("clean", "Cleans").run(1);
+        let clean = Command { argument_count: Some(0), ..clean };
+        let clean = clean.flags([Flag::text("dir", "Where").required()]);
+        let root = Command::new("tool", "A tool.")
+            .persistent_flags([Flag::text("write-out", "format").short('w')])
+            .subcommands([clean]);
+        let app = App { root, groups: &[], help_footer: "", is_plain: true };
+        let said = |line: &str| {
+            let words = line.split_whitespace().map(|word| word.as_bytes().to_vec());
+            match app.resolve(&words.collect::<Vec<_>>()) {
+                Outcome::Said { stdout, stderr, .. } => (stdout, stderr),
+                Outcome::Run(invocation) => panic!("runs {invocation:?}"),
+            }
+        };
+        let usage = "Usage:\n  tool clean [flags]\n\nFlags:\n      --dir string   Where\n  -h, --help         \
+            help for clean\n\nGlobal Flags:\n  -w, --write-out string   format\n";
+        let error = "Error: required flag(s) \"dir\" not set\n";
+        assert_eq!(said("clean").1, format!("{error}{usage}\n{error}"));
+        let error = "Error: accepts 0 arg(s), received 1\n";
+        assert_eq!(said("clean a").1, format!("{error}{usage}\n{error}"));
+        let error = "Error: unknown command \"foo\" for \"tool\"\n";
+        let hint = "Run 'tool --help' for usage.\n";
+        assert_eq!(said("foo").1, format!("{error}{hint}{error}"));
+        assert_eq!(said("clean --help").0, usage);
+        let expected = "Usage:\n  tool [command]\n\nAvailable Commands:\n  clean       Cleans\n\n\
+            Flags:\n  -h, --help               help for tool\n  -w, --write-out string   format\n\n\
+            Use \"tool [command] --help\" for more information about a command.\n";
+        assert_eq!(said("").0, expected);
     }
 }

@@ -29,6 +29,8 @@ pub struct Flag {
     pub usage: Cow<'static, str>,
     /// Left out of help.
     pub hidden: bool,
+    /// Whether the command refuses to run without it.
+    pub is_required: bool,
 }
 
 /// What a flag's value must look like.
@@ -75,7 +77,8 @@ impl Flag {
         default: &'static str,
         usage: impl Into<Cow<'static, str>>,
     ) -> Self {
-        Self { name, shorthand: None, kind, default, usage: usage.into(), hidden: false }
+        let usage = usage.into();
+        Self { name, shorthand: None, kind, default, usage, hidden: false, is_required: false }
     }
 
     /// The same with a letter.
@@ -94,6 +97,12 @@ impl Flag {
     #[must_use]
     pub fn hide(self) -> Self {
         Self { hidden: true, ..self }
+    }
+
+    /// The same, without which the command refuses to run.
+    #[must_use]
+    pub fn required(self) -> Self {
+        Self { is_required: true, ..self }
     }
 
     fn label(&self) -> String {

@@ -10,6 +10,7 @@
 //! etcd: `etcdctl/ctlv3`, `pkg/cobrautl`, `pkg/flags`.
 
 pub mod command;
+pub mod completion;
 mod csv;
 pub mod duration;
 pub mod exit;
@@ -18,6 +19,7 @@ pub mod global;
 pub mod json;
 pub mod log;
 pub mod number;
+pub mod os;
 pub mod printer;
 pub mod quote;
 pub mod size;

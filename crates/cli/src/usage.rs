@@ -14,7 +14,7 @@ pub(crate) fn help<R: Copy>(app: &App<R>, path: &[&Command<R>]) -> String {
     let mut out = String::new();
     let about = if command.long.is_empty() { command.short } else { command.long };
     let about = about.trim_end();
-    if !about.is_empty() {
+    if !about.is_empty() && !app.is_plain {
         writeln!(out, "{about}\n").expect(STRING);
     }
     out + &usage(app, path) + app.help_footer
@@ -26,7 +26,7 @@ pub(crate) fn usage<R: Copy>(app: &App<R>, path: &[&Command<R>]) -> String {
     let command_path = command_path(path);
     let mut out = String::from("Usage:");
     if !matches!(command.action, Action::None) {
-        write!(out, "\n  {}", use_line(path)).expect(STRING);
+        write!(out, "\n  {}", use_line(app, path)).expect(STRING);
     }
     if !command.subcommands.is_empty() {
         write!(out, "\n  {command_path} [command]").expect(STRING);
@@ -35,7 +35,7 @@ pub(crate) fn usage<R: Copy>(app: &App<R>, path: &[&Command<R>]) -> String {
         write!(out, "\n\nExamples:\n{}", command.example).expect(STRING);
     }
     write_commands(app, path, &mut out);
-    let local = flag_usages(&local_flags(path));
+    let local = flag_usages(&local_flags(app, path));
     if !local.is_empty() {
         write!(out, "\n\nFlags:\n{}", local.trim_end()).expect(STRING);
     }
@@ -58,26 +58,28 @@ pub(crate) fn command_path<R: Copy>(path: &[&Command<R>]) -> String {
     path.iter().map(|command| command.name()).collect::<Vec<_>>().join(" ")
 }
 
-fn use_line<R: Copy>(path: &[&Command<R>]) -> String {
+fn use_line<R: Copy>(app: &App<R>, path: &[&Command<R>]) -> String {
     let (command, parents) = path.split_last().expect("a path starts at the root");
     let mut line = command_path(parents);
     if !line.is_empty() {
         line.push(' ');
     }
     line.push_str(command.use_line);
-    let visible = local_flags(path).iter().chain(&inherited_flags(path)).any(|flag| !flag.hidden);
+    let visible =
+        local_flags(app, path).iter().chain(&inherited_flags(path)).any(|flag| !flag.hidden);
     if command.flags_in_use_line && visible {
         line.push_str(" [flags]");
     }
     line
 }
 
-/// The command's own flags, with `--help`, which is hidden at the root like the global flags.
-fn local_flags<R: Copy>(path: &[&Command<R>]) -> Vec<Flag> {
+/// The command's own flags, with `--help`, which is hidden at the root like the global flags unless
+/// the tool is a plain one.
+fn local_flags<R: Copy>(app: &App<R>, path: &[&Command<R>]) -> Vec<Flag> {
     let command = path[path.len() - 1];
     let mut flags: Vec<Flag> =
         command.flags.iter().chain(&command.persistent_flags).cloned().collect();
-    flags.push(Flag { hidden: path.len() == 1, ..command.help_flag() });
+    flags.push(Flag { hidden: path.len() == 1 && !app.is_plain, ..command.help_flag() });
     flags
 }
 

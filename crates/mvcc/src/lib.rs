@@ -25,6 +25,7 @@ pub use compact::{CompactError, CompactStep};
 pub use hash::{Hash, HashError};
 pub use query::{RangeError, RangeQuery, RangeResult, Row, Want};
 pub use read::Reader;
+pub use row::{parse_row_name, revision_name};
 pub use store::{OpenError, Options, Store};
 pub use watch::{
     Created, Filters, Wake, WatchHub, WatchId, WatchOutput, WatchRefused, WatchSpec, WatchStream,

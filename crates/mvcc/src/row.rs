@@ -51,6 +51,19 @@ pub(crate) fn parse_row_key(key: &[u8]) -> Option<Stamp> {
     plausible.then(|| Stamp::new(Revision { main, sub }, deletion))
 }
 
+/// Reads the name of a row of the `key` bucket: its revision and whether it is a deletion's; `None`
+/// if it is no name. For tools that look at a database without opening a store.
+#[must_use]
+pub fn parse_row_name(key: &[u8]) -> Option<(Revision, bool)> {
+    parse_row_key(key).map(|stamp| (stamp.revision(), stamp.is_deletion()))
+}
+
+/// The name of a put's row, which is also the form of a compaction mark.
+#[must_use]
+pub fn revision_name(revision: Revision) -> Vec<u8> {
+    revision_key(revision).to_vec()
+}
+
 /// Where the last compaction that ended ended.
 pub(crate) const FINISHED_COMPACT: &[u8] = b"finishedCompactRev";
 /// Where the last compaction that was begun will end.

@@ -22,7 +22,6 @@ mod preparer;
 mod reserve;
 mod running;
 mod signals;
-mod snapshot_file;
 mod snapshots;
 mod start;
 

@@ -4,16 +4,19 @@
 //! `snapshot_count` applied entries a `.snap` file and a mark are written at the newest durable
 //! index, and what is before is released (interop 1.7).
 
+use std::collections::BTreeSet;
+use std::io;
 use std::sync::Arc;
 
-use base::{Index, LogPosition};
+use base::{Index, LogPosition, MemberId};
+use proto::raftpb;
 use raft::ConfState;
 use state::State;
-use vfs::Dir;
+use state::snapshot_file::SnapshotFile;
+use vfs::{Dir, Open};
 use wal::{Mark, Wal};
 
 use crate::reserve::is_no_space;
-use crate::snapshot_file::SnapshotFile;
 
 /// How many snapshot files are kept, as etcd's default.
 const FILES_KEPT: usize = 5;
@@ -37,7 +40,7 @@ pub enum SnapshotError {
         name: String,
         /// The cause.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The mark.
     #[error("marking the snapshot in the log")]
@@ -90,12 +93,12 @@ impl Snapshots {
         let cluster_version = state.reads().cluster_version();
         let file = SnapshotFile {
             position: durable,
-            conf_state,
+            conf_state: to_message(conf_state),
             members: &members,
             removed: &removed,
             cluster_version: cluster_version.as_deref(),
         };
-        if let Err(source) = file.write(self.dir.as_ref()) {
+        if let Err(source) = write(self.dir.as_ref(), &file) {
             // Half a file would make older releases look for another one.
             let _removed = self.dir.remove(&file.name());
             return Err(SnapshotError::File { name: file.name(), source });
@@ -123,5 +126,25 @@ impl Snapshots {
                 tracing::warn!(name, error = %error, "cannot remove an old snapshot file");
             }
         }
+    }
+}
+
+/// Writes a snapshot file; durable on return.
+fn write(dir: &dyn Dir, snapshot: &SnapshotFile<'_>) -> io::Result<()> {
+    let file = dir.open(&snapshot.name(), Open::CreateOrWrite)?;
+    file.set_len(0)?;
+    file.write_at(&snapshot.encode(), 0)?;
+    file.sync_data()?;
+    dir.sync()
+}
+
+fn to_message(state: &ConfState) -> raftpb::ConfState {
+    let ids = |set: &BTreeSet<MemberId>| set.iter().map(|id| id.0).collect();
+    raftpb::ConfState {
+        voters: ids(&state.voters),
+        learners: ids(&state.learners),
+        voters_outgoing: ids(&state.voters_outgoing),
+        learners_next: ids(&state.learners_next),
+        auto_leave: Some(state.auto_leave),
     }
 }

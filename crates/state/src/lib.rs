@@ -23,6 +23,7 @@ mod reads;
 mod refusal;
 mod reply;
 mod schema;
+pub mod snapshot_file;
 mod state;
 mod txn;
 mod version;

@@ -155,6 +155,8 @@ struct Maker {
     lease_base: i64,
     /// Whether the sequence asks for hashes; then its compactions wait for their rows to go.
     hashes: bool,
+    /// Whether the sequence compacts; otherwise it watches history.
+    compacts: bool,
 }
 
 /// Keys are few, so that everything meets everything.
@@ -311,6 +313,9 @@ impl Maker {
             55..65 => Call::Delete(self.delete()),
             65..85 => Call::Txn(self.txn(0)),
             85..88 => {
+                if !self.compacts {
+                    return Call::Range(self.range());
+                }
                 // After a compaction at 0, etcd answers for ever with its hash when asked for the
                 // newest one; that is not worth copying.
                 let revision = self.some_revision().max(1);
@@ -389,8 +394,14 @@ pub async fn run(left: &mut Side, right: &mut Side, seed: u64, calls: usize) -> 
     anyhow::ensure!(revision == right.revision().await?, "they begin at different revisions");
     let lease_base = i64::try_from(seed % (1 << 40)).context("40 bits fit")? * 16 + 16;
     let random = SmallRng::seed_from_u64(seed);
-    let mut maker =
-        Maker { random, revision, compacted: revision, lease_base, hashes: seed.is_multiple_of(2) };
+    let mut maker = Maker {
+        random,
+        revision,
+        compacted: revision,
+        lease_base,
+        hashes: seed.is_multiple_of(2),
+        compacts: !seed.is_multiple_of(3),
+    };
     let watches: Vec<pb::WatchCreateRequest> =
         (0..4).map(|_| watch(&mut maker, revision)).collect();
     let watching =
@@ -438,7 +449,8 @@ fn watch(maker: &mut Maker, revision: i64) -> pb::WatchCreateRequest {
         start_revision: match maker.random.random_range(0..4) {
             0 | 1 => 0,
             2 => revision + 1,
-            // History; some of it may be compacted.
+            // History, and perhaps some of it compacted; but none while the watch catches up.
+            _ if maker.compacts => revision + 1,
             _ => (revision - maker.random.random_range(0..30)).max(1),
         },
         prev_kv: maker.chance(50),

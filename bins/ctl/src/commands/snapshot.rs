@@ -114,7 +114,8 @@ async fn fetch(client: &Client, part: &Path) -> Result<String, String> {
     let mut options = OpenOptions::new();
     let mut file =
         options.write(true).create(true).truncate(true).mode(MODE).open(part).map_err(|error| {
-            format!("could not open {} ({})", part.display(), open_error(part, &error))
+            let why = cli::os::path_error("open", part, &error);
+            format!("could not open {} ({why})", part.display())
         })?;
     let mut stream = client.snapshot().await.map_err(|error| error.to_string())?;
     let mut size = 0_u64;
@@ -137,17 +138,4 @@ async fn fetch(client: &Client, part: &Path) -> Result<String, String> {
 
 fn write(file: &mut File, piece: &[u8]) -> Result<(), String> {
     file.write_all(piece).map_err(|error| format!("could not write snapshot: {error}"))
-}
-
-/// The error as Go words it.
-fn open_error(path: &Path, error: &std::io::Error) -> String {
-    use std::io::ErrorKind;
-    const TEXTS: [(ErrorKind, &str); 3] = [
-        (ErrorKind::NotFound, "no such file or directory"),
-        (ErrorKind::PermissionDenied, "permission denied"),
-        (ErrorKind::IsADirectory, "is a directory"),
-    ];
-    let known = TEXTS.iter().find(|(kind, _)| *kind == error.kind());
-    let text = known.map_or_else(|| error.to_string(), |(_, text)| (*text).to_owned());
-    format!("open {}: {text}", path.display())
 }

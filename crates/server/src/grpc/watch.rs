@@ -309,8 +309,8 @@ impl Replies {
                 // etcd's header says no revision here.
                 self.control(id, 0, |response| {
                     response.canceled = true;
+                    // The reason is for clients to conclude from the revision; etcd gives none.
                     response.compact_revision = compact_revision;
-                    response.cancel_reason = status::WATCH_COMPACTED.to_owned();
                 });
             }
             WatchOutput::Progress { id, revision } => {

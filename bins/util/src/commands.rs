@@ -1,0 +1,59 @@
+//! The commands, and how they hang together.
+//!
+//! etcd: `etcdutl/ctl.go`.
+
+mod bbolt;
+mod completion;
+mod defrag;
+mod hashkv;
+mod migrate;
+mod snapshot;
+mod version;
+
+use cli::command::{Action, App};
+use cli::flag::{Flag, Kind};
+
+use crate::call::Handler;
+
+type Command = cli::command::Command<Handler>;
+
+/// The tool. The order of the commands is that of the suggestions for a mistyped one.
+pub(crate) fn app() -> App<Handler> {
+    let root = Command::new("etcdutl", "An administrative command line tool for etcd3.")
+        .persistent_flags([
+            Flag::new(
+                "timeout",
+                Kind::Duration,
+                "10s",
+                "time to wait to obtain a file lock on db file, 0 to block indefinitely",
+            ),
+            Flag::text(
+                "write-out",
+                "set the output format (fields, json, protobuf, simple, table)",
+            )
+            .short('w')
+            .or("simple"),
+        ])
+        .subcommands([
+            defrag::command(),
+            snapshot::command(),
+            hashkv::command(),
+            version::command(),
+            completion::command(),
+            migrate::command(),
+            bbolt::command(),
+            help(),
+        ]);
+    App { root, groups: &[], help_footer: "", is_plain: true }
+}
+
+fn help() -> Command {
+    let mut help = Command::new("help [command]", "Help about any command");
+    help.action = Action::Help;
+    help
+}
+
+/// A command that takes exactly so many arguments.
+fn taking(argument_count: usize, command: Command) -> Command {
+    Command { argument_count: Some(argument_count), ..command }
+}

@@ -1,0 +1,126 @@
+//! `defrag`: writes a stopped member's database anew, without free pages.
+//!
+//! The new file is made beside the old one and renamed over it; a crash leaves one of them, whole.
+//!
+//! etcd: `etcdutl/etcdutl/defrag_command.go`, `server/storage/backend/backend.go`.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use backend::{CheckError, ReadError, ReadOnly, Sizes};
+use cli::exit::Failure;
+use cli::flag::Flag;
+use cli::size;
+use serde_json::Value;
+use vfs::{Dir, Lock, Open};
+
+use super::Command;
+use crate::call::Call;
+use crate::database::{self, DatabaseError, FileError};
+use crate::log;
+use crate::rewrite::{Edits, RewriteError, rewrite};
+
+/// Members remove what begins so at their start.
+const STAGED: &str = "db.tmp.defrag";
+
+pub(crate) fn command() -> Command {
+    let usage = "Required. Defragments a data directory not in use by etcd.";
+    Command::new("defrag", "Defragments the storage of the etcd")
+        .flags([Flag::text("data-dir", usage).required()])
+        .run(run)
+}
+
+/// Why the database is as it was.
+#[derive(Debug, thiserror::Error)]
+enum DefragError {
+    /// The database, or the new one.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The database is in use, or is none.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    /// A page of the database.
+    #[error("the database is damaged, restore it first")]
+    Check(#[from] CheckError),
+    /// Its sizes.
+    #[error("reading the database")]
+    Read(#[from] ReadError),
+    /// The new one.
+    #[error("making the database")]
+    Rewrite(#[from] RewriteError),
+}
+
+fn run(call: &Call) -> Result<(), Failure> {
+    let data_dir = call.flags.text("data-dir");
+    let path = database::path_in(&call.folder("data-dir"));
+    defragment(&path, call.lock_timeout()).map_err(|error| {
+        let why = database::chain(&error);
+        Failure::error(format!("Failed to defragment etcd data[{data_dir}] ({why})"))
+    })
+}
+
+fn defragment(path: &Path, lock_timeout: Option<Duration>) -> Result<(), DefragError> {
+    let start = Instant::now();
+    database::stat(path)?;
+    let (folder, name) = database::place(path)?;
+    let file = folder.open(&name, Open::Write).map_err(FileError::of("open", path))?;
+    database::lock(&*file, path, Lock::WholeFile, lock_timeout)?;
+    // From here on the lock is a shared one, which keeps members out as well.
+    let source = database::read(Arc::clone(&file), path, lock_timeout)?;
+    source.check()?;
+    let before = source.sizes()?;
+    let mut fields = vec![("path", Value::from(path.display().to_string()))];
+    fields.extend(size_fields(before, None));
+    log::info("defragmenting", &fields);
+    let after = replace(&*folder, &name, path, &source)?;
+    // A member that waited for the lock of the old file must not go on with it: without a byte it
+    // finds no database there and has to be started again.
+    drop(file.set_len(0));
+    fields.truncate(1);
+    fields.extend(size_fields(after, Some(before)));
+    fields.push(("took", cli::duration::format(start.elapsed()).into()));
+    log::info("finished defragmenting directory", &fields);
+    Ok(())
+}
+
+fn replace(
+    folder: &dyn Dir,
+    name: &str,
+    path: &Path,
+    source: &ReadOnly,
+) -> Result<Sizes, DefragError> {
+    let staged_path = folder.path().join(STAGED);
+    let failed = FileError::of("write", &staged_path);
+    let staged = folder.open(STAGED, Open::CreateOrWrite).map_err(&failed)?;
+    staged.set_len(0).map_err(&failed)?;
+    let written = rewrite(source, &Edits::default(), Arc::clone(&staged));
+    if written.is_err() {
+        drop(folder.remove(STAGED));
+    }
+    written?;
+    let sizes = database::read(staged, &staged_path, None)?.sizes()?;
+    let renamed = folder.rename(STAGED, name).and_then(|()| folder.sync());
+    renamed.map_err(FileError::of("rename", path))?;
+    Ok(sizes)
+}
+
+/// The sizes, each for programs and for people, and by how much it changed.
+fn size_fields(now: Sizes, before: Option<Sizes>) -> Vec<(&'static str, Value)> {
+    let difference = |now: u64, before: u64| i128::from(now) - i128::from(before);
+    let number = |number: i128| Value::from(i64::try_from(number).unwrap_or(i64::MAX));
+    let mut fields = Vec::new();
+    if let Some(before) = before {
+        let diff = number(difference(now.total, before.total));
+        fields.push(("current-db-size-bytes-diff", diff));
+    }
+    fields.push(("current-db-size-bytes", now.total.into()));
+    fields.push(("current-db-size", size::bytes(now.total).into()));
+    if let Some(before) = before {
+        let diff = number(difference(now.in_use, before.in_use));
+        fields.push(("current-db-size-in-use-bytes-diff", diff));
+    }
+    fields.push(("current-db-size-in-use-bytes", now.in_use.into()));
+    fields.push(("current-db-size-in-use", size::bytes(now.in_use).into()));
+    fields
+}

@@ -1,0 +1,143 @@
+//! Files of databases: found, opened, and their failures in words.
+
+use std::error::Error;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use backend::ReadOnly;
+use cli::exit::Failure;
+use cli::os::error_text;
+use vfs::{Dir, File, Lock, Open, OsDir};
+
+/// What the operating system refused, in Go's words.
+#[derive(Debug, thiserror::Error)]
+#[error("{doing} {}: {}", path.display(), error_text(cause))]
+pub(crate) struct FileError {
+    /// The system call.
+    pub(crate) doing: &'static str,
+    /// On what.
+    pub(crate) path: PathBuf,
+    /// Its answer.
+    pub(crate) cause: io::Error,
+}
+
+impl FileError {
+    /// For `map_err`.
+    pub(crate) fn of(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> Self {
+        move |cause| Self { doing, path: path.to_owned(), cause }
+    }
+}
+
+/// Refuses what is not there.
+pub(crate) fn require(path: &Path) -> Result<(), Failure> {
+    stat(path).map_err(Failure::error)
+}
+
+/// Whether it is there.
+pub(crate) fn stat(path: &Path) -> Result<(), FileError> {
+    fs::metadata(path).map(drop).map_err(FileError::of("stat", path))
+}
+
+/// The folder of a file, which must exist, and the file's name.
+pub(crate) fn place(path: &Path) -> Result<(Arc<dyn Dir>, String), FileError> {
+    let folder = folder_of(path);
+    // Opening a folder makes it; nothing is to be made here.
+    stat(&folder)?;
+    let name = path.file_name().ok_or_else(|| io::ErrorKind::IsADirectory.into());
+    let name = name.map_err(FileError::of("open", path))?;
+    let folder = OsDir::open(folder).map_err(FileError::of("open", path))?;
+    Ok((folder, name.to_string_lossy().into_owned()))
+}
+
+/// The folder that a path lies in.
+pub(crate) fn folder_of(path: &Path) -> PathBuf {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    folder.map_or_else(|| PathBuf::from("."), Path::to_owned)
+}
+
+/// An existing file.
+pub(crate) fn open_file(path: &Path, how: Open) -> Result<Arc<dyn File>, FileError> {
+    let (folder, name) = place(path)?;
+    folder.open(&name, how).map_err(FileError::of("open", path))
+}
+
+/// Why a database cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DatabaseError {
+    /// The file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A member is running.
+    #[error("database {} is locked by another process; stop it first", path.display())]
+    Locked {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is no database.
+    #[error(transparent)]
+    Open(#[from] backend::OpenError),
+}
+
+/// How often a locked file is tried again.
+const LOCK_POLL: Duration = Duration::from_millis(20);
+
+/// Waits until no member has a database; `timeout` is `None` for ever.
+pub(crate) fn lock(
+    file: &dyn File,
+    path: &Path,
+    kind: Lock,
+    timeout: Option<Duration>,
+) -> Result<(), DatabaseError> {
+    let start = Instant::now();
+    while !file.try_lock(kind).map_err(FileError::of("lock", path))? {
+        if timeout.is_some_and(|timeout| timeout <= start.elapsed()) {
+            return Err(DatabaseError::Locked { path: path.to_owned() });
+        }
+        thread::sleep(LOCK_POLL);
+    }
+    Ok(())
+}
+
+/// Opens a database for reading, once no member has it.
+pub(crate) fn read(
+    file: Arc<dyn File>,
+    path: &Path,
+    timeout: Option<Duration>,
+) -> Result<ReadOnly, DatabaseError> {
+    lock(&*file, path, Lock::WholeFileShared, timeout)?;
+    Ok(ReadOnly::open(file, &path.display().to_string())?)
+}
+
+/// The database of a member.
+pub(crate) fn path_in(data_dir: &Path) -> PathBuf {
+    data_dir.join("member").join("snap").join("db")
+}
+
+/// Checks every page.
+pub(crate) fn check(database: &ReadOnly) -> Result<(), Failure> {
+    database.check().map_err(|error| {
+        let text = "snapshot file integrity check failed. 1 errors found.";
+        Failure::error(format!("{text}\n{error}"))
+    })
+}
+
+/// A failure that tells the whole chain of causes.
+pub(crate) fn failure(error: &dyn Error) -> Failure {
+    Failure::error(chain(error))
+}
+
+/// An error and its causes.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
