@@ -210,7 +210,7 @@ fn nested(depth: usize) -> pb::TxnRequest {
 
 #[track_caller]
 fn assert_refused<T: std::fmt::Debug>(answer: Result<T, Status>, code: Code, message: &str) {
-    let refused = answer.unwrap_err();
+    let refused = answer.expect_err(message);
     assert_eq!((refused.code(), refused.message()), (code, message));
 }
 
