@@ -1,7 +1,8 @@
 //! The program `etcd`: reads its configuration, sets up the log, starts a member.
 
-use std::io::Write as _;
-use std::process::ExitCode;
+mod panics;
+
+use std::{io::Write as _, process::ExitCode};
 
 use server::config::{self, Config, ConfigError, Invocation, Notice};
 use server::logging;
@@ -9,36 +10,24 @@ use server::logging;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const USAGE: &str = "Usage: etcd [flags]; etcd --help lists them";
-
 fn main() -> ExitCode {
     logging::init();
-    abort_on_panic();
+    panics::abort();
     let reading = config::read_process();
     match reading.outcome {
         Ok(Invocation::Start(config)) => start(&config, &reading.notices),
         Ok(Invocation::Help) => print(&config::help_text()),
         Ok(Invocation::Version) => print(&config::version_text()),
-        Ok(Invocation::Subcommand { name, .. }) => {
-            fail(1, &format!("Error: etcd {name} is not built yet"))
+        Ok(Invocation::Subcommand { name, .. }) => fail(1, &config::not_built(&name)),
+        Err(ConfigError::Usage(error)) => {
+            fail(2, &format!("{error}\n{}\n{}", error.remedy(), config::USAGE))
         }
-        Err(ConfigError::Usage(error)) => fail(2, &format!("{error}\n{}\n{USAGE}", error.remedy())),
         Err(ConfigError::Refused(refusal)) => {
             reading.notices.iter().for_each(Notice::log);
             config::log_refusal("failed to verify flags", &refusal);
             ExitCode::FAILURE
         }
     }
-}
-
-/// A broken rule ends the process, also in a build that unwinds: a server without one of its threads
-/// would answer as if nothing had happened (C14).
-fn abort_on_panic() {
-    let log = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |info| {
-        log(info);
-        std::process::abort();
-    }));
 }
 
 fn start(config: &Config, notices: &[Notice]) -> ExitCode {
@@ -67,39 +56,5 @@ fn print(text: &str) -> ExitCode {
 
 fn fail(code: u8, text: &str) -> ExitCode {
     drop(writeln!(std::io::stderr(), "{text}"));
-    ExitCode::from(code)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::process::ExitStatusExt as _;
-    use std::process::Command;
-
-    use super::*;
-
-    /// Tells the test below that it is the program that breaks.
-    const CHILD: &str = "PANIC_IN_A_THREAD";
-
-    /// C14.
-    #[test]
-    fn a_panic_in_a_thread_ends_the_process() {
-        if std::env::var_os(CHILD).is_some() {
-            logging::init();
-            abort_on_panic();
-            let thread = std::thread::spawn(|| panic!("two and two are five"));
-            drop(thread.join());
-            return;
-        }
-        let name = "tests::a_panic_in_a_thread_ends_the_process";
-        let output = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", name, "--nocapture"])
-            .env(CHILD, "1")
-            .env_remove("RUST_BACKTRACE")
-            .output()
-            .unwrap();
-        assert_eq!(output.status.signal(), Some(6), "{output:?}");
-        let text = String::from_utf8_lossy(&output.stderr);
-        let line = text.lines().find(|line| line.contains("two and two are five"));
-        assert!(line.is_some_and(|line| line.starts_with("{\"level\":\"panic\"")), "{text}");
-    }
+    code.into()
 }

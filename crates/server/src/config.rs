@@ -232,6 +232,15 @@ fn shown_arguments(arguments: &[String]) -> Vec<String> {
     arguments.iter().map(show).collect()
 }
 
+/// The last line of an answer to wrong flags.
+pub const USAGE: &str = "Usage: etcd [flags]; etcd --help lists them";
+
+/// The answer to a subcommand of etcd's that this release has not.
+#[must_use]
+pub fn not_built(subcommand: &str) -> String {
+    format!("Error: etcd {subcommand} is not built yet")
+}
+
 /// Writes why a configuration is refused to the log, as one line. `message` says what failed.
 pub fn log_refusal(message: &str, refusal: &Refusal) {
     let error = crate::logging::Chain(refusal).to_string();

@@ -64,8 +64,12 @@ struct Served {
 }
 
 /// An answer of either kind.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "the large one is the common one, and it must not cost an allocation"
+)]
 enum Answering {
-    Grpc(Box<Call>),
+    Grpc(Call),
     Plain(ReplyFuture),
 }
 
@@ -92,9 +96,7 @@ impl hyper::service::Service<http::Request<Incoming>> for Served {
         let is_grpc =
             content_type.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
         match &self.services {
-            Some(services) if is_grpc => {
-                Answering::Grpc(Box::new(services.call(self.remote, request)))
-            }
+            Some(services) if is_grpc => Answering::Grpc(services.call(self.remote, request)),
             Some(_) | None => Answering::Plain(self.plain.call(request)),
         }
     }

@@ -227,7 +227,7 @@ mod tests {
     #[test]
     fn chunks_grow_towards_the_size_of_a_request() {
         let (sizes, last) = play(1000, 100, 0);
-        assert_eq!(sizes, [10, 20, 40, 80, 160, 320, 370]);
+        assert_eq!(sizes, [10, 20, 40, 80, 160, 320, 320, 50]);
         assert_eq!((last.reply.more, last.reply.count), (false, 1000));
         let (sizes, _) = play(30, 20_000, 0);
         assert_eq!(sizes, [10, 5, 5, 5, 5]);

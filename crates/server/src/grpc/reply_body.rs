@@ -91,14 +91,15 @@ pub(crate) struct ReplyBody {
     call: Option<Account>,
     limits: Limits,
     broken_off: bool,
-    /// Room in the budget of replies, given back when the connection is done with this body.
-    _charge: Option<Arc<Charge>>,
+    /// Room in the budget of replies. It goes with the bytes: the connection takes the whole body
+    /// long before it has sent it.
+    charge: Option<Arc<Charge>>,
 }
 
 impl ReplyBody {
     /// A body that no call stands behind.
     pub(crate) fn plain(inner: tonic::body::Body) -> Self {
-        Self { inner, call: None, limits: Limits::default(), broken_off: false, _charge: None }
+        Self { inner, call: None, limits: Limits::default(), broken_off: false, charge: None }
     }
 
     /// The body of a call's reply.
@@ -108,7 +109,7 @@ impl ReplyBody {
         limits: Limits,
         charge: Option<Arc<Charge>>,
     ) -> Self {
-        Self { inner, call: Some(call), limits, broken_off: false, _charge: charge }
+        Self { inner, call: Some(call), limits, broken_off: false, charge }
     }
 
     /// Why the stream must end now, if it must.
@@ -133,6 +134,19 @@ impl ReplyBody {
         } else if let Some(trailers) = frame.trailers_ref() {
             call.end(code_of(trailers));
         }
+    }
+}
+
+/// Bytes that give room back when they are gone.
+struct Charged {
+    data: Bytes,
+    #[allow(dead_code, reason = "it is there to be dropped")]
+    charge: Arc<Charge>,
+}
+
+impl AsRef<[u8]> for Charged {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
     }
 }
 
@@ -184,7 +198,8 @@ impl Body for ReplyBody {
             }
             Poll::Pending => {}
         }
-        polled
+        let Some(charge) = this.charge.clone() else { return polled };
+        polled.map_ok(|frame| frame.map_data(|data| Bytes::from_owner(Charged { data, charge })))
     }
 
     fn is_end_stream(&self) -> bool {
