@@ -245,9 +245,19 @@ async fn a_server_starts_on_a_full_disk() -> anyhow::Result<()> {
 }
 
 /// The log's volume without even the reserve: nothing is written, nobody waits longer than a
-/// request may, reads go on, and what waited in the log is there afterwards, once.
+/// request may, reads go on, and nothing acknowledged is lost.
 #[tokio::test]
-async fn a_log_without_any_room_answers_and_keeps_its_order() -> anyhow::Result<()> {
+async fn a_log_without_any_room_answers_and_goes_on() -> anyhow::Result<()> {
+    without_reserve(false).await
+}
+
+/// C10: a log that takes nothing does not keep the process from ending.
+#[tokio::test]
+async fn a_log_without_any_room_does_not_hold_up_the_end() -> anyhow::Result<()> {
+    without_reserve(true).await
+}
+
+async fn without_reserve(restart: bool) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let Some(disk) = Disk::mount(folder.path().join("log-disk"), 48)? else { return Ok(()) };
     let flags = ["--wal-dir".to_owned(), disk.0.join("wal").display().to_string()];
@@ -255,13 +265,11 @@ async fn a_log_without_any_room_answers_and_keeps_its_order() -> anyhow::Result<
     let mut server = Server::start(Path::new(OURS), folder.path(), options)?;
     let keys = Keys::of(&server.endpoint())?;
     let count = fill(&mut server, &keys).await?;
-    // A stranger takes what is left, and more: the reserve is given up for the next entry and
-    // taken by the stranger's file.
+    // A stranger takes what is left, and what was kept, too.
     let stranger = fs::File::create(disk.0.join("stranger"))?;
     let reserve = disk.0.join("wal/reserve.tmp");
     fs::File::options().write(true).open(&reserve)?.set_len(0)?;
     fill_file(&stranger)?;
-    fs::remove_file(&reserve)?;
     let began = Instant::now();
     let mut unknown = Vec::new();
     for number in 0..400 {
@@ -285,8 +293,18 @@ async fn a_log_without_any_room_answers_and_keeps_its_order() -> anyhow::Result<
         began.elapsed()
     );
     anyhow::ensure!(!server.has_ended(), "it ended:\n{}", server.log());
+    if restart {
+        let began = Instant::now();
+        server.stop()?;
+        anyhow::ensure!(began.elapsed() < Duration::from_millis(1500), "{:?}", began.elapsed());
+    }
     disk.make_room()?;
-    expect_recovery(&keys).await?;
+    if restart {
+        server.restart_unready(Path::new(OURS))?;
+        within(Duration::from_secs(10), "reads", async || keys.get(&key(0)).await.is_ok()).await?;
+    }
+    let recovered = expect_recovery(&keys).await;
+    recovered.with_context(|| format!("the log:\n{}", server.log()))?;
     expect_all(&keys, 0..count).await
 }
 
