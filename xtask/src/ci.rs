@@ -1,12 +1,12 @@
 //! What CI runs and what a developer runs: the same commands.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, bail};
 
 /// A job: its name and the commands it runs in order.
-const JOBS: [(&str, &[&[&str]]); 6] = [
+const JOBS: [(&str, &[&[&str]]); 7] = [
     ("fmt", &[&["cargo", "fmt", "--all", "--check"]]),
     (
         "clippy",
@@ -15,6 +15,7 @@ const JOBS: [(&str, &[&[&str]]); 6] = [
     ("tidy", &[]),
     ("codegen", &[]),
     ("test", &[&["cargo", "test", "--workspace", "--locked"]]),
+    ("fuzz", &[]),
     ("deny", &[&["cargo", "deny", "--offline", "check", "bans", "licenses", "sources"]]),
 ];
 
@@ -33,12 +34,48 @@ pub(crate) fn run(only: Option<&str>) -> anyhow::Result<()> {
         match name {
             "tidy" => crate::tidy::run()?,
             "codegen" => crate::codegen::run(true)?,
+            "fuzz" => fuzz()?,
             _ => {}
         }
         for command in commands {
             execute(command).with_context(|| format!("job {name}"))?;
         }
         println!("== {name}: ok, {} s", began.elapsed().as_secs());
+    }
+    Ok(())
+}
+
+/// The decoders that are fuzzed: what is read from disks and from clients.
+const FUZZED: [&str; 3] = ["wal", "database", "request"];
+
+/// Seconds for each of them.
+const FUZZ_SECONDS: &str = "-max_total_time=20";
+
+/// Fuzzes each decoder briefly, where the machine has what it takes.
+fn fuzz() -> anyhow::Result<()> {
+    let has = |args: &[&str]| {
+        let mut command = Command::new("cargo");
+        let quiet = command.args(args).stdout(Stdio::null()).stderr(Stdio::null());
+        quiet.status().is_ok_and(|status| status.success())
+    };
+    if !has(&["+nightly", "--version"]) || !has(&["+nightly", "fuzz", "--version"]) {
+        println!("skipped: fuzzing needs a nightly toolchain and cargo-fuzz");
+        return Ok(());
+    }
+    for target in FUZZED {
+        // The kind of machine is named: cargo-fuzz otherwise takes the one it was itself built for.
+        execute(&[
+            "cargo",
+            "+nightly",
+            "fuzz",
+            "run",
+            "--target",
+            "x86_64-unknown-linux-gnu",
+            target,
+            "--",
+            FUZZ_SECONDS,
+            "-rss_limit_mb=2048",
+        ])?;
     }
     Ok(())
 }

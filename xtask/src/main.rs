@@ -19,7 +19,8 @@ usage: cargo xtask <task>
 tasks:
   codegen [--check]   make crates/proto/src/generated from proto/, or tell whether it is current
   tidy                module comments, arrows between crates, sizes of main files
-  ci [job]            what CI runs: fmt, clippy, tidy, codegen, test, deny; all of them by default";
+  ci [job]            what CI runs: fmt, clippy, tidy, codegen, test, fuzz,
+                      deny; all of them by default";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
