@@ -12,8 +12,9 @@ use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 use proto::etcdserverpb as pb;
 use state::{Applied, Reads, Refusal, Reply};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
+use crate::answers::Waiter;
 use crate::metrics::Metrics;
 use crate::node::{NodeQueue, Question};
 
@@ -397,7 +398,7 @@ impl Handle {
     }
 
     async fn ask(&self, question: Question, ticket: Ticket) -> Result<Answer, ProposeError> {
-        let (reply, answer) = oneshot::channel();
+        let (reply, answer) = Waiter::here();
         self.shared.queue.send(question, ticket, reply)?;
         match tokio::time::timeout(self.shared.limits.request_timeout, answer).await {
             Ok(Ok(answer)) => Ok(answer),

@@ -22,6 +22,7 @@ mod port;
 mod preparer;
 mod reserve;
 mod running;
+mod shards;
 mod signals;
 mod snapshots;
 mod start;

@@ -25,6 +25,23 @@ pub(crate) enum Connection {
     Unix(UnixStream),
 }
 
+/// A connection between two runtimes.
+#[derive(Debug)]
+pub(crate) enum Detached {
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl Connection {
+    /// Takes the connection away from this thread's runtime.
+    pub(crate) fn detach(self) -> io::Result<Detached> {
+        match self {
+            Self::Tcp(stream, _) => stream.into_std().map(Detached::Tcp),
+            Self::Unix(stream) => stream.into_std().map(Detached::Unix),
+        }
+    }
+}
+
 impl Listener {
     /// Binds one URL that `flag` gave.
     pub(crate) async fn bind(url: &MemberUrl, flag: &'static str) -> Result<Self, ListenError> {

@@ -21,10 +21,10 @@ use base::{LeaseId, LogPosition};
 use member::{Answer, Input, Member, Outputs, Proposal, Ticket};
 use raft::{Message, Persist};
 use state::{Applied, Refusal};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use wal::{AppendError, Wal};
 
-use crate::answers::Answers;
+use crate::answers::{Answers, Waiter};
 use crate::committer::CommitterQueue;
 use crate::handle::{ProposeError, Published};
 use crate::metrics::Metrics;
@@ -55,7 +55,7 @@ enum Command {
     Ask {
         question: Question,
         ticket: Ticket,
-        reply: oneshot::Sender<Answer>,
+        reply: Waiter,
     },
     /// Messages of other members.
     #[allow(dead_code, reason = "the transport that sends these comes with the cluster")]
@@ -79,7 +79,7 @@ impl NodeQueue {
         &self,
         question: Question,
         ticket: Ticket,
-        reply: oneshot::Sender<Answer>,
+        reply: Waiter,
     ) -> Result<(), ProposeError> {
         self.commands.try_send(Command::Ask { question, ticket, reply }).map_err(
             |error| match error {
@@ -184,7 +184,7 @@ pub(crate) struct Node {
     compaction_pause: Duration,
     slow_apply: Duration,
     compaction_began: Option<Instant>,
-    waiters: HashMap<Ticket, oneshot::Sender<Answer>>,
+    waiters: HashMap<Ticket, Waiter>,
     started: Instant,
     compaction_due: Option<Instant>,
     stopping: bool,

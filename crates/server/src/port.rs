@@ -15,15 +15,17 @@ use std::time::Duration;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 
 use crate::coalesce::Coalescing;
 use crate::connections::{Connections, Permit};
 use crate::grpc::{Call, Remote, ReplyBody, ReplyFuture, Services};
 use crate::http::Plain;
-use crate::listen::{Connection, Listener};
+use crate::listen::{Connection, Detached, Listener};
+use crate::shards::Shards;
 
 /// How a port treats its connections.
 #[derive(Clone, Copy, Debug)]
@@ -102,18 +104,29 @@ impl hyper::service::Service<http::Request<Incoming>> for Served {
     }
 }
 
+/// What is served on a port; without services only the plain endpoints are.
+#[derive(Clone, Debug)]
+pub(crate) struct Service {
+    pub(crate) services: Option<Services>,
+    pub(crate) plain: Plain,
+}
+
+/// How much a port takes.
+#[derive(Clone, Debug)]
+pub(crate) struct Room {
+    pub(crate) limits: PortLimits,
+    pub(crate) connections: Connections,
+}
+
 /// Serves a listener until `stop` turns true; then open calls have a second to end.
-///
-/// `services` is `None` on a port for metrics only.
 pub(crate) async fn serve(
     listener: Listener,
-    services: Option<Services>,
-    plain: Plain,
-    limits: PortLimits,
-    connections: Connections,
+    service: Service,
+    room: Room,
+    shards: Shards,
     mut stop: watch::Receiver<bool>,
 ) {
-    let builder = builder(limits);
+    let builder = builder(room.limits);
     let graceful = GracefulShutdown::new();
     let stopping = async move {
         // A sender that is gone means stop, too.
@@ -129,31 +142,47 @@ pub(crate) async fn serve(
             Connection::Tcp(_, address) => Some(*address),
             Connection::Unix(_) => None,
         };
-        let Some(permit) = connections.admit(address.map(|address| address.ip())) else {
+        let Some(permit) = room.connections.admit(address.map(|address| address.ip())) else {
             continue;
         };
-        let remote = Remote(address);
-        let service = Served { services: services.clone(), plain: plain.clone(), remote };
-        let begun = Begun::default();
-        match stream {
-            Connection::Tcp(stream, _) => {
-                let (stream, drain) = Coalescing::new(stream);
-                let io = TokioIo::new(Counted { io: stream, begun: begun.clone() });
-                let served = builder.serve_connection_with_upgrades(io, service).into_owned();
-                tokio::spawn(drain.flushing(run(graceful.watch(served), begun, permit)));
+        let Ok(stream) = stream.detach() else { continue };
+        let Service { services, plain } = service.clone();
+        let served = Served { services, plain, remote: Remote(address) };
+        let (builder, watcher) = (builder.clone(), graceful.watcher());
+        shards.spawn(async move {
+            match stream {
+                Detached::Tcp(stream) => match TcpStream::from_std(stream) {
+                    Ok(stream) => connection(stream, &builder, served, watcher, permit).await,
+                    Err(error) => tracing::debug!(error = %error, "connection lost"),
+                },
+                Detached::Unix(stream) => match UnixStream::from_std(stream) {
+                    Ok(stream) => connection(stream, &builder, served, watcher, permit).await,
+                    Err(error) => tracing::debug!(error = %error, "connection lost"),
+                },
             }
-            Connection::Unix(stream) => {
-                let (stream, drain) = Coalescing::new(stream);
-                let io = TokioIo::new(Counted { io: stream, begun: begun.clone() });
-                let served = builder.serve_connection_with_upgrades(io, service).into_owned();
-                tokio::spawn(drain.flushing(run(graceful.watch(served), begun, permit)));
-            }
-        }
+        });
     }
     drop(listener);
     if tokio::time::timeout(DRAIN_TIME, graceful.shutdown()).await.is_err() {
         tracing::debug!("calls were still open at the end");
     }
+}
+
+/// Serves one connection on this thread.
+async fn connection<S>(
+    stream: S,
+    builder: &auto::Builder<TokioExecutor>,
+    served: Served,
+    watcher: Watcher,
+    permit: Permit,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let begun = Begun::default();
+    let (stream, drain) = Coalescing::new(stream);
+    let io = TokioIo::new(Counted { io: stream, begun: begun.clone() });
+    let serving = builder.serve_connection_with_upgrades(io, served).into_owned();
+    drain.flushing(run(watcher.watch(serving), begun, permit)).await;
 }
 
 fn builder(limits: PortLimits) -> auto::Builder<TokioExecutor> {

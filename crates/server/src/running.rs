@@ -18,6 +18,7 @@ use crate::node::{Node, NodeError, NodeParts, NodeQueue, NodeReports};
 use crate::options::Options;
 use crate::preparer::{self, PreparerQueue};
 use crate::reserve::Reserve;
+use crate::shards;
 use crate::snapshots::Snapshots;
 use crate::start::StartError;
 
@@ -25,7 +26,7 @@ use crate::start::StartError;
 pub(crate) struct Running {
     pub(crate) handle: Handle,
     /// Answers of the node loop, to be delivered where callers wait.
-    answers: Receiver<Vec<Given>>,
+    answers: Vec<Receiver<Vec<Given>>>,
     /// Turns true when a thread ended by itself.
     pub(crate) failed: watch::Receiver<bool>,
     node: thread::JoinHandle<Result<(), NodeError>>,
@@ -39,7 +40,7 @@ pub(crate) struct Running {
 /// The parts of a member, joined and not yet running.
 struct Joined {
     handle: Handle,
-    answers: Receiver<Vec<Given>>,
+    answers: Vec<Receiver<Vec<Given>>>,
     node: Node,
     committer: Committer,
     preparer: wal::Preparer,
@@ -83,11 +84,10 @@ impl Running {
         })
     }
 
-    /// What delivers the node loop's answers; it must run where callers wait. Only the first call
-    /// gets them.
-    pub(crate) fn deliver_answers(&mut self) -> impl Future<Output = ()> + use<> {
-        let (_, none) = answers::channel();
-        answers::deliver(std::mem::replace(&mut self.answers, none))
+    /// The answers of the node loop, a receiver for each network thread; only the first call gets
+    /// them.
+    pub(crate) fn take_answers(&mut self) -> Vec<Receiver<Vec<Given>>> {
+        std::mem::take(&mut self.answers)
     }
 
     /// Ends the node loop, then the store thread after a last commit.
@@ -135,7 +135,7 @@ impl Joined {
         let (committer, committer_queue) =
             Committer::new(backend.clone(), node_queue.clone(), options.commit, metrics.clone());
         let status = Arc::new(Published::default());
-        let (answers_in, answers) = answers::channel();
+        let (answers_in, answers) = answers::channels(shards::count());
         let (compacted_sender, compacted) = watch::channel(-1);
         let handle = Handle::new(Parts {
             member: id,

@@ -27,6 +27,7 @@ use crate::node::NodeError;
 use crate::options::Options;
 use crate::port;
 use crate::running::Running;
+use crate::shards::Shards;
 use crate::signals::Signal;
 
 /// Why a server ended other than by being asked to.
@@ -175,7 +176,8 @@ async fn serve(
     running: &mut Running,
     ports: Ports,
 ) -> Result<Option<Signal>, StartError> {
-    tokio::spawn(running.deliver_answers());
+    let (shards, shard_threads) =
+        Shards::start(running.take_answers()).map_err(StartError::Threads)?;
     let (stop, stopping) = watch::channel(false);
     let mut failed = running.failed.clone();
     let ended = crate::signals::wait();
@@ -193,9 +195,9 @@ async fn serve(
     let compactor = compactor::run(options.auto_compaction, handle.clone(), stopping.clone());
     let mut tasks = vec![tokio::spawn(compactor)];
     let serve_port = |listener, services, plain| {
-        let (limits, connections) = (options.port, connections.clone());
-        let stopping = stopping.clone();
-        tokio::spawn(port::serve(listener, services, plain, limits, connections, stopping))
+        let service = port::Service { services, plain };
+        let room = port::Room { limits: options.port, connections: connections.clone() };
+        tokio::spawn(port::serve(listener, service, room, shards.clone(), stopping.clone()))
     };
     for listener in ports.clients {
         tracing::info!(
@@ -227,6 +229,7 @@ async fn serve(
             tracing::warn!(error = %error, "a port ended badly");
         }
     }
+    shard_threads.stop();
     Ok(signal)
 }
 
