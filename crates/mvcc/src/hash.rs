@@ -6,13 +6,14 @@
 //!
 //! Source: etcd: server/storage/mvcc/hash.go.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
-use backend::Bucket;
+use backend::{Backend, Bucket};
 
-use crate::Reader;
 use crate::index::Stamp;
 use crate::row;
+use crate::{Reader, Row};
 
 /// A hash and what it covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,10 +85,11 @@ impl Reader {
             return Err(HashError::Future { requested: at, newest: current });
         }
         let revision = if at == 0 { current } else { at };
+        let put_again = put_again(&tables.backend, revision)?;
         let mut kept = Vec::new();
         let mut any_kept = false;
         tables.index.newest_rows(revision, &mut |stamp| {
-            if !stamp.is_deletion() {
+            if !stamp.is_deletion() && !put_again.contains(&stamp) {
                 any_kept = true;
                 // Above the compact revision nothing is left out, so nothing need be looked up.
                 if stamp.main() <= compact {
@@ -112,6 +114,27 @@ impl Reader {
         scanned.map_err(HashError::Backend)?;
         Ok(Hash { hash: hasher.sum(), compact_revision: compact, revision, current })
     }
+}
+
+/// Rows of keys that their own transaction deleted before it put them, at this revision. etcd stops
+/// at the deletion when it looks for what a compaction here would keep, and does not see them
+/// (server/storage/mvcc/key_index.go, `doCompact`). A compaction of ours does keep them; only the
+/// hash follows, so that members of both kinds agree.
+fn put_again(backend: &Backend, revision: i64) -> Result<BTreeSet<Stamp>, HashError> {
+    let mut deleted = BTreeSet::new();
+    let mut again = BTreeSet::new();
+    let (from, to) = (row::from_main(revision), row::from_main(revision.saturating_add(1)));
+    let scanned = backend.scan(Bucket::Key, &from, Some(&to), &mut |name, value| {
+        let stamp = row::parse_row_key(name).expect("rows were checked at opening");
+        if stamp.is_deletion() {
+            deleted.insert(Row(value.clone()).decode().key);
+        } else if !deleted.is_empty() && deleted.contains(&Row(value.clone()).decode().key) {
+            again.insert(stamp);
+        }
+        ControlFlow::Continue(())
+    });
+    scanned.map_err(HashError::Backend)?;
+    Ok(again)
 }
 
 /// Computes a hash over rows in their order.

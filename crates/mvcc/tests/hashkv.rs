@@ -74,6 +74,10 @@ impl Server for Fixture {
                     ["del", key] => {
                         txn.delete_range(&one(key), false, &mut |_, _| {}).unwrap();
                     }
+                    ["del", key, "--from-key"] => {
+                        let keys = base::KeyRange::From(key.to_owned().into());
+                        txn.delete_range(&keys, false, &mut |_, _| {}).unwrap();
+                    }
                     _ => panic!("unknown op {op}"),
                 }
             }
