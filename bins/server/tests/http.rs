@@ -522,30 +522,40 @@ async fn large_reads_wait_for_room() -> anyhow::Result<()> {
 fn connections_of_one_address_are_bounded() -> anyhow::Result<()> {
     let (server, _folder) = start(&[])?;
     let address = address(&server)?;
-    let mut open = Vec::new();
-    for _ in 0..1_000 {
-        open.push(TcpStream::connect(address)?);
-    }
-    // The next one is closed at once.
-    let mut next = TcpStream::connect(address)?;
-    next.set_read_timeout(Some(Duration::from_secs(20)))?;
-    assert!(matches!(next.read(&mut [0; 1]), Ok(0) | Err(_)));
-    // G24: those that say nothing are closed after five seconds.
-    let silent = &mut open[0];
-    silent.set_read_timeout(Some(Duration::from_secs(20)))?;
-    assert!(matches!(silent.read(&mut [0; 1]), Ok(0)));
-    drop(open);
-    // The server may still be closing them.
     let refused = "retcd_network_connections_refused_total{reason=\"address\"}";
+    // On a machine so busy that opening takes longer than silence is borne, once more.
+    for _ in 0..5 {
+        let mut open = Vec::new();
+        for _ in 0..1_000 {
+            open.push(TcpStream::connect(address)?);
+        }
+        // The next one is closed at once.
+        let mut next = TcpStream::connect(address)?;
+        next.set_read_timeout(Some(Duration::from_secs(20)))?;
+        assert!(matches!(next.read(&mut [0; 1]), Ok(0) | Err(_)));
+        // G24: those that say nothing are closed after five seconds.
+        let silent = &mut open[0];
+        silent.set_read_timeout(Some(Duration::from_secs(20)))?;
+        assert!(matches!(silent.read(&mut [0; 1]), Ok(0)));
+        drop(open);
+        if 1.0 <= counted(address, refused)? {
+            return Ok(());
+        }
+    }
+    anyhow::bail!("1,001 connections of one address were let in")
+}
+
+/// A count; 0 if it is not there. Asked again while the server still closes other connections.
+fn counted(address: SocketAddr, name: &str) -> anyhow::Result<f64> {
     let began = std::time::Instant::now();
-    let refused = loop {
-        match metric(address, refused) {
+    loop {
+        match ask(address, "GET", "/metrics", "") {
             Err(_) if began.elapsed() < Duration::from_secs(20) => {
                 std::thread::sleep(Duration::from_millis(20));
             }
-            asked => break asked?,
+            Ok(answer) if !answer.body.contains(name) => return Ok(0.0),
+            Ok(_) => return metric(address, name),
+            Err(error) => return Err(error),
         }
-    };
-    assert!(1.0 <= refused);
-    Ok(())
+    }
 }
