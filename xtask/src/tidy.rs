@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// Which of our crates each may use (ARCHITECTURE.md, "Arrows"). A crate that is missing here may
 /// use anything: tools and tests.
-const ARROWS: [(&str, &[&str]); 16] = [
+const ARROWS: [(&str, &[&str]); 17] = [
     ("retcd-base", &[]),
     ("retcd-proto", &[]),
     ("retcd-vfs", &["retcd-base"]),
@@ -23,6 +23,7 @@ const ARROWS: [(&str, &[&str]); 16] = [
         &["retcd-base", "retcd-proto", "retcd-raft", "retcd-state", "retcd-mvcc", "retcd-backend"],
     ),
     ("retcd-transport", &["retcd-base", "retcd-proto", "retcd-raft"]),
+    ("retcd-tls", &["retcd-base"]),
     (
         "retcd-server",
         &[
@@ -36,12 +37,14 @@ const ARROWS: [(&str, &[&str]); 16] = [
             "retcd-state",
             "retcd-member",
             "retcd-transport",
+            "retcd-tls",
+            "retcd-client",
         ],
     ),
-    ("retcd-client", &["retcd-base", "retcd-proto"]),
-    ("retcd-cli", &["retcd-base", "retcd-proto", "retcd-client"]),
+    ("retcd-client", &["retcd-base", "retcd-proto", "retcd-tls"]),
+    ("retcd-cli", &["retcd-base", "retcd-proto", "retcd-client", "retcd-tls"]),
     ("etcd", &["retcd-base", "retcd-server"]),
-    ("etcdctl", &["retcd-base", "retcd-proto", "retcd-cli", "retcd-client"]),
+    ("etcdctl", &["retcd-base", "retcd-proto", "retcd-cli", "retcd-client", "retcd-tls"]),
     (
         "etcdutl",
         &[

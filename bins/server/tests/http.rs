@@ -522,7 +522,9 @@ async fn large_reads_wait_for_room() -> anyhow::Result<()> {
 fn connections_of_one_address_are_bounded() -> anyhow::Result<()> {
     let (server, _folder) = start(&[])?;
     let address = address(&server)?;
-    let refused = "retcd_network_connections_refused_total{reason=\"address\"}";
+    // Where fewer files than that may be open, all connections together are bounded first.
+    let refused = ["address", "total"]
+        .map(|reason| format!("retcd_network_connections_refused_total{{reason=\"{reason}\"}}"));
     // On a machine so busy that opening takes longer than silence is borne, once more.
     for _ in 0..5 {
         let mut open = Vec::new();
@@ -538,8 +540,10 @@ fn connections_of_one_address_are_bounded() -> anyhow::Result<()> {
         silent.set_read_timeout(Some(Duration::from_secs(20)))?;
         assert!(matches!(silent.read(&mut [0; 1]), Ok(0)));
         drop(open);
-        if 1.0 <= counted(address, refused)? {
-            return Ok(());
+        for name in &refused {
+            if 1.0 <= counted(address, name)? {
+                return Ok(());
+            }
         }
     }
     anyhow::bail!("1,001 connections of one address were let in")

@@ -87,6 +87,7 @@ impl StartError {
 ///
 /// See [`StartError`].
 pub fn run(config: &Config) -> Result<Option<Signal>, StartError> {
+    raise_file_limit();
     let options = prepare(config)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -100,6 +101,20 @@ pub fn run(config: &Config) -> Result<Option<Signal>, StartError> {
     let ended = running.stop();
     runtime.shutdown_timeout(Duration::from_millis(200));
     ended.and(served)
+}
+
+/// Takes as many descriptors as the process may have, as programs of Go do: many systems begin with
+/// a soft limit of 1,024 for the sake of `select`, which nothing here uses.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return;
+    }
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(error = %error, "cannot raise the limit of open files to the hard limit");
+    }
 }
 
 /// Looks at the data directory and, for a new member, at its cluster, and says what is started.

@@ -1,0 +1,1 @@
+//! One TLS policy for every listener and dialer.

@@ -1,0 +1,1 @@
+//! Recorded client histories and their judges.

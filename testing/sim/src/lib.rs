@@ -1,0 +1,1 @@
+//! A cluster's life from one seed.
