@@ -150,8 +150,7 @@ async fn expect_everything_but_growth(server: &Server, keys: &Keys) -> anyhow::R
 
 async fn expect_recovery(keys: &Keys) -> anyhow::Result<()> {
     within(SOON, "writes", async || keys.put("again", "").await.is_ok()).await?;
-    within(SOON, "no alarm", async || keys.no_space().await.is_ok_and(|on| !on))
-        .await?;
+    within(SOON, "no alarm", async || keys.no_space().await.is_ok_and(|on| !on)).await?;
     for number in 0..10 {
         keys.put(&key(number), value(number)).await?;
     }
