@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use crate::boot::BootOptions;
 use crate::committer::Pace;
-use crate::config::{
-    AutoCompaction, Config, Gate, InitialCluster, MemberUrl, MetricsDetail,
-};
+use crate::config::{AutoCompaction, Config, Gate, InitialCluster, MemberUrl, MetricsDetail};
 use crate::grpc::SlowCalls;
 use crate::handle::Limits;
 use crate::http::Browsers;
