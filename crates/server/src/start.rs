@@ -10,6 +10,7 @@ use std::time::Duration;
 use base::version;
 use proto::membershippb;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::boot::BootError;
 use crate::compactor;
@@ -25,6 +26,8 @@ use crate::listen::Listener;
 use crate::logging;
 use crate::node::NodeError;
 use crate::options::Options;
+use crate::peers::ask::PlainDial;
+use crate::peers::{handover, monitor};
 use crate::port;
 use crate::running::Running;
 use crate::shards::Shards;
@@ -62,6 +65,15 @@ pub enum StartError {
     /// The member never got to know itself.
     #[error("publishing the member")]
     Publish(#[source] ProposeError),
+    /// Its data is not what the others have.
+    #[error(
+        "{member} found data inconsistency with peers; remove this member's data directory and \
+         the member, and add it again"
+    )]
+    Corrupt {
+        /// This member.
+        member: base::MemberId,
+    },
 }
 
 impl StartError {
@@ -75,6 +87,7 @@ impl StartError {
             | Self::Threads(_)
             | Self::Node(_)
             | Self::Commit(_)
+            | Self::Corrupt { .. }
             | Self::Publish(_) => logging::log_failure("failed to start etcd", self),
         }
     }
@@ -95,7 +108,8 @@ pub fn run(config: &Config) -> Result<Option<Signal>, StartError> {
         .map_err(StartError::Threads)?;
     // Ports first: a port in use must not cost a recovery.
     let ports = runtime.block_on(Ports::bind(config))?;
-    let mut running = Running::start(&options)?;
+    let dial = Arc::new(PlainDial { timeout: options.peer_dial_timeout });
+    let mut running = Running::start(&options, dial)?;
     let served = runtime.block_on(serve(&options, &mut running, ports));
     // Nothing new comes in; what was accepted is answered or told that the server stopped.
     let ended = running.stop();
@@ -185,7 +199,8 @@ async fn bind(urls: &[MemberUrl], flag: &'static str) -> Result<Vec<Listener>, S
     Ok(listeners)
 }
 
-/// Serves clients until a signal arrives or a thread fails.
+/// Serves the other members, then, once they know this one, clients, until a signal arrives or a
+/// thread fails.
 async fn serve(
     options: &Options,
     running: &mut Running,
@@ -194,58 +209,136 @@ async fn serve(
     let (shards, shard_threads) =
         Shards::start(running.take_answers()).map_err(StartError::Threads)?;
     let (stop, stopping) = watch::channel(false);
+    let (_never_stop, always) = watch::channel(false);
     let mut failed = running.failed.clone();
     let ended = crate::signals::wait();
     tokio::pin!(ended);
+    let serving = Serving {
+        options,
+        handle: &running.handle,
+        connections: Connections::new(running.handle.metrics().clone()),
+        stopping,
+        always,
+    };
+    // These go on until the member itself has stopped.
+    let _peer_ports = serving.peers(ports.peers, &Shards::on(running.peer_runtime().clone()));
+    let _monitors = serving.monitors();
+    let mut tasks = serving.metrics(ports.metrics, &shards);
     let published = tokio::select! {
-        published = publish(options, &running.handle) => published,
+        published = serving.join() => published,
         _ = failed.wait_for(|failed| *failed) => return Ok(None),
         signal = &mut ended => return Ok(Some(signal)),
     };
-    published.map_err(StartError::Publish)?;
+    published?;
     tracing::info!("ready to serve client requests");
-    let handle = &running.handle;
-    let services = Services::new(handle, options.slow_calls);
-    let connections = Connections::new(handle.metrics().clone());
-    let compactor = compactor::run(options.auto_compaction, handle.clone(), stopping.clone());
-    let mut tasks = vec![tokio::spawn(compactor)];
-    let serve_port = |listener, services, plain| {
-        let service = port::Service { services, plain };
-        let room = port::Room { limits: options.port, connections: connections.clone() };
-        tokio::spawn(port::serve(listener, service, room, shards.clone(), stopping.clone()))
-    };
-    for listener in ports.clients {
-        tracing::info!(
-            traffic = "grpc+http",
-            address = listener.address(),
-            "serving client traffic insecurely; this is strongly discouraged!"
-        );
-        let plain = Plain::for_clients(handle.clone(), options.browsers.clone(), set_log_level());
-        tasks.push(serve_port(listener, Some(services.clone()), plain));
-    }
-    for listener in ports.metrics {
-        tracing::info!(address = listener.address(), "serving metrics");
-        let plain = Plain::for_metrics(handle.clone());
-        tasks.push(serve_port(listener, None, plain));
-    }
-    for listener in ports.peers {
-        tracing::info!(address = listener.address(), "serving peer traffic");
-        let plain = Plain::for_peers(handle.clone());
-        tasks.push(serve_port(listener, None, plain));
-    }
+    serving.clients(ports.clients, &shards, &mut tasks);
     crate::signals::notify_ready();
     let signal = tokio::select! {
         signal = &mut ended => Some(signal),
         _ = failed.wait_for(|failed| *failed) => None,
     };
+    if signal.is_some() {
+        handover::hand_over(&running.handle).await;
+    }
     stop.send_replace(true);
-    for task in tasks {
-        if let Err(error) = task.await {
+    while let Some(task) = tasks.join_next().await {
+        if let Err(error) = task {
             tracing::warn!(error = %error, "a port ended badly");
         }
     }
     shard_threads.stop();
     Ok(signal)
+}
+
+/// What all ports have in common.
+struct Serving<'a> {
+    options: &'a Options,
+    handle: &'a Handle,
+    connections: Connections,
+    stopping: watch::Receiver<bool>,
+    /// Never turns true.
+    always: watch::Receiver<bool>,
+}
+
+impl Serving<'_> {
+    fn port(
+        &self,
+        listener: Listener,
+        service: port::Service,
+        shards: &Shards,
+        stopping: &watch::Receiver<bool>,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let room = port::Room { limits: self.options.port, connections: self.connections.clone() };
+        port::serve(listener, service, room, shards.clone(), stopping.clone())
+    }
+
+    /// Other members, which need this one before it can say who it is.
+    fn peers(&self, listeners: Vec<Listener>, shards: &Shards) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        for listener in listeners {
+            tracing::info!(address = listener.address(), "serving peer traffic");
+            let plain = Plain::for_peers(self.handle.clone());
+            let service = port::Service { services: None, plain };
+            tasks.spawn(self.port(listener, service, shards, &self.always));
+        }
+        tasks
+    }
+
+    /// Whoever scrapes, also while the member waits for others.
+    fn metrics(&self, listeners: Vec<Listener>, shards: &Shards) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        for listener in listeners {
+            tracing::info!(address = listener.address(), "serving metrics");
+            let plain = Plain::for_metrics(self.handle.clone());
+            let service = port::Service { services: None, plain };
+            tasks.spawn(self.port(listener, service, shards, &self.stopping));
+        }
+        tasks
+    }
+
+    fn clients(&self, listeners: Vec<Listener>, shards: &Shards, tasks: &mut JoinSet<()>) {
+        let services = Services::new(self.handle, self.options.slow_calls);
+        for listener in listeners {
+            tracing::info!(
+                traffic = "grpc+http",
+                address = listener.address(),
+                "serving client traffic insecurely; this is strongly discouraged!"
+            );
+            let browsers = self.options.browsers.clone();
+            let plain = Plain::for_clients(self.handle.clone(), browsers, set_log_level());
+            let service = port::Service { services: Some(services.clone()), plain };
+            tasks.spawn(self.port(listener, service, shards, &self.stopping));
+        }
+        let (compaction, stopping) = (self.options.auto_compaction, self.stopping.clone());
+        tasks.spawn(compactor::run(compaction, self.handle.clone(), stopping));
+    }
+
+    /// What a leader looks after.
+    fn monitors(&self) -> JoinSet<()> {
+        let (handle, checks) = (self.handle, self.options.checks);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(monitor::watch_version(handle.clone()));
+        tasks.spawn(monitor::watch_downgrade(handle.clone(), checks.downgrade));
+        if let Some(interval) = checks.periodic {
+            tasks.spawn(monitor::watch_state(handle.clone(), interval));
+        }
+        if let Some(interval) = checks.compactions {
+            tasks.spawn(monitor::watch_compactions(handle.clone(), interval));
+        }
+        tasks
+    }
+
+    /// Compares this member with the others, if it shall, and lets them know it.
+    async fn join(&self) -> Result<(), StartError> {
+        let known = self.handle.reads().members().iter().any(|member| !member.name.is_empty());
+        if self.options.checks.initial && known {
+            let mismatches = monitor::initial_check(self.handle).await;
+            if mismatches > 0 {
+                return Err(StartError::Corrupt { member: self.handle.member_id() });
+            }
+        }
+        publish(self.options, self.handle).await.map_err(StartError::Publish)
+    }
 }
 
 /// HTTP-20.
@@ -276,17 +369,16 @@ async fn publish(options: &Options, handle: &Handle) -> Result<(), ProposeError>
 
 async fn publish_once(options: &Options, handle: &Handle) -> Result<(), ProposeError> {
     let own = handle.member_id();
-    let known = handle.reads().members().into_iter().find(|member| member.id == own.0);
+    let members = handle.reads().members();
+    let known = members.iter().find(|member| member.id == own.0);
     let name = &options.boot.name;
     let urls = &options.advertised_client_urls;
     let current = known.is_some_and(|known| known.name == *name && known.client_ur_ls == *urls);
-    if !current {
-        let attributes = membershippb::Attributes { name: name.clone(), client_urls: urls.clone() };
-        let request = membershippb::ClusterMemberAttrSetRequest {
-            member_id: own.0,
-            member_attributes: Some(attributes),
-        };
-        handle.propose(RequestKind::ClusterMemberAttrSet, &request).await?;
+    if current {
+        // Whoever serves must be able to; a proposal would show it, too.
+        handle.linearize().await?;
+    } else {
+        monitor::publish(handle, name, urls).await?;
     }
     tracing::info!(
         "local-member-id" = %own,
@@ -294,8 +386,8 @@ async fn publish_once(options: &Options, handle: &Handle) -> Result<(), ProposeE
         "published local member to cluster through raft"
     );
     // A directory taken over from an older release keeps its version, so that it can go back
-    // (docs/design/0004).
-    if handle.reads().cluster_version().is_none() {
+    // (docs/design/0004). With other members the leader decides, once it has asked them.
+    if members.len() == 1 && handle.reads().cluster_version().is_none() {
         let request = membershippb::ClusterVersionSetRequest { ver: version::CLUSTER.to_owned() };
         handle.propose(RequestKind::ClusterVersionSet, &request).await?;
         tracing::info!("cluster-version" = version::API, "set initial cluster version");

@@ -32,7 +32,7 @@ const COUNTERS: [(&str, &str); 5] = [
     ),
 ];
 
-const GAUGES: [(&str, &str); 8] = [
+const GAUGES: [(&str, &str); 7] = [
     ("etcd_debugging_mvcc_pending_events_total", "Events that wait to be sent to watchers."),
     ("etcd_debugging_mvcc_slow_watcher_total", "Watchers that are behind."),
     ("etcd_debugging_store_watchers", "Watchers of the v2 store."),
@@ -42,10 +42,6 @@ const GAUGES: [(&str, &str); 8] = [
     (
         "etcd_grpc_proxy_watchers_coalescing_total",
         "Watchers that a proxy merged; this process is none.",
-    ),
-    (
-        "etcd_server_snapshot_apply_in_progress_total",
-        "Whether a snapshot of the leader is being taken over: 1 if so, else 0.",
     ),
 ];
 
