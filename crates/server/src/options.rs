@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use crate::boot::BootOptions;
 use crate::committer::Pace;
-use crate::config::{
-    AutoCompaction, Config, Gate, InitialCluster, MemberUrl, MetricsDetail, Quota,
-};
+use crate::config::{AutoCompaction, Config, Gate, InitialCluster, MemberUrl, MetricsDetail};
 use crate::grpc::SlowCalls;
 use crate::handle::Limits;
 use crate::http::Browsers;
@@ -126,10 +124,7 @@ fn limits(config: &Config, election_timeout: Duration) -> Limits {
     Limits {
         request_bytes_max: to_usize(config.limits.request_bytes_max),
         txn_ops_max: to_usize(config.limits.txn_operations_max),
-        quota_bytes: match config.storage.quota {
-            Quota::Bytes(bytes) => Some(bytes),
-            Quota::Unlimited => None,
-        },
+        quota: config.storage.quota,
         // G-012: five seconds for the disk, two elections for the leader.
         request_timeout: Duration::from_secs(5) + election_timeout * 2,
         watch_progress_interval: config.features.watch_progress_interval,

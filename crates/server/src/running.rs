@@ -190,7 +190,7 @@ fn member(options: &Options, id: base::MemberId, wall_millis: u64) -> member::Op
     let election_millis = options.limits.election_timeout.as_millis();
     member::Options {
         id,
-        quota_bytes: options.limits.quota_bytes,
+        quota_bytes: options.limits.quota.bytes(),
         election_millis: u64::try_from(election_millis).unwrap_or(u64::MAX),
         ids: RequestIds::for_member(id, wall_millis),
     }

@@ -18,8 +18,6 @@ use super::settings::Settings;
 use super::tls;
 use crate::logging::{self, Format, Level, Output, Rotation};
 
-/// 2 GiB.
-const QUOTA_BYTES_DEFAULT: u64 = 2 * 1024 * 1024 * 1024;
 /// Above it, defragmentation and snapshots take too long.
 const QUOTA_BYTES_RECOMMENDED: u64 = 8 * 1024 * 1024 * 1024;
 /// Above it, one request can hold up a member.
@@ -185,19 +183,19 @@ impl Builder<'_> {
     /// B11: a negative quota is none, and that is said.
     fn quota(&mut self) -> Quota {
         let given = self.settings.signed("quota-backend-bytes");
-        let Ok(bytes) = u64::try_from(given) else {
-            self.notices
-                .push(Notice::warn("disabled backend quota").with("quota-size-bytes", given));
-            return Quota::Unlimited;
-        };
-        if bytes > QUOTA_BYTES_RECOMMENDED {
-            self.notices.push(
+        let quota = Quota::from_flag(given);
+        match quota {
+            Quota::Unlimited => self
+                .notices
+                .push(Notice::warn("disabled backend quota").with("quota-size-bytes", given)),
+            Quota::Bytes(bytes) if bytes > QUOTA_BYTES_RECOMMENDED => self.notices.push(
                 Notice::warn("quota exceeds the maximum value")
                     .with("quota-size-bytes", bytes)
                     .with("quota-maximum-size-bytes", QUOTA_BYTES_RECOMMENDED),
-            );
+            ),
+            Quota::Bytes(_) => {}
         }
-        Quota::Bytes(if bytes == 0 { QUOTA_BYTES_DEFAULT } else { bytes })
+        quota
     }
 
     fn limits(&mut self) -> Limits {

@@ -10,6 +10,9 @@ use super::gates::FeatureGates;
 use super::urls::MemberUrl;
 use crate::logging;
 
+// How large the database may become; state decides what it means.
+pub use state::Quota;
+
 /// Everything a member is told.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -278,15 +281,6 @@ impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
     }
-}
-
-/// How large the database may become.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Quota {
-    /// So many bytes.
-    Bytes(u64),
-    /// As large as the disk.
-    Unlimited,
 }
 
 /// What is kept on disk.

@@ -92,7 +92,7 @@ impl Service for Maintenance {
             db_size_in_use: bytes(sizes.in_use),
             is_learner: node.learner,
             storage_version: self.handle.reads().storage_version().unwrap_or_default(),
-            db_size_quota: self.handle.limits().quota_bytes.map_or(0, bytes),
+            db_size_quota: self.handle.limits().quota.bytes().map_or(0, bytes),
             downgrade_info: Some(pb::DowngradeInfo::default()),
         }))
     }

@@ -131,7 +131,7 @@ impl Facts {
         self.committed.set(signed(status.committed));
         self.applied.set(signed(status.applied));
         self.pending.set(handle.pending_proposals());
-        self.quota_bytes.set(handle.limits().quota_bytes.map_or(0, signed));
+        self.quota_bytes.set(handle.limits().quota.bytes().map_or(0, signed));
         let own = handle.member_id().to_string();
         self.id.with_label_values(&[own.as_str()]).set(1);
         let sizes = handle.backend().sizes();
