@@ -31,6 +31,10 @@ pub(crate) struct Options {
     pub(crate) snapshot_entries: u64,
     /// Entries kept in memory behind a snapshot for members that lag.
     pub(crate) snapshot_catchup_entries: u64,
+    /// Snapshot files that are kept; `None` for all.
+    pub(crate) snapshot_files_max: Option<usize>,
+    /// Segments of the log that are kept; `None` for all.
+    pub(crate) wal_files_max: Option<usize>,
     /// Between two steps of a compaction.
     pub(crate) compaction_pause: Duration,
     /// When history is forgotten by itself.
@@ -41,7 +45,7 @@ pub(crate) struct Options {
     pub(crate) extensive_metrics: bool,
     /// Which calls are logged.
     pub(crate) slow_calls: SlowCalls,
-    /// A batch that takes longer to apply is counted.
+    /// A batch that takes longer to apply is counted and logged.
     pub(crate) slow_apply: Duration,
     /// Who may ask from a browser.
     pub(crate) browsers: Browsers,
@@ -92,6 +96,8 @@ impl Options {
             },
             snapshot_entries: config.storage.snapshot_entries,
             snapshot_catchup_entries: config.storage.snapshot_catchup_entries,
+            snapshot_files_max: config.storage.snapshot_files_max.map(to_usize),
+            wal_files_max: config.storage.wal_files_max.map(to_usize),
             compaction_pause: config.compaction.sleep_interval,
             auto_compaction: config.compaction.auto,
             advertised_client_urls: texts(&config.advertise.clients),

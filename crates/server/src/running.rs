@@ -115,7 +115,7 @@ impl Joined {
             restored,
             state,
             backend,
-            wal,
+            mut wal,
             wal_dir,
             snap_dir,
             restarted,
@@ -154,7 +154,9 @@ impl Joined {
             options.snapshot_entries,
             options.snapshot_catchup_entries,
             restored.snapshot.index,
-        );
+        )
+        .keeping(options.snapshot_files_max);
+        wal.set_keep(options.wal_files_max.unwrap_or(0));
         let preparer = wal.preparer();
         let raft = consensus(options, id, wall_millis, restored);
         let node = Node::new(NodeParts {
