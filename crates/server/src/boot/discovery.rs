@@ -93,7 +93,7 @@ pub(super) async fn join(
         ),
         Err(error) => {
             let error: &(dyn std::error::Error + 'static) = error;
-            tracing::error!(
+            tracing::warn!(
                 "discovery-token" = settings.token,
                 "discovery-endpoints" = settings.endpoints.join(","),
                 error,

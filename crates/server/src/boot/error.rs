@@ -72,7 +72,7 @@ pub enum BootError {
     },
     /// D19.
     #[error(
-        "the database is applied only up to index {applied}, before every snapshot of the log: \
+        "the database is applied only up to index {applied}, but the log goes on only behind a newer snapshot: \
          failed to find database snapshot file (snap: snapshot file doesn't exist); restore both \
          from the same backup, or remove this member and add it again"
     )]

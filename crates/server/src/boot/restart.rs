@@ -91,7 +91,9 @@ fn open_log(opened: &Opened) -> Result<(Wal, Replay), BootError> {
             return Err(BootError::DatabaseBehind { applied: applied.index, source });
         }
         // A snapshot that was received leaves a gap behind what this database has applied.
-        Err(source @ wal::OpenError::EntryGap { .. }) if applied.index < newest.get() => {
+        Err(source @ (wal::OpenError::EntryGap { .. } | wal::OpenError::CommittedLost { .. }))
+            if applied.index < newest.get() =>
+        {
             return Err(BootError::DatabaseBehind { applied: applied.index, source });
         }
         Err(error) => return Err(BootError::Log(error)),
