@@ -8,6 +8,7 @@ use crate::config::{AutoCompaction, Config, Gate, InitialCluster, MemberUrl, Met
 use crate::grpc::SlowCalls;
 use crate::handle::Limits;
 use crate::http::Browsers;
+use crate::ping_policy::PingPolicy;
 use crate::port::PortLimits;
 
 /// The parts' options.
@@ -86,6 +87,7 @@ impl Options {
                 concurrent_streams_max: config.limits.concurrent_streams_max,
                 keepalive_interval: keep_alive.interval.unwrap_or(FOR_EVER),
                 keepalive_timeout: keep_alive.timeout.unwrap_or(FOR_EVER),
+                pings: PingPolicy::new(keep_alive.client_interval_min),
             },
             tick: config.cluster.heartbeat_interval,
             election_ticks: config.cluster.election_ticks.into(),
