@@ -258,9 +258,7 @@ fn watches_go_on_over_a_restored_store() {
     stream.create(watch(all(), 4)).unwrap();
     stream.create(watch(all(), 12)).unwrap();
     assert_eq!(answers(&drain(&mut stream)), ["0@5: put k=2@4, put k=3@5"]);
-    let backend = ahead.backend.clone();
-    fixture.store.restore(&backend).unwrap();
-    fixture.backend = backend;
+    fixture.restore_from(&ahead);
     assert_eq!(fixture.store.reader().revision(), 11);
     assert_eq!(bell.0.load(Ordering::Relaxed), 1);
     let caught_up = (4..10).map(|n| format!("put k={n}@{}", n + 2)).collect::<Vec<_>>();

@@ -444,3 +444,63 @@ pub(crate) fn conf_state_of(members: &[MemberObject]) -> ConfState {
     };
     ConfState { voters: ids(false), learners: ids(true), ..ConfState::default() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(folder: &std::path::Path, name: &str) -> BootOptions {
+        std::fs::create_dir_all(folder.join(name)).unwrap();
+        let member =
+            |name: &str, host: &str| (name.to_owned(), vec![format!("http://{host}:2380")]);
+        BootOptions {
+            data_dir: folder.join(name),
+            wal_dir: None,
+            name: name.to_owned(),
+            initial_cluster: vec![
+                member("a", "10.255.1.211"),
+                member("b", "10.255.1.40"),
+                member("c", "10.255.1.181"),
+            ],
+            token: "etcd-cluster-on-didicloud".to_owned(),
+            backend: backend::Options::default(),
+            state: state::Options {
+                lease_ttl_seconds_min: 2,
+                learners_max: 1,
+                mvcc: mvcc::Options::default(),
+            },
+        }
+    }
+
+    /// CB-04, CB-10: SEED4-03's members agree on who they are and on how the log begins.
+    #[test]
+    fn the_first_members_write_the_same_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let booted = ["a", "b", "c"].map(|name| boot(&options(folder.path(), name)).unwrap());
+        let ids = booted.each_ref().map(|booted| booted.member.to_string());
+        assert_eq!(ids, ["e95ffbf99d4aae9c", "dc6b4b48ae00bf8", "d6020117e8a2dc38"]);
+        let first = &booted[0];
+        for booted in &booted {
+            assert_eq!(booted.cluster.to_string(), "ce964c3a01e63d53");
+            assert_eq!(booted.restored.entries, first.restored.entries);
+            assert_eq!(booted.restored.hard_state.commit, Index(3));
+        }
+    }
+
+    /// CB-12: whatever the flags say by then.
+    #[test]
+    fn a_member_is_who_it_was_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut options = options(folder.path(), "a");
+        let first = boot(&options).unwrap();
+        let (member, cluster, entries) = (first.member, first.cluster, first.restored.entries);
+        drop((first.wal, first.backend, first.state));
+        options.initial_cluster.clear();
+        options.token = "another".to_owned();
+        let again = boot(&options).unwrap();
+        assert_eq!((again.member, again.cluster), (member, cluster));
+        assert_eq!(again.restored.entries, entries);
+        assert_eq!(again.restored.hard_state.commit, Index(3));
+        assert!(again.restarted);
+    }
+}

@@ -220,7 +220,8 @@ impl Handle {
             Answer::Applied(Applied::Done(reply)) => Ok(reply),
             Answer::Applied(Applied::Refused(refusal)) => Err(refusal.into()),
             Answer::Failed(failure) => Err(failure.into()),
-            answer @ (Answer::Read | Answer::Lease(_) | Answer::Leases(_)) => {
+            answer
+            @ (Answer::Read | Answer::Lease(_) | Answer::Leases(_) | Answer::Transferred) => {
                 unreachable!("a proposal was answered by {answer:?}")
             }
         }
@@ -285,7 +286,10 @@ impl Handle {
         match answer? {
             Answer::Read => Ok(()),
             Answer::Failed(failure) => Err(failure.into()),
-            answer @ (Answer::Applied(_) | Answer::Lease(_) | Answer::Leases(_)) => {
+            answer @ (Answer::Applied(_)
+            | Answer::Lease(_)
+            | Answer::Leases(_)
+            | Answer::Transferred) => {
                 unreachable!("a read was answered by {answer:?}")
             }
         }
@@ -329,7 +333,10 @@ impl Handle {
         match self.ask(Question::LeasesByExpiry(ticket), ticket).await? {
             Answer::Leases(ids) => Ok(ids),
             Answer::Failed(failure) => Err(failure.into()),
-            answer @ (Answer::Applied(_) | Answer::Lease(_) | Answer::Read) => {
+            answer @ (Answer::Applied(_)
+            | Answer::Lease(_)
+            | Answer::Read
+            | Answer::Transferred) => {
                 unreachable!("a list of leases was answered by {answer:?}")
             }
         }
@@ -450,7 +457,10 @@ impl From<Failure> for ProposeError {
         match failure {
             Failure::NoLeader => Self::NoLeader,
             Failure::Overloaded => Self::Overloaded,
-            Failure::LeaderChanged => Self::LeaderChanged,
+            Failure::LeaderChanged
+            | Failure::NotLeader
+            | Failure::BadTransferee
+            | Failure::TransferAborted => Self::LeaderChanged,
         }
     }
 }
@@ -460,7 +470,7 @@ fn lease_answer(answer: &Answer) -> Result<i64, ProposeError> {
         Answer::Lease(Some(seconds)) => Ok(*seconds),
         Answer::Lease(None) => Err(Refusal::LeaseNotFound.into()),
         Answer::Failed(failure) => Err((*failure).into()),
-        Answer::Applied(_) | Answer::Read | Answer::Leases(_) => {
+        Answer::Applied(_) | Answer::Read | Answer::Leases(_) | Answer::Transferred => {
             unreachable!("a lease was answered by {answer:?}")
         }
     }

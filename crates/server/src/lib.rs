@@ -18,6 +18,7 @@ pub mod logging;
 mod metrics;
 mod node;
 mod options;
+mod peers;
 mod ping_policy;
 mod port;
 mod preparer;

@@ -132,10 +132,10 @@ fn prepare(config: &Config) -> Result<Options, StartError> {
     let mut cluster = InitialCluster::default();
     if !initialized {
         cluster = config.initial_cluster(&config::resolve_host).map_err(Refusal::from)?;
-        if cluster.members().count() > 1 || config.cluster.state == ClusterState::Existing {
+        if config.cluster.state == ClusterState::Existing {
             return Err(StartError::NotBuilt {
-                what: "a cluster of several members",
-                remedy: "start one member with --initial-cluster naming only itself",
+                what: "joining a cluster that exists",
+                remedy: "start a new cluster with --initial-cluster-state new",
             });
         }
     }
