@@ -50,6 +50,8 @@ pub(crate) struct Options {
     pub(crate) slow_apply: Duration,
     /// Who may ask from a browser.
     pub(crate) browsers: Browsers,
+    /// Whether a member that defragments says that it does not serve.
+    pub(crate) stops_on_defrag: bool,
     /// Switches: name, stage, state.
     pub(crate) features: Vec<(&'static str, &'static str, bool)>,
 }
@@ -110,6 +112,7 @@ impl Options {
                 origins: config.http.cors.clone(),
                 hosts: config.http.host_whitelist.clone(),
             },
+            stops_on_defrag: config.features.gates.is_enabled(Gate::StopGRPCServiceOnDefrag),
             features: features(config),
         }
     }
