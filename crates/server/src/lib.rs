@@ -19,6 +19,7 @@ mod metrics;
 mod node;
 mod options;
 mod peers;
+mod ping_policy;
 mod port;
 mod preparer;
 mod reserve;

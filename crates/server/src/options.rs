@@ -10,6 +10,7 @@ use crate::config::{
 use crate::grpc::SlowCalls;
 use crate::handle::Limits;
 use crate::http::Browsers;
+use crate::ping_policy::PingPolicy;
 use crate::port::PortLimits;
 
 /// The parts' options.
@@ -53,6 +54,8 @@ pub(crate) struct Options {
     pub(crate) slow_apply: Duration,
     /// Who may ask from a browser.
     pub(crate) browsers: Browsers,
+    /// Whether a member that defragments says that it does not serve.
+    pub(crate) stops_on_defrag: bool,
     /// Switches: name, stage, state.
     pub(crate) features: Vec<(&'static str, &'static str, bool)>,
 }
@@ -88,6 +91,7 @@ impl Options {
                 concurrent_streams_max: config.limits.concurrent_streams_max,
                 keepalive_interval: keep_alive.interval.unwrap_or(FOR_EVER),
                 keepalive_timeout: keep_alive.timeout.unwrap_or(FOR_EVER),
+                pings: PingPolicy::new(keep_alive.client_interval_min),
             },
             dial_timeout: Duration::from_secs(1) + election_timeout,
             tick: config.cluster.heartbeat_interval,
@@ -111,6 +115,7 @@ impl Options {
                 origins: config.http.cors.clone(),
                 hosts: config.http.host_whitelist.clone(),
             },
+            stops_on_defrag: config.features.gates.is_enabled(Gate::StopGRPCServiceOnDefrag),
             features: features(config),
         }
     }

@@ -19,7 +19,7 @@ use crate::config::{
     Refusal, SrvError, StartFacts,
 };
 use crate::connections::Connections;
-use crate::grpc::Services;
+use crate::grpc::{Services, Serving};
 use crate::handle::{Handle, ProposeError, RequestKind};
 use crate::http::{Plain, SetLogLevel};
 use crate::listen::Listener;
@@ -250,7 +250,7 @@ async fn serve(
     published.map_err(StartError::Publish)?;
     tracing::info!("ready to serve client requests");
     let handle = &running.handle;
-    let services = Services::new(handle, options.slow_calls);
+    let services = Services::new(handle, options.slow_calls, Serving::new(options.stops_on_defrag));
     let connections = Connections::new(handle.metrics().clone());
     let compactor = compactor::run(options.auto_compaction, handle.clone(), stopping.clone());
     let mut tasks = vec![tokio::spawn(compactor)];

@@ -24,7 +24,7 @@ pub(super) const FLAGS: &[Flag] = &[
     Flag::new(Member, "max-txn-ops", Kind::Unsigned, "128", "Most operations in one transaction.").acts(),
     Flag::new(Member, "max-request-bytes", Kind::Unsigned, "1572864", "Size of the largest request a client may send, in bytes.").acts(),
     Flag::new(Member, "max-concurrent-streams", Kind::Unsigned32, "4294967295", "Most streams one client connection may have open.").acts().since("3.4.20"),
-    Flag::new(Member, "grpc-keepalive-min-time", Kind::Duration, "5s", "Shortest time a client must leave between two pings."),
+    Flag::new(Member, "grpc-keepalive-min-time", Kind::Duration, "5s", "Shortest time a client must leave between two pings; 0 means five minutes.").acts(),
     Flag::new(Member, "grpc-keepalive-interval", Kind::Duration, "2h0m0s", "Time between two pings to an idle client, 0 for none.").acts(),
     Flag::new(Member, "grpc-keepalive-timeout", Kind::Duration, "20s", "Time after which a connection whose ping was not answered is closed, 0 for never.").acts(),
     Flag::new(Member, "socket-reuse-port", Kind::Bool, "false", "Allow other processes to listen on the same port (SO_REUSEPORT).").since("3.5"),

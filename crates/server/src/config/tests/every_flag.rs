@@ -135,3 +135,21 @@ fn every_flag_acts_or_says_that_it_does_not() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+/// SRV-140 to SRV-147.
+#[test]
+fn every_gate_acts_or_says_that_it_does_not() {
+    for gate in Gate::ALL {
+        let on = Given::flags(&[]).config().0.features.gates.is_enabled(gate);
+        let given = format!("--feature-gates={}={}", gate.name(), !on);
+        // Persisting needs checkpoints to persist.
+        let besides = "--feature-gates=LeaseCheckpoint=true";
+        let besides = if gate == Gate::LeaseCheckpointPersist { besides } else { "--name=a" };
+        let outcome = outcome(&[besides, "--initial-cluster=a=http://localhost:2380", &given]);
+        assert_ne!(outcome, Outcome::Refused, "{given}");
+        let Outcome::Accepted { notices, .. } = &outcome else { continue };
+        let shown = format!("{}={}", gate.name(), !on);
+        let says = notices.iter().any(|line| line.contains(NO_EFFECT) && line.contains(&shown));
+        assert_eq!(says, !gate.acts(), "{given}");
+    }
+}
