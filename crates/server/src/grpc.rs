@@ -34,6 +34,7 @@ use tower_service::Service as _;
 use crate::handle::Handle;
 use call::Arriving;
 pub(crate) use call::Call;
+pub(crate) use health::Serving;
 use kv::Kv;
 pub(crate) use kv::ReplyFuture;
 pub(crate) use methods::{CallKind, METHODS, Method, MethodIndex};
@@ -73,7 +74,7 @@ struct Shared {
 
 impl Services {
     /// Must be called within the runtime that will serve.
-    pub(crate) fn new(handle: &Handle, slow: SlowCalls) -> Self {
+    pub(crate) fn new(handle: &Handle, slow: SlowCalls, serving: Serving) -> Self {
         let max = message_bytes_max(handle);
         let (lost, leader_lost) = channel::channel(0);
         tokio::spawn(watch_leader(handle.clone(), lost));
@@ -92,9 +93,12 @@ impl Services {
             watch: Watch::new(handle.clone()),
             lease: service!(LeaseServer, lease::Leases::new(handle.clone())),
             cluster: service!(ClusterServer, cluster::Cluster::new(handle.clone())),
-            maintenance: service!(MaintenanceServer, maintenance::Maintenance::new(handle.clone())),
             auth: service!(AuthServer, auth::Auth::new(handle.clone())),
-            health: service!(HealthServer, health::Health),
+            health: service!(HealthServer, health::Health::new(serving.clone())),
+            maintenance: service!(
+                MaintenanceServer,
+                maintenance::Maintenance::new(handle.clone(), serving)
+            ),
             handle: handle.clone(),
         };
         Self { shared: Arc::new(shared) }

@@ -21,6 +21,7 @@ mod node;
 mod node_queue;
 mod options;
 mod peers;
+mod ping_policy;
 mod port;
 mod preparer;
 mod reserve;

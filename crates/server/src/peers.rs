@@ -4,7 +4,6 @@
 //! through [`others`]. All of it runs on one thread of its own, so that no client's work delays it.
 
 pub(crate) mod arrivals;
-#[allow(dead_code, reason = "joining, which comes next, uses the rest")]
 pub(crate) mod ask;
 pub(crate) mod copies;
 mod corruption;

@@ -25,6 +25,7 @@ use crate::connections::{Connections, Permit};
 use crate::grpc::{Call, Remote, ReplyBody, ReplyFuture, Services};
 use crate::http::Plain;
 use crate::listen::{Connection, Detached, Listener};
+use crate::ping_policy::{PingPolicy, Policed};
 use crate::shards::Shards;
 
 /// How a port treats its connections.
@@ -36,6 +37,8 @@ pub(crate) struct PortLimits {
     pub(crate) keepalive_interval: Duration,
     /// How long the answer to that may take.
     pub(crate) keepalive_timeout: Duration,
+    /// How often clients may ask that of the server.
+    pub(crate) pings: PingPolicy,
 }
 
 /// A client has this long to send its request's head.
@@ -147,16 +150,22 @@ pub(crate) async fn serve(
         };
         let Ok(stream) = stream.detach() else { continue };
         let Service { services, plain } = service.clone();
+        // Browsers and scrapers keep to no such rule.
+        let pings = services.is_some().then_some(room.limits.pings);
         let served = Served { services, plain, remote: Remote(address) };
         let (builder, watcher) = (builder.clone(), graceful.watcher());
         shards.spawn(async move {
             match stream {
                 Detached::Tcp(stream) => match TcpStream::from_std(stream) {
-                    Ok(stream) => connection(stream, &builder, served, watcher, permit).await,
+                    Ok(stream) => {
+                        connection(stream, &builder, served, pings, watcher, permit).await
+                    }
                     Err(error) => tracing::debug!(error = %error, "connection lost"),
                 },
                 Detached::Unix(stream) => match UnixStream::from_std(stream) {
-                    Ok(stream) => connection(stream, &builder, served, watcher, permit).await,
+                    Ok(stream) => {
+                        connection(stream, &builder, served, pings, watcher, permit).await
+                    }
                     Err(error) => tracing::debug!(error = %error, "connection lost"),
                 },
             }
@@ -173,6 +182,7 @@ async fn connection<S>(
     stream: S,
     builder: &auto::Builder<TokioExecutor>,
     served: Served,
+    pings: Option<PingPolicy>,
     watcher: Watcher,
     permit: Permit,
 ) where
@@ -180,7 +190,8 @@ async fn connection<S>(
 {
     let begun = Begun::default();
     let (stream, drain) = Coalescing::new(stream);
-    let io = TokioIo::new(Counted { io: stream, begun: begun.clone() });
+    let counted = Counted { io: stream, begun: begun.clone() };
+    let io = TokioIo::new(Policed::new(counted, pings));
     let serving = builder.serve_connection_with_upgrades(io, served).into_owned();
     drain.flushing(run(watcher.watch(serving), begun, permit)).await;
 }

@@ -11,7 +11,7 @@ use tokio::sync::mpsc::Receiver;
 use tokio::sync::watch;
 
 use crate::answers::{self, Given};
-use crate::boot::{self, Booted};
+use crate::boot::Booted;
 use crate::committer::{Committer, CommitterQueue};
 use crate::handle::{Handle, Parts, Published};
 use crate::log_window::LogWindow;
@@ -57,13 +57,16 @@ struct Joined {
 }
 
 impl Running {
-    /// Opens or makes the member and starts its threads.
+    /// Starts the member's threads.
     ///
     /// # Errors
     ///
-    /// The data directory, or no threads.
-    pub(crate) fn start(options: &Options, dial: Arc<dyn Dial>) -> Result<Self, StartError> {
-        let booted = boot::boot(&options.boot)?;
+    /// No threads.
+    pub(crate) fn start(
+        options: &Options,
+        booted: Booted,
+        dial: Arc<dyn Dial>,
+    ) -> Result<Self, StartError> {
         let peer_thread = PeerThread::start().map_err(StartError::Threads)?;
         let Joined { handle, answers, node, committer, preparer, node_queue, committer_queue } =
             Joined::new(options, booted, dial, &peer_thread);
@@ -139,10 +142,10 @@ impl Joined {
             restored,
             state,
             backend,
-            wal,
+            mut wal,
             wal_dir,
             snap_dir,
-            restarted: _,
+            ..
         } = booted;
         let wall_millis = wall_millis();
         let metrics = Metrics::new(options.extensive_metrics);
@@ -177,8 +180,10 @@ impl Joined {
             metrics: metrics.clone(),
             peers: peers.clone(),
         });
-        let snapshots = Snapshots::new(snap_dir, options.snapshot_entries, restored.snapshot.index);
+        let snapshots = Snapshots::new(snap_dir, options.snapshot_entries, restored.snapshot.index)
+            .keeping(options.snapshot_files_max);
         let window = LogWindow::new(options.snapshot_catchup_entries, &restored.entries);
+        wal.set_keep(options.wal_files_max.unwrap_or(0));
         let preparer = wal.preparer();
         let raft = consensus(options, id, wall_millis, restored);
         let node = Node::new(NodeParts {
@@ -215,7 +220,7 @@ fn identity(options: &Options, member: MemberId, cluster: ClusterId) -> Identity
         member,
         cluster,
         peer_urls: options.advertised_peer_urls.clone(),
-        dial_timeout: options.peer_dial_timeout,
+        dial_timeout: options.dial_timeout,
         request_timeout: options.limits.request_timeout,
     }
 }

@@ -9,24 +9,25 @@ use std::time::Duration;
 
 use base::version;
 use proto::membershippb;
+use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::boot::BootError;
+use crate::boot::{self, BootError, Booted, srv};
 use crate::compactor;
 use crate::config::{
-    self, ClusterState, Config, DataDir, InitialCluster, ListenError, MemberUrl, Refusal,
-    StartFacts,
+    self, Bootstrap, ClusterError, Config, DataDir, InitialCluster, ListenError, MemberUrl,
+    Refusal, SrvError, StartFacts,
 };
 use crate::connections::Connections;
-use crate::grpc::Services;
+use crate::grpc::{Services, Serving};
 use crate::handle::{Handle, ProposeError, RequestKind};
 use crate::http::{Plain, SetLogLevel};
 use crate::listen::Listener;
 use crate::logging;
 use crate::node::NodeError;
 use crate::options::Options;
-use crate::peers::ask::PlainDial;
+use crate::peers::ask::{Asker, PlainDial};
 use crate::peers::{handover, monitor};
 use crate::port;
 use crate::running::Running;
@@ -101,15 +102,19 @@ impl StartError {
 /// See [`StartError`].
 pub fn run(config: &Config) -> Result<Option<Signal>, StartError> {
     raise_file_limit();
-    let options = prepare(config)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(StartError::Threads)?;
+    let options = prepare(config, &runtime)?;
     // Ports first: a port in use must not cost a recovery.
     let ports = runtime.block_on(Ports::bind(config))?;
-    let dial = Arc::new(PlainDial { timeout: options.peer_dial_timeout });
-    let mut running = Running::start(&options, dial)?;
+    let booted = match boot(&options, &runtime) {
+        Err(BootError::Removed { .. }) if !options.boot.force_new_cluster => return Ok(None),
+        booted => booted?,
+    };
+    let dial = Arc::new(PlainDial { timeout: options.dial_timeout });
+    let mut running = Running::start(&options, booted, dial)?;
     let served = runtime.block_on(serve(&options, &mut running, ports));
     // Nothing new comes in; what was accepted is answered or told that the server stopped.
     let ended = running.stop();
@@ -132,7 +137,7 @@ fn raise_file_limit() {
 }
 
 /// Looks at the data directory and, for a new member, at its cluster, and says what is started.
-fn prepare(config: &Config) -> Result<Options, StartError> {
+fn prepare(config: &Config, runtime: &Runtime) -> Result<Options, StartError> {
     let (found, notices) = config::open_data_dir(&config.storage.data_dir)?;
     notices.iter().for_each(config::Notice::log);
     let initialized = has_log(config);
@@ -145,13 +150,8 @@ fn prepare(config: &Config) -> Result<Options, StartError> {
     // A restart ignores the initial cluster, right or wrong.
     let mut cluster = InitialCluster::default();
     if !initialized {
-        cluster = config.initial_cluster(&config::resolve_host).map_err(Refusal::from)?;
-        if config.cluster.state == ClusterState::Existing {
-            return Err(StartError::NotBuilt {
-                what: "joining a cluster that exists",
-                remedy: "start a new cluster with --initial-cluster-state new",
-            });
-        }
+        cluster = runtime.block_on(initial_cluster(config)).map_err(Refusal::from)?;
+        config.check_cluster(&cluster, &config::resolve_host).map_err(Refusal::from)?;
     }
     let all = config.listen.clients.iter().chain(&config.listen.metrics);
     if all.chain(&config.listen.peers).any(|url| url.scheme().is_tls()) {
@@ -162,7 +162,51 @@ fn prepare(config: &Config) -> Result<Options, StartError> {
     }
     let initial_cluster = cluster.to_string();
     config::log_start(config, &StartFacts { member_initialized: initialized, initial_cluster });
-    Ok(Options::new(config, &cluster))
+    Ok(Options::new(config, cluster))
+}
+
+/// The founders as far as they are known before a discovery service is asked.
+async fn initial_cluster(config: &Config) -> Result<InitialCluster, ClusterError> {
+    match &config.bootstrap {
+        Bootstrap::Static(text) => InitialCluster::parse(text),
+        Bootstrap::Discovery(_) => Ok(InitialCluster::of(&config.name, &config.advertise.peers)),
+        Bootstrap::DiscoveryUrl { url, .. } => Err(ClusterError::DiscoveryUrl(url.clone())),
+        Bootstrap::Srv { domain, service_name } => {
+            let dns = srv::Dns::of_system();
+            let advertised = &config.advertise.peers;
+            let text = srv::find(&dns, domain, service_name, &config.name, advertised).await?;
+            let cluster = InitialCluster::parse(&text)?;
+            if cluster.urls_of(&config.name).is_none() {
+                return Err(SrvError::LocalMissing(config.name.clone()).into());
+            }
+            Ok(cluster)
+        }
+    }
+}
+
+/// Opens the member of the data directory, or makes one after finding out who it is.
+fn boot(options: &Options, runtime: &Runtime) -> Result<Booted, BootError> {
+    let opened = boot::open(&options.boot)?;
+    let mut origin = None;
+    if opened.has_log() {
+        if options.boot.origin.discovery.is_some() {
+            tracing::warn!(
+                "discovery token is ignored since cluster already initialized; valid logs are found"
+            );
+        }
+    } else {
+        let dial = PlainDial { timeout: options.dial_timeout };
+        let found =
+            async { boot::origin::find(&options.boot.origin, &Asker::new(Arc::new(dial))).await };
+        origin = Some(runtime.block_on(found)?);
+    }
+    let booted = opened.boot(&options.boot, origin);
+    if let Err(error @ BootError::Removed { .. }) = &booted {
+        let error: &(dyn std::error::Error + 'static) = error;
+        tracing::warn!(error, "server error");
+        tracing::warn!("data-dir used by this member must be removed");
+    }
+    booted
 }
 
 /// Whether the log has a segment.
@@ -213,7 +257,7 @@ async fn serve(
     let mut failed = running.failed.clone();
     let ended = crate::signals::wait();
     tokio::pin!(ended);
-    let serving = Serving {
+    let doors = Doors {
         options,
         handle: &running.handle,
         connections: Connections::new(running.handle.metrics().clone()),
@@ -221,17 +265,17 @@ async fn serve(
         always,
     };
     // These go on until the member itself has stopped.
-    let _peer_ports = serving.peers(ports.peers, &Shards::on(running.peer_runtime().clone()));
-    let _monitors = serving.monitors();
-    let mut tasks = serving.metrics(ports.metrics, &shards);
+    let _peer_ports = doors.peers(ports.peers, &Shards::on(running.peer_runtime().clone()));
+    let _monitors = doors.monitors();
+    let mut tasks = doors.metrics(ports.metrics, &shards);
     let published = tokio::select! {
-        published = serving.join() => published,
+        published = doors.join() => published,
         _ = failed.wait_for(|failed| *failed) => return Ok(None),
         signal = &mut ended => return Ok(Some(signal)),
     };
     published?;
     tracing::info!("ready to serve client requests");
-    serving.clients(ports.clients, &shards, &mut tasks);
+    doors.clients(ports.clients, &shards, &mut tasks);
     crate::signals::notify_ready();
     let signal = tokio::select! {
         signal = &mut ended => Some(signal),
@@ -250,8 +294,8 @@ async fn serve(
     Ok(signal)
 }
 
-/// What all ports have in common.
-struct Serving<'a> {
+/// What all ports have in common, and what goes on behind them.
+struct Doors<'a> {
     options: &'a Options,
     handle: &'a Handle,
     connections: Connections,
@@ -260,7 +304,7 @@ struct Serving<'a> {
     always: watch::Receiver<bool>,
 }
 
-impl Serving<'_> {
+impl Doors<'_> {
     fn port(
         &self,
         listener: Listener,
@@ -297,7 +341,8 @@ impl Serving<'_> {
     }
 
     fn clients(&self, listeners: Vec<Listener>, shards: &Shards, tasks: &mut JoinSet<()>) {
-        let services = Services::new(self.handle, self.options.slow_calls);
+        let serving = Serving::new(self.options.stops_on_defrag);
+        let services = Services::new(self.handle, self.options.slow_calls, serving);
         for listener in listeners {
             tracing::info!(
                 traffic = "grpc+http",

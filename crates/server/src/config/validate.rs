@@ -396,8 +396,14 @@ fn setting_notice(flag: &Flag, settings: &Settings) -> Option<Notice> {
             "--v2-deprecation is deprecated and scheduled for removal in v3.8. The default value is enforced, ignoring user input.",
         ),
         _ if !flag.acts && settings.is_changed(flag) => {
-            let value =
-                if flag.is_secret() { "***".to_owned() } else { settings.value(name).to_string() };
+            let value = match name {
+                "feature-gates" => settings.gates(name).without_effect(),
+                _ if flag.is_secret() => "***".to_owned(),
+                _ => settings.value(name).to_string(),
+            };
+            if value.is_empty() {
+                return None;
+            }
             Notice::warn("flag is accepted but has no effect yet")
                 .with("flag", format!("--{name}"))
                 .with("value", value)

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use super::health::Serving;
 use super::status;
 use crate::handle::{Handle, ProposeError, RequestKind};
 use crate::peers::versions::Release;
@@ -30,11 +31,12 @@ const SNAPSHOT_QUEUE_LEN: usize = 2;
 #[derive(Clone, Debug)]
 pub(crate) struct Maintenance {
     handle: Handle,
+    serving: Serving,
 }
 
 impl Maintenance {
-    pub(crate) fn new(handle: Handle) -> Self {
-        Self { handle }
+    pub(crate) fn new(handle: Handle, serving: Serving) -> Self {
+        Self { handle, serving }
     }
 
     fn current_header(&self) -> pb::ResponseHeader {
@@ -111,7 +113,10 @@ impl Service for Maintenance {
         let backend = self.handle.backend().clone();
         let disk = &self.handle.metrics().disk;
         let (began, inflight) = (Instant::now(), disk.begin_defrag());
+        let pause = self.serving.begin_defrag();
         blocking(move || {
+            // Ends with the work, even if nobody waits for it any more.
+            let _pause = pause;
             tracing::info!("starting defragmentation");
             let before = backend.sizes();
             while backend.shrink_step().map_err(|error| status::backend(&error))? {}
