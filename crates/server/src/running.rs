@@ -145,7 +145,8 @@ impl Joined {
             mut wal,
             wal_dir,
             snap_dir,
-            ..
+            restarted: _,
+            remotes,
         } = booted;
         let wall_millis = wall_millis();
         let metrics = Metrics::new(options.extensive_metrics);
@@ -166,6 +167,9 @@ impl Joined {
         let runtime = peer_thread.runtime().clone();
         let identity = identity(options, id, cluster);
         let peers = Peers::new(identity, arrivals, dial, runtime, node_queue.clone());
+        if !remotes.is_empty() {
+            peers.set_members(&remotes);
+        }
         metrics.set_peers(id, peers.metrics());
         let handle = Handle::new(Parts {
             member: id,

@@ -382,7 +382,40 @@ impl Doors<'_> {
                 return Err(StartError::Corrupt { member: self.handle.member_id() });
             }
         }
-        publish(self.options, self.handle).await.map_err(StartError::Publish)
+        tokio::select! {
+            published = publish(self.options, self.handle) => {
+                published.map_err(StartError::Publish)
+            }
+            () = self.say_who_is_missing() => unreachable!("it never ends"),
+        }
+    }
+
+    /// Says whom this member waits for while nobody leads, again when that changes; why one is not
+    /// reached the transport says itself.
+    async fn say_who_is_missing(&self) {
+        let mut told = Vec::new();
+        loop {
+            tokio::time::sleep(self.options.limits.election_timeout).await;
+            if !self.handle.status().leader.is_none() {
+                continue;
+            }
+            let members = self.handle.reads().members();
+            let own = self.handle.member_id();
+            let missing = members.iter().filter(|member| {
+                let id = base::MemberId(member.id);
+                id != own && self.handle.peers().connected_since(id).is_none()
+            });
+            let missing: Vec<String> = missing.map(|member| member.peer_ur_ls.join(",")).collect();
+            if missing != told {
+                tracing::warn!(
+                    "local-member-id" = %own,
+                    "members-not-reached" = ?logging::List::of(&missing),
+                    "waiting for a leader; more than half of the members must run and reach each \
+                     other on their peer URLs (firewall, addresses, --initial-cluster)"
+                );
+                told = missing;
+            }
+        }
     }
 }
 
@@ -401,9 +434,17 @@ fn set_log_level() -> SetLogLevel {
 async fn publish(options: &Options, handle: &Handle) -> Result<(), ProposeError> {
     loop {
         match publish_once(options, handle).await {
-            Err(ProposeError::TimedOut | ProposeError::NoLeader | ProposeError::LeaderChanged) => {
+            Err(
+                error @ (ProposeError::TimedOut
+                | ProposeError::LeaderFailed
+                | ProposeError::ConnectionLost
+                | ProposeError::Overloaded
+                | ProposeError::NoLeader
+                | ProposeError::LeaderChanged),
+            ) => {
                 tracing::warn!(
-                    "failed to publish local member to cluster through raft; trying again"
+                    error = %error,
+                    "failed to publish local member to cluster through raft"
                 );
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
