@@ -2,3 +2,5 @@
 
 #[allow(dead_code, reason = "joining, which comes next, is the first to ask")]
 pub(crate) mod ask;
+#[allow(dead_code, reason = "joining, which comes next, is the first to dial")]
+pub(crate) mod dial;
