@@ -15,6 +15,7 @@ mod owner;
 mod process;
 mod recorded;
 mod recorder;
+pub mod scenarios;
 mod watcher;
 
 use std::path::{Path, PathBuf};
@@ -241,6 +242,44 @@ impl Cluster {
         self.spawn(number)
     }
 
+    /// As [`Self::restart`], with another flag, this time only.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be started.
+    ///
+    /// # Panics
+    ///
+    /// If it runs.
+    pub fn restart_with(&mut self, number: usize, flag: &str) -> anyhow::Result<()> {
+        self.members[number].flags.push(flag.to_owned());
+        let started = self.spawn(number);
+        self.members[number].flags.pop();
+        started
+    }
+
+    /// Counts a member as gone from the cluster.
+    pub fn forget(&mut self, number: usize) {
+        self.members[number].is_removed = true;
+    }
+
+    /// Removes a member that is down and adds it again, at the same addresses, as one that knows
+    /// nothing; does not wait for it.
+    ///
+    /// # Errors
+    ///
+    /// The cluster refuses, or it cannot be started.
+    pub async fn replace(&mut self, number: usize) -> anyhow::Result<()> {
+        self.remove(number).await?;
+        let client = self.client(&self.up()).await?;
+        let url = self.members[number].peer_url.clone();
+        let members = self.add_url(&client, &url, false).await?.members;
+        let all = initial_cluster(&members, &self.members[number].name);
+        self.members[number].is_removed = false;
+        self.set_cluster(number, &all, "existing");
+        self.spawn(number)
+    }
+
     /// Removes the data of a member that is down.
     ///
     /// # Errors
@@ -394,15 +433,8 @@ impl Cluster {
                 return Err(error);
             }
         };
-        let name = self.members[number].name.clone();
-        let all: Vec<String> = members
-            .iter()
-            .flat_map(|member| {
-                let name = if member.name.is_empty() { &name } else { &member.name };
-                member.peer_ur_ls.iter().map(move |url| format!("{name}={url}"))
-            })
-            .collect();
-        self.set_cluster(number, &all.join(","), "existing");
+        let all = initial_cluster(&members, &self.members[number].name);
+        self.set_cluster(number, &all, "existing");
         self.spawn(number)?;
         Ok(number)
     }
@@ -502,6 +534,15 @@ impl Cluster {
         });
         logs.collect::<Vec<_>>().join("\n")
     }
+}
+
+/// The flag's value; a member that never started has no name yet.
+fn initial_cluster(members: &[pb::Member], newcomer: &str) -> String {
+    let pairs = members.iter().flat_map(|member| {
+        let name = if member.name.is_empty() { newcomer } else { &member.name };
+        member.peer_ur_ls.iter().map(move |url| format!("{name}={url}"))
+    });
+    pairs.collect::<Vec<_>>().join(",")
 }
 
 /// Whether a refused change of the membership may be accepted a little later.

@@ -1,73 +1,47 @@
-//! The cluster harness against the real thing: etcd under faults passes every judge.
+//! The cluster harness against the real thing: etcd under faults passes every judge, so that a
+//! scenario that ours fails is our fault.
+//!
+//! `FAULT_ROUNDS` says how often the faults of each scenario are repeated.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use retcd_conformance::cluster::{Cluster, ClusterOptions, Load, LoadOptions, Node};
+use retcd_conformance::cluster::scenarios::{self, Setup};
 use retcd_conformance::real_etcd;
 
-/// Three members of etcd 3.5 with load.
-async fn start() -> anyhow::Result<Option<(Cluster, Load)>> {
-    let Some(folder) = real_etcd("3.5") else { return Ok(None) };
-    let program: PathBuf = folder.join("etcd");
-    let options = ClusterOptions { flags: vec!["--snapshot-count=200".to_owned()] };
-    let cluster = Cluster::start(&[&program, &program, &program], options).await?;
-    let load = Load::start(&cluster, LoadOptions::default()).await?;
-    load.await_answers(&cluster, 200).await?;
-    Ok(Some((cluster, load)))
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn etcd_is_consistent_under_kills() -> anyhow::Result<()> {
-    let Some((mut cluster, load)) = start().await? else { return Ok(()) };
-    let leader = cluster.await_leader(&[]).await?;
-    cluster.kill(leader)?;
-    let others: Vec<usize> = cluster.up();
-    cluster.await_leader(&others).await?;
-    load.await_answers(&cluster, 200).await?;
-    cluster.restart(leader)?;
-    load.await_answers(&cluster, 200).await?;
-    let verdict = cluster.finish(load).await?;
-    println!("{:?}", verdict.report);
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn etcd_is_consistent_under_cuts() -> anyhow::Result<()> {
-    let Some((mut cluster, load)) = start().await? else { return Ok(()) };
-    let leader = cluster.await_leader(&[]).await?;
-    cluster.isolate(leader);
-    let others: Vec<usize> = cluster.up().into_iter().filter(|other| *other != leader).collect();
-    let next = cluster.await_leader(&others).await?;
-    load.await_answers(&cluster, 200).await?;
-    cluster.network().heal();
-    load.await_answers(&cluster, 200).await?;
-    let follower = others.into_iter().find(|other| *other != next).unwrap_or(leader);
-    cluster.network().cut(Node::Member(next), Node::Member(follower));
-    load.await_answers(&cluster, 300).await?;
-    let verdict = cluster.finish(load).await?;
-    println!("{:?}", verdict.report);
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn etcd_is_consistent_under_pauses_and_delays() -> anyhow::Result<()> {
-    let Some((mut cluster, load)) = start().await? else { return Ok(()) };
-    let leader = cluster.await_leader(&[]).await?;
-    cluster.pause(leader)?;
-    let others: Vec<usize> = cluster.up().into_iter().filter(|other| *other != leader).collect();
-    cluster.await_leader(&others).await?;
-    load.await_answers(&cluster, 200).await?;
-    cluster.resume(leader)?;
-    for from in 0..3 {
-        for to in 0..3 {
-            cluster.network().change(Node::Member(from), Node::Member(to), |link| {
-                link.delay = (Duration::from_millis(25), Duration::from_millis(75));
-            });
+macro_rules! scenarios {
+    ($($(#[$doc:meta])* $name:ident: |$setup:ident| $run:expr;)*) => {$(
+        $(#[$doc])*
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() -> anyhow::Result<()> {
+            let Some(folder) = real_etcd("3.5") else { return Ok(()) };
+            let program = folder.join("etcd");
+            let mut setup = Setup::new(&program);
+            let rounds = std::env::var("FAULT_ROUNDS").ok().and_then(|text| text.parse().ok());
+            setup.rounds = rounds.unwrap_or(1);
+            let $setup = &setup;
+            println!("{:?}", $run.await?.report);
+            Ok(())
         }
-    }
-    load.await_answers(&cluster, 300).await?;
-    let verdict = cluster.finish(load).await?;
-    println!("{:?}", verdict.report);
-    Ok(())
+    )*};
+}
+
+scenarios! {
+    kills: |setup| scenarios::kills(setup);
+    crash_loop: |setup| scenarios::crash_loop(setup);
+    paused_leader: |setup| scenarios::paused_leader(setup, Duration::from_secs(1));
+    paused_follower: |setup| scenarios::paused_follower(setup, Duration::from_secs(3));
+    terminated_leader: |setup| scenarios::terminated_leader(setup);
+    isolation: |setup| scenarios::isolation(setup);
+    one_way_cuts: |setup| scenarios::one_way_cuts(setup);
+    delays: |setup| {
+        scenarios::delays(setup, Duration::from_millis(25), Duration::from_millis(125))
+    };
+    snapshot_after_partition: |setup| scenarios::snapshot_after_partition(setup);
+    stalled_snapshot: |setup| scenarios::stalled_snapshot(setup);
+    lost_clients: |setup| scenarios::lost_clients(setup);
+    membership: |setup| scenarios::membership(setup);
+    removed_member_returns: |setup| scenarios::removed_member_returns(setup);
+    replaced_member: |setup| scenarios::replaced_member(setup);
+    lagging_learner: |setup| scenarios::lagging_learner(setup);
+    forced_new_cluster: |setup| scenarios::forced_new_cluster(setup);
 }
