@@ -37,7 +37,8 @@ use std::net::{IpAddr, UdpSocket};
 use std::path::Path;
 
 pub use arguments::UsageError;
-pub use cluster::{ClusterError, InitialCluster, resolve_host};
+pub(crate) use cluster::same_addresses;
+pub use cluster::{ClusterError, InitialCluster, SrvError, resolve_host};
 pub use data_dir::{DataDir, open_data_dir};
 pub use duration::{DurationError, GoDuration, parse_duration};
 pub use echo::{StartFacts, log_start};

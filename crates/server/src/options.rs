@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use crate::boot::BootOptions;
+use crate::boot::{BootOptions, OriginOptions};
 use crate::committer::Pace;
-use crate::config::{AutoCompaction, Config, Gate, InitialCluster, MemberUrl, MetricsDetail};
+use crate::config::{
+    AutoCompaction, Bootstrap, Config, Gate, InitialCluster, MemberUrl, MetricsDetail,
+};
 use crate::grpc::SlowCalls;
 use crate::handle::Limits;
 use crate::http::Browsers;
@@ -20,6 +22,8 @@ pub(crate) struct Options {
     pub(crate) limits: Limits,
     /// Limits of connections.
     pub(crate) port: PortLimits,
+    /// The longest time to open a connection to another member.
+    pub(crate) dial_timeout: Duration,
     /// One unit of logical time: the heartbeat interval.
     pub(crate) tick: Duration,
     /// The least time without a leader before an election, in ticks.
@@ -64,19 +68,17 @@ const LOCK_TIMEOUT: Duration = Duration::from_millis(1500);
 const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
 
 impl Options {
-    pub(crate) fn new(config: &Config, cluster: &InitialCluster) -> Self {
+    pub(crate) fn new(config: &Config, cluster: InitialCluster) -> Self {
         let election_timeout = config.cluster.election_timeout();
         let texts = |urls: &[MemberUrl]| urls.iter().map(ToString::to_string).collect();
-        let initial_cluster =
-            cluster.members().map(|(name, urls)| (name.to_owned(), texts(urls))).collect();
         let keep_alive = config.limits.keep_alive;
         Self {
             boot: BootOptions {
                 data_dir: config.storage.data_dir.clone(),
                 wal_dir: config.storage.wal_dir.clone(),
                 name: config.name.clone(),
-                initial_cluster,
-                token: config.cluster.token.clone(),
+                origin: origin(config, cluster),
+                force_new_cluster: config.cluster.force_new_cluster,
                 backend: backend::Options {
                     sync: !config.storage.unsafe_no_fsync,
                     lock_timeout: Some(LOCK_TIMEOUT),
@@ -91,6 +93,7 @@ impl Options {
                 keepalive_timeout: keep_alive.timeout.unwrap_or(FOR_EVER),
                 pings: PingPolicy::new(keep_alive.client_interval_min),
             },
+            dial_timeout: Duration::from_secs(1) + election_timeout,
             tick: config.cluster.heartbeat_interval,
             election_ticks: config.cluster.election_ticks.into(),
             pre_vote: config.cluster.pre_vote,
@@ -115,6 +118,25 @@ impl Options {
             stops_on_defrag: config.features.gates.is_enabled(Gate::StopGRPCServiceOnDefrag),
             features: features(config),
         }
+    }
+}
+
+fn origin(config: &Config, cluster: InitialCluster) -> OriginOptions {
+    let (token, discovery) = match &config.bootstrap {
+        // Who meets by a token is one cluster by it, too.
+        Bootstrap::Discovery(discovery) => (&discovery.token, Some(discovery.clone())),
+        Bootstrap::Static(_) | Bootstrap::DiscoveryUrl { .. } | Bootstrap::Srv { .. } => {
+            (&config.cluster.token, None)
+        }
+    };
+    OriginOptions {
+        name: config.name.clone(),
+        state: config.cluster.state,
+        cluster,
+        token: token.clone(),
+        discovery,
+        learners_max: config.cluster.learners_max,
+        request_timeout: config.request_timeout(),
     }
 }
 

@@ -1,4 +1,3 @@
 //! What this member has to do with the other members, besides Raft's messages.
 
-#[allow(dead_code, reason = "joining, which comes next, is the first to ask")]
 pub(crate) mod ask;

@@ -10,7 +10,7 @@ use tokio::sync::mpsc::Receiver;
 use tokio::sync::watch;
 
 use crate::answers::{self, Given};
-use crate::boot::{self, Booted};
+use crate::boot::Booted;
 use crate::committer::{Committer, CommitterQueue};
 use crate::handle::{Handle, Parts, Published};
 use crate::metrics::Metrics;
@@ -49,14 +49,14 @@ struct Joined {
 }
 
 impl Running {
-    /// Opens or makes the member and starts its threads.
+    /// Starts the member's threads.
     ///
     /// # Errors
     ///
-    /// The data directory, or no threads.
-    pub(crate) fn start(options: &Options) -> Result<Self, StartError> {
+    /// No threads.
+    pub(crate) fn start(options: &Options, booted: Booted) -> Result<Self, StartError> {
         let Joined { handle, answers, node, committer, preparer, node_queue, committer_queue } =
-            Joined::new(options, boot::boot(&options.boot)?);
+            Joined::new(options, booted);
         let (preparer_queue, preparer_stop) = PreparerQueue::new();
         let preparer = spawn("log-prepare", move || preparer::run(&preparer, &preparer_stop))?;
         let (failed_sender, failed) = watch::channel(false);
@@ -119,6 +119,7 @@ impl Joined {
             wal_dir,
             snap_dir,
             restarted,
+            ..
         } = booted;
         tracing::info!(
             "local-member-id" = %id,

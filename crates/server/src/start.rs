@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use base::version;
 use proto::membershippb;
+use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
-use crate::boot::BootError;
+use crate::boot::{self, BootError, Booted, srv};
 use crate::compactor;
 use crate::config::{
-    self, ClusterState, Config, DataDir, InitialCluster, ListenError, MemberUrl, Refusal,
-    StartFacts,
+    self, Bootstrap, ClusterError, Config, DataDir, InitialCluster, ListenError, MemberUrl,
+    Refusal, SrvError, StartFacts,
 };
 use crate::connections::Connections;
 use crate::grpc::{Services, Serving};
@@ -25,6 +26,7 @@ use crate::listen::Listener;
 use crate::logging;
 use crate::node::NodeError;
 use crate::options::Options;
+use crate::peers::ask::{Asker, PlainDial};
 use crate::port;
 use crate::running::Running;
 use crate::shards::Shards;
@@ -88,14 +90,18 @@ impl StartError {
 /// See [`StartError`].
 pub fn run(config: &Config) -> Result<Option<Signal>, StartError> {
     raise_file_limit();
-    let options = prepare(config)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(StartError::Threads)?;
+    let options = prepare(config, &runtime)?;
     // Ports first: a port in use must not cost a recovery.
     let ports = runtime.block_on(Ports::bind(config))?;
-    let mut running = Running::start(&options)?;
+    let booted = match boot(&options, &runtime) {
+        Err(BootError::Removed { .. }) if !options.boot.force_new_cluster => return Ok(None),
+        booted => booted?,
+    };
+    let mut running = Running::start(&options, booted)?;
     let served = runtime.block_on(serve(&options, &mut running, ports));
     // Nothing new comes in; what was accepted is answered or told that the server stopped.
     let ended = running.stop();
@@ -118,7 +124,7 @@ fn raise_file_limit() {
 }
 
 /// Looks at the data directory and, for a new member, at its cluster, and says what is started.
-fn prepare(config: &Config) -> Result<Options, StartError> {
+fn prepare(config: &Config, runtime: &Runtime) -> Result<Options, StartError> {
     let (found, notices) = config::open_data_dir(&config.storage.data_dir)?;
     notices.iter().for_each(config::Notice::log);
     let initialized = has_log(config);
@@ -131,13 +137,8 @@ fn prepare(config: &Config) -> Result<Options, StartError> {
     // A restart ignores the initial cluster, right or wrong.
     let mut cluster = InitialCluster::default();
     if !initialized {
-        cluster = config.initial_cluster(&config::resolve_host).map_err(Refusal::from)?;
-        if config.cluster.state == ClusterState::Existing {
-            return Err(StartError::NotBuilt {
-                what: "joining a cluster that exists",
-                remedy: "start a new cluster with --initial-cluster-state new",
-            });
-        }
+        cluster = runtime.block_on(initial_cluster(config)).map_err(Refusal::from)?;
+        config.check_cluster(&cluster, &config::resolve_host).map_err(Refusal::from)?;
     }
     let all = config.listen.clients.iter().chain(&config.listen.metrics);
     if all.chain(&config.listen.peers).any(|url| url.scheme().is_tls()) {
@@ -148,7 +149,51 @@ fn prepare(config: &Config) -> Result<Options, StartError> {
     }
     let initial_cluster = cluster.to_string();
     config::log_start(config, &StartFacts { member_initialized: initialized, initial_cluster });
-    Ok(Options::new(config, &cluster))
+    Ok(Options::new(config, cluster))
+}
+
+/// The founders as far as they are known before a discovery service is asked.
+async fn initial_cluster(config: &Config) -> Result<InitialCluster, ClusterError> {
+    match &config.bootstrap {
+        Bootstrap::Static(text) => InitialCluster::parse(text),
+        Bootstrap::Discovery(_) => Ok(InitialCluster::of(&config.name, &config.advertise.peers)),
+        Bootstrap::DiscoveryUrl { url, .. } => Err(ClusterError::DiscoveryUrl(url.clone())),
+        Bootstrap::Srv { domain, service_name } => {
+            let dns = srv::Dns::of_system();
+            let advertised = &config.advertise.peers;
+            let text = srv::find(&dns, domain, service_name, &config.name, advertised).await?;
+            let cluster = InitialCluster::parse(&text)?;
+            if cluster.urls_of(&config.name).is_none() {
+                return Err(SrvError::LocalMissing(config.name.clone()).into());
+            }
+            Ok(cluster)
+        }
+    }
+}
+
+/// Opens the member of the data directory, or makes one after finding out who it is.
+fn boot(options: &Options, runtime: &Runtime) -> Result<Booted, BootError> {
+    let opened = boot::open(&options.boot)?;
+    let mut origin = None;
+    if opened.has_log() {
+        if options.boot.origin.discovery.is_some() {
+            tracing::warn!(
+                "discovery token is ignored since cluster already initialized; valid logs are found"
+            );
+        }
+    } else {
+        let dial = PlainDial { timeout: options.dial_timeout };
+        let found =
+            async { boot::origin::find(&options.boot.origin, &Asker::new(Arc::new(dial))).await };
+        origin = Some(runtime.block_on(found)?);
+    }
+    let booted = opened.boot(&options.boot, origin);
+    if let Err(error @ BootError::Removed { .. }) = &booted {
+        let error: &(dyn std::error::Error + 'static) = error;
+        tracing::warn!(error, "server error");
+        tracing::warn!("data-dir used by this member must be removed");
+    }
+    booted
 }
 
 /// Whether the log has a segment.

@@ -124,6 +124,10 @@ impl Slot {
         (body, lost)
     }
 
+    pub(crate) fn is_attached(&self) -> bool {
+        self.current.lock().is_some()
+    }
+
     /// Ends the attached stream, if any.
     pub(crate) fn close(&self) {
         if let Some(outbox) = self.current.lock().take() {

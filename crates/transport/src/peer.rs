@@ -137,6 +137,10 @@ impl Peer {
         self.target.status.active_since()
     }
 
+    pub(crate) fn attached_streams(&self) -> usize {
+        usize::from(self.messages.is_attached()) + usize::from(self.appends.is_attached())
+    }
+
     /// Lets nothing pass in either direction, or lets everything pass again.
     pub(crate) fn set_cut(&self, cut: bool) {
         self.target.cut.store(cut, Relaxed);

@@ -213,6 +213,12 @@ impl Transport {
         self.inner.peers().members.get(&peer)?.active_since()
     }
 
+    /// How many of its two streams the peer has opened here: with 2, nothing is posted.
+    #[must_use]
+    pub fn attached_streams(&self, peer: MemberId) -> usize {
+        self.inner.peers().members.get(&peer).map_or(0, |peer| peer.attached_streams())
+    }
+
     /// What is counted.
     #[must_use]
     pub fn metrics(&self) -> Arc<Metrics> {

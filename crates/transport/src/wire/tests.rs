@@ -162,8 +162,7 @@ fn payloads_are_shared_with_what_came_in() {
     let propose = Body::Propose(vec![entry(EntryKind::Normal, 0, 0, "payload")]);
     let bytes = encoded(&message(propose), "");
     let range = bytes.as_ptr_range();
-    let Decoded::Message(Message { body: Body::Propose(entries), .. }) =
-        decode(bytes).unwrap()
+    let Decoded::Message(Message { body: Body::Propose(entries), .. }) = decode(bytes).unwrap()
     else {
         panic!("not a proposal");
     };
