@@ -17,6 +17,7 @@ use base::version;
 use hyper::body::Incoming;
 
 use crate::grpc::ReplyFuture;
+use crate::guard::Secured;
 use crate::handle::Handle;
 
 /// Changes the level of the log by its name; the error says why not.
@@ -54,6 +55,7 @@ impl std::fmt::Debug for Plain {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Port {
     Clients,
+    Calls,
     Metrics,
     Peers,
 }
@@ -66,6 +68,11 @@ impl Plain {
         set_log_level: SetLogLevel,
     ) -> Self {
         Self::new(Port::Clients, handle, browsers, Some(set_log_level))
+    }
+
+    /// What a port for gRPC alone serves: nothing (V2-015).
+    pub(crate) fn for_calls_only(handle: Handle) -> Self {
+        Self::new(Port::Calls, handle, Browsers::default(), None)
     }
 
     /// What a port for metrics serves (HTTP-16).
@@ -102,7 +109,9 @@ impl Shared {
         if self.port != Port::Clients {
             return self.route(request).await;
         }
-        if !self.browsers.allow_host(&request) {
+        // A page cannot make a name with a certificate.
+        let is_secured = request.extensions().get::<Secured>().is_some();
+        if !is_secured && !self.browsers.allow_host(&request) {
             return text(
                 StatusCode::MISDIRECTED_REQUEST,
                 "the Host header names no host of --host-whitelist",
@@ -138,6 +147,10 @@ impl Shared {
             (Port::Peers, path) if path == "/raft" || path.starts_with("/raft/") => {
                 self.handle.peers().serve(request).await
             }
+            (Port::Calls, _) => text(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "this port is for gRPC; HTTP is served at --listen-client-http-urls",
+            ),
             (Port::Clients | Port::Metrics, "/metrics") => self.metrics(),
             (Port::Clients | Port::Metrics, path) if health::is_path(path) => {
                 if !is_get {

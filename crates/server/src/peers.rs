@@ -7,6 +7,7 @@ pub(crate) mod arrivals;
 pub(crate) mod ask;
 pub(crate) mod copies;
 mod corruption;
+pub(crate) mod dial;
 pub(crate) mod handover;
 pub(crate) mod membership;
 pub(crate) mod monitor;

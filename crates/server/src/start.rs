@@ -7,30 +7,25 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::version;
-use proto::membershippb;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 
 use crate::boot::{self, BootError, Booted, srv};
-use crate::compactor;
 use crate::config::{
-    self, Bootstrap, ClusterError, Config, DataDir, InitialCluster, ListenError, MemberUrl,
-    Refusal, SrvError, StartFacts,
+    self, Bootstrap, ClusterError, Config, DataDir, InitialCluster, ListenError, Refusal, SrvError,
+    StartFacts,
 };
 use crate::connections::Connections;
-use crate::grpc::{Services, Serving};
-use crate::handle::{Handle, ProposeError, RequestKind};
-use crate::http::{Plain, SetLogLevel};
-use crate::listen::Listener;
+use crate::doors::Doors;
+use crate::handle::ProposeError;
 use crate::logging;
 use crate::node::NodeError;
 use crate::options::Options;
-use crate::peers::ask::{Asker, PlainDial};
-use crate::peers::{handover, monitor};
-use crate::port;
+use crate::peers::ask::{Asker, Dial};
+use crate::peers::handover;
+use crate::ports::Ports;
 use crate::running::Running;
+use crate::security::{Security, SecurityError};
 use crate::shards::Shards;
 use crate::signals::Signal;
 
@@ -40,6 +35,9 @@ pub enum StartError {
     /// The data directory cannot be used.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// TLS cannot be spoken as asked for.
+    #[error(transparent)]
+    Security(#[from] SecurityError),
     /// What is asked for is not built yet.
     #[error("{what} is not built yet; {remedy}")]
     NotBuilt {
@@ -82,7 +80,11 @@ impl StartError {
     pub fn log(&self) {
         match self {
             Self::Refused(refusal) => config::log_refusal("failed to start etcd", refusal),
+            Self::Security(SecurityError::Refused(refusal)) => {
+                config::log_refusal("failed to start etcd", refusal);
+            }
             Self::NotBuilt { .. }
+            | Self::Security(SecurityError::SelfSigned { .. })
             | Self::Boot(_)
             | Self::Listen(_)
             | Self::Threads(_)
@@ -106,14 +108,14 @@ pub fn run(config: &Config) -> Result<Option<Signal>, StartError> {
         .enable_all()
         .build()
         .map_err(StartError::Threads)?;
-    let options = prepare(config, &runtime)?;
+    let (options, security) = prepare(config, &runtime)?;
     // Ports first: a port in use must not cost a recovery.
-    let ports = runtime.block_on(Ports::bind(config))?;
-    let booted = match boot(&options, &runtime) {
+    let ports = runtime.block_on(Ports::bind(config, &security)).map_err(StartError::Listen)?;
+    let dial: Arc<dyn Dial> = Arc::new(security.dial(options.dial_timeout));
+    let booted = match boot(&options, &runtime, dial.clone()) {
         Err(BootError::Removed { .. }) if !options.boot.force_new_cluster => return Ok(None),
         booted => booted?,
     };
-    let dial = Arc::new(PlainDial { timeout: options.dial_timeout });
     let mut running = Running::start(&options, booted, dial)?;
     let served = runtime.block_on(serve(&options, &mut running, ports));
     // Nothing new comes in; what was accepted is answered or told that the server stopped.
@@ -137,7 +139,7 @@ fn raise_file_limit() {
 }
 
 /// Looks at the data directory and, for a new member, at its cluster, and says what is started.
-fn prepare(config: &Config, runtime: &Runtime) -> Result<Options, StartError> {
+fn prepare(config: &Config, runtime: &Runtime) -> Result<(Options, Security), StartError> {
     let (found, notices) = config::open_data_dir(&config.storage.data_dir)?;
     notices.iter().for_each(config::Notice::log);
     let initialized = has_log(config);
@@ -153,16 +155,10 @@ fn prepare(config: &Config, runtime: &Runtime) -> Result<Options, StartError> {
         cluster = runtime.block_on(initial_cluster(config)).map_err(Refusal::from)?;
         config.check_cluster(&cluster, &config::resolve_host).map_err(Refusal::from)?;
     }
-    let all = config.listen.clients.iter().chain(&config.listen.metrics);
-    if all.chain(&config.listen.peers).any(|url| url.scheme().is_tls()) {
-        return Err(StartError::NotBuilt {
-            what: "TLS on a listener",
-            remedy: "use http:// or unix:// URLs on a trusted network until it is",
-        });
-    }
+    let security = Security::load(config)?;
     let initial_cluster = cluster.to_string();
     config::log_start(config, &StartFacts { member_initialized: initialized, initial_cluster });
-    Ok(Options::new(config, cluster))
+    Ok((Options::new(config, cluster), security))
 }
 
 /// The founders as far as they are known before a discovery service is asked.
@@ -185,7 +181,7 @@ async fn initial_cluster(config: &Config) -> Result<InitialCluster, ClusterError
 }
 
 /// Opens the member of the data directory, or makes one after finding out who it is.
-fn boot(options: &Options, runtime: &Runtime) -> Result<Booted, BootError> {
+fn boot(options: &Options, runtime: &Runtime, dial: Arc<dyn Dial>) -> Result<Booted, BootError> {
     let opened = boot::open(&options.boot)?;
     let mut origin = None;
     if opened.has_log() {
@@ -195,9 +191,7 @@ fn boot(options: &Options, runtime: &Runtime) -> Result<Booted, BootError> {
             );
         }
     } else {
-        let dial = PlainDial { timeout: options.dial_timeout };
-        let found =
-            async { boot::origin::find(&options.boot.origin, &Asker::new(Arc::new(dial))).await };
+        let found = async { boot::origin::find(&options.boot.origin, &Asker::new(dial)).await };
         origin = Some(runtime.block_on(found)?);
     }
     let booted = opened.boot(&options.boot, origin);
@@ -214,33 +208,6 @@ fn has_log(config: &Config) -> bool {
     let Ok(entries) = std::fs::read_dir(config.wal_dir()) else { return false };
     let mut paths = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
     paths.any(|path| path.extension().is_some_and(|extension| extension == "wal"))
-}
-
-/// Every socket of a member.
-#[derive(Debug)]
-struct Ports {
-    clients: Vec<Listener>,
-    metrics: Vec<Listener>,
-    peers: Vec<Listener>,
-}
-
-impl Ports {
-    async fn bind(config: &Config) -> Result<Self, StartError> {
-        let listen = &config.listen;
-        Ok(Self {
-            peers: bind(&listen.peers, "listen-peer-urls").await?,
-            clients: bind(&listen.clients, "listen-client-urls").await?,
-            metrics: bind(&listen.metrics, "listen-metrics-urls").await?,
-        })
-    }
-}
-
-async fn bind(urls: &[MemberUrl], flag: &'static str) -> Result<Vec<Listener>, StartError> {
-    let mut listeners = Vec::new();
-    for url in urls {
-        listeners.push(Listener::bind(url, flag).await.map_err(StartError::Listen)?);
-    }
-    Ok(listeners)
 }
 
 /// Serves the other members, then, once they know this one, clients, until a signal arrives or a
@@ -275,7 +242,7 @@ async fn serve(
     };
     published?;
     tracing::info!("ready to serve client requests");
-    doors.clients(ports.clients, &shards, &mut tasks);
+    doors.clients(ports.clients, ports.clients_http, &shards, &mut tasks);
     crate::signals::notify_ready();
     let signal = tokio::select! {
         signal = &mut ended => Some(signal),
@@ -292,191 +259,4 @@ async fn serve(
     }
     shard_threads.stop();
     Ok(signal)
-}
-
-/// What all ports have in common, and what goes on behind them.
-struct Doors<'a> {
-    options: &'a Options,
-    handle: &'a Handle,
-    connections: Connections,
-    stopping: watch::Receiver<bool>,
-    /// Never turns true.
-    always: watch::Receiver<bool>,
-}
-
-impl Doors<'_> {
-    fn port(
-        &self,
-        listener: Listener,
-        service: port::Service,
-        shards: &Shards,
-        stopping: &watch::Receiver<bool>,
-    ) -> impl Future<Output = ()> + Send + 'static {
-        let room = port::Room { limits: self.options.port, connections: self.connections.clone() };
-        port::serve(listener, service, room, shards.clone(), stopping.clone())
-    }
-
-    /// Other members, which need this one before it can say who it is.
-    fn peers(&self, listeners: Vec<Listener>, shards: &Shards) -> JoinSet<()> {
-        let mut tasks = JoinSet::new();
-        for listener in listeners {
-            tracing::info!(address = listener.address(), "serving peer traffic");
-            let plain = Plain::for_peers(self.handle.clone());
-            let service = port::Service { services: None, plain };
-            tasks.spawn(self.port(listener, service, shards, &self.always));
-        }
-        tasks
-    }
-
-    /// Whoever scrapes, also while the member waits for others.
-    fn metrics(&self, listeners: Vec<Listener>, shards: &Shards) -> JoinSet<()> {
-        let mut tasks = JoinSet::new();
-        for listener in listeners {
-            tracing::info!(address = listener.address(), "serving metrics");
-            let plain = Plain::for_metrics(self.handle.clone());
-            let service = port::Service { services: None, plain };
-            tasks.spawn(self.port(listener, service, shards, &self.stopping));
-        }
-        tasks
-    }
-
-    fn clients(&self, listeners: Vec<Listener>, shards: &Shards, tasks: &mut JoinSet<()>) {
-        let serving = Serving::new(self.options.stops_on_defrag);
-        let services = Services::new(self.handle, self.options.slow_calls, serving);
-        for listener in listeners {
-            tracing::info!(
-                traffic = "grpc+http",
-                address = listener.address(),
-                "serving client traffic insecurely; this is strongly discouraged!"
-            );
-            let browsers = self.options.browsers.clone();
-            let plain = Plain::for_clients(self.handle.clone(), browsers, set_log_level());
-            let service = port::Service { services: Some(services.clone()), plain };
-            tasks.spawn(self.port(listener, service, shards, &self.stopping));
-        }
-        let (compaction, stopping) = (self.options.auto_compaction, self.stopping.clone());
-        tasks.spawn(compactor::run(compaction, self.handle.clone(), stopping));
-    }
-
-    /// What a leader looks after.
-    fn monitors(&self) -> JoinSet<()> {
-        let (handle, checks) = (self.handle, self.options.checks);
-        let mut tasks = JoinSet::new();
-        tasks.spawn(monitor::watch_version(handle.clone()));
-        tasks.spawn(monitor::watch_downgrade(handle.clone(), checks.downgrade));
-        if let Some(interval) = checks.periodic {
-            tasks.spawn(monitor::watch_state(handle.clone(), interval));
-        }
-        if let Some(interval) = checks.compactions {
-            tasks.spawn(monitor::watch_compactions(handle.clone(), interval));
-        }
-        tasks
-    }
-
-    /// Compares this member with the others, if it shall, and lets them know it.
-    async fn join(&self) -> Result<(), StartError> {
-        let known = self.handle.reads().members().iter().any(|member| !member.name.is_empty());
-        if self.options.checks.initial && known {
-            let mismatches = monitor::initial_check(self.handle).await;
-            if mismatches > 0 {
-                return Err(StartError::Corrupt { member: self.handle.member_id() });
-            }
-        }
-        tokio::select! {
-            published = publish(self.options, self.handle) => {
-                published.map_err(StartError::Publish)
-            }
-            () = self.say_who_is_missing() => unreachable!("it never ends"),
-        }
-    }
-
-    /// Says whom this member waits for while nobody leads, again when that changes; why one is not
-    /// reached the transport says itself.
-    async fn say_who_is_missing(&self) {
-        let mut told = Vec::new();
-        loop {
-            tokio::time::sleep(self.options.limits.election_timeout).await;
-            if !self.handle.status().leader.is_none() {
-                continue;
-            }
-            let members = self.handle.reads().members();
-            let own = self.handle.member_id();
-            let missing = members.iter().filter(|member| {
-                let id = base::MemberId(member.id);
-                id != own && self.handle.peers().connected_since(id).is_none()
-            });
-            let missing: Vec<String> = missing.map(|member| member.peer_ur_ls.join(",")).collect();
-            if missing != told {
-                tracing::warn!(
-                    "local-member-id" = %own,
-                    "members-not-reached" = ?logging::List::of(&missing),
-                    "waiting for a leader; more than half of the members must run and reach each \
-                     other on their peer URLs (firewall, addresses, --initial-cluster)"
-                );
-                told = missing;
-            }
-        }
-    }
-}
-
-/// HTTP-20.
-fn set_log_level() -> SetLogLevel {
-    Arc::new(|name| {
-        let level = logging::Level::parse(name).filter(|_| !name.is_empty());
-        let level = level.ok_or_else(|| format!("Invalid log level {name}"))?;
-        logging::set_level(level);
-        Ok(())
-    })
-}
-
-/// Tells the cluster this member's name and client URLs, and a new cluster its version, through
-/// the log; repeated until it succeeds, as other members may not be there yet (R4).
-async fn publish(options: &Options, handle: &Handle) -> Result<(), ProposeError> {
-    loop {
-        match publish_once(options, handle).await {
-            Err(
-                error @ (ProposeError::TimedOut
-                | ProposeError::LeaderFailed
-                | ProposeError::ConnectionLost
-                | ProposeError::Overloaded
-                | ProposeError::NoLeader
-                | ProposeError::LeaderChanged),
-            ) => {
-                tracing::warn!(
-                    error = %error,
-                    "failed to publish local member to cluster through raft"
-                );
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-            ended => return ended,
-        }
-    }
-}
-
-async fn publish_once(options: &Options, handle: &Handle) -> Result<(), ProposeError> {
-    let own = handle.member_id();
-    let members = handle.reads().members();
-    let known = members.iter().find(|member| member.id == own.0);
-    let name = &options.boot.name;
-    let urls = &options.advertised_client_urls;
-    let current = known.is_some_and(|known| known.name == *name && known.client_ur_ls == *urls);
-    if current {
-        // Whoever serves must be able to; a proposal would show it, too.
-        handle.linearize().await?;
-    } else {
-        monitor::publish(handle, name, urls).await?;
-    }
-    tracing::info!(
-        "local-member-id" = %own,
-        "cluster-id" = %handle.cluster_id(),
-        "published local member to cluster through raft"
-    );
-    // A directory taken over from an older release keeps its version, so that it can go back
-    // (docs/design/0004). With other members the leader decides, once it has asked them.
-    if members.len() == 1 && handle.reads().cluster_version().is_none() {
-        let request = membershippb::ClusterVersionSetRequest { ver: version::CLUSTER.to_owned() };
-        handle.propose(RequestKind::ClusterVersionSet, &request).await?;
-        tracing::info!("cluster-version" = version::API, "set initial cluster version");
-    }
-    Ok(())
 }
