@@ -164,7 +164,7 @@ impl Peer {
             message
         };
         if let Some(message) = self.push(&self.messages, StreamKind::Message, message, after)
-            && let Err(message) = self.pipeline.push(message)
+            && let Some(message) = self.pipeline.push(message)
         {
             on_full(&self.target, "pipeline", after);
             after.undelivered.push(message);
@@ -250,7 +250,7 @@ impl Remote {
     }
 
     pub(crate) fn send(&self, message: Message, after: &mut AfterSend) {
-        if let Err(message) = self.pipeline.push(message) {
+        if let Some(message) = self.pipeline.push(message) {
             on_full(&self.target, "pipeline", after);
             after.undelivered.push(message);
         }

@@ -40,15 +40,15 @@ pub(crate) struct Pipeline {
 
 impl Pipeline {
     /// Gives the message back if there is no room.
-    pub(crate) fn push(&self, message: Message) -> Result<(), Message> {
+    pub(crate) fn push(&self, message: Message) -> Option<Message> {
         let mut waiting = self.waiting.lock();
         if waiting.len() == WAITING_MAX {
-            return Err(message);
+            return Some(message);
         }
         waiting.push_back(message);
         drop(waiting);
         self.arrived.notify_one();
-        Ok(())
+        None
     }
 
     async fn next(&self) -> Message {
