@@ -212,6 +212,12 @@ impl FeatureGates {
         shown.collect::<Vec<_>>().join(",")
     }
 
+    /// What the gate was set to, if it was.
+    #[must_use]
+    pub fn chosen(&self, gate: Gate) -> Option<bool> {
+        self.enabled.get(&gate).copied()
+    }
+
     /// What a list set the gate to by its own name.
     pub(crate) fn listed(&self, gate: Gate) -> Option<bool> {
         self.listed.get(&gate).copied()
