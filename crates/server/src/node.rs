@@ -17,8 +17,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use base::{Index, LogPosition, MemberId};
-use member::{Answer, Input, Member, Outputs, Ticket};
-use raft::{Body, Message, Persist, PersistToken};
+use member::{Answer, Input, Member, Outputs, Proposal, Ticket};
+use prost::Message as _;
+use proto::{etcdserverpb as pb, raftpb};
+use raft::{Body, Entry, EntryKind, Message, Persist, PersistToken};
 use state::{Applied, Received, Refusal};
 use tokio::sync::watch;
 use wal::{AppendError, Mark, Wal};
@@ -137,6 +139,8 @@ pub(crate) struct Node {
     window: LogWindow,
     /// Copies of the state that wait for their message.
     copies: BTreeMap<MemberId, Box<Copied>>,
+    /// Proposals that never reached the leader: they wait for another one.
+    undelivered: Vec<Message>,
     /// Snapshots received that consensus has not asked to be stored yet, by their index.
     received: BTreeMap<Index, Box<Received>>,
     /// Set once this member was removed: when it ends.
@@ -185,6 +189,7 @@ impl Node {
             peers,
             window,
             copies: BTreeMap::new(),
+            undelivered: Vec::new(),
             received: BTreeMap::new(),
             ends_at: None,
             stopping: false,
@@ -289,6 +294,10 @@ impl Node {
                 Ok(())
             }
             Rare::Unreachable(peer) => self.step(Input::Unreachable(peer), out),
+            Rare::Undelivered(proposals) => {
+                self.undelivered.extend(proposals);
+                self.propose_undelivered(out)
+            }
             Rare::Copied(to, copied) => self.on_copied(to, copied, out),
             Rare::SnapshotSent(to, ok) => self.step(Input::SnapshotSent(to, ok), out),
             Rare::Removed => {
@@ -329,6 +338,33 @@ impl Node {
                 "a snapshot of the leader was of no use; it is removed"
             );
             discard(*received);
+        }
+        Ok(())
+    }
+
+    /// Proposes again what never reached a leader that is none any more, for those who still wait.
+    fn propose_undelivered(&mut self, out: &mut Outputs) -> Result<(), NodeError> {
+        let leader = self.member.status().leader;
+        let lost = std::mem::take(&mut self.undelivered).into_iter();
+        let (kept, due): (Vec<Message>, Vec<Message>) =
+            lost.partition(|message| leader == Some(message.to));
+        self.undelivered = kept;
+        let entries = due.into_iter().filter_map(|message| {
+            if let Body::Propose(entries) = message.body { Some(entries) } else { None }
+        });
+        for entry in entries.flatten() {
+            let is_change = entry.kind != EntryKind::Normal;
+            let Some(ticket) = ticket_of(&entry).filter(|ticket| self.waiters.contains_key(ticket))
+            else {
+                continue;
+            };
+            let proposal = Proposal { ticket, request: entry.data };
+            let input = if is_change {
+                Input::ProposeChange(proposal)
+            } else {
+                Input::Propose(vec![proposal])
+            };
+            self.step(input, out)?;
         }
         Ok(())
     }
@@ -432,9 +468,18 @@ impl Node {
             {
                 return Err(NodeError::TooOld { own: base::version::COMPATIBLE, cluster });
             }
-            self.peers.set_members(&self.member.state().members());
+            let members = self.member.state().members();
+            // Whoever joins knows more before its log tells it anything.
+            if !members.is_empty() {
+                self.peers.set_members(&members);
+            }
         }
-        if std::mem::take(&mut out.leader_changed) || changed {
+        let leader_changed = std::mem::take(&mut out.leader_changed);
+        if leader_changed {
+            self.log_leader();
+            self.propose_undelivered(out)?;
+        }
+        if leader_changed || changed {
             self.reports.status.news.send_modify(|count| *count += 1);
         }
         Ok(())
@@ -642,6 +687,23 @@ impl Node {
         }
     }
 
+    /// Says who leads, in the words of etcd's log.
+    fn log_leader(&mut self) {
+        let status = self.member.status();
+        let (id, term) = (status.id, status.term);
+        let before = MemberId(self.reports.status.leader.load(Ordering::Relaxed));
+        match status.leader {
+            None if before.is_none() => {}
+            None => tracing::info!("raft.node: {id} lost leader {before} at term {term}"),
+            Some(leader) if before.is_none() => {
+                tracing::info!("raft.node: {id} elected leader {leader} at term {term}");
+            }
+            Some(leader) => tracing::info!(
+                "raft.node: {id} changed leader from {before} to {leader} at term {term}"
+            ),
+        }
+    }
+
     fn publish(&self) {
         let status = self.member.status();
         let published = &self.reports.status;
@@ -671,6 +733,20 @@ fn append(wal: &mut Wal, batch: &Persist) -> Result<(), AppendError> {
         wal.mark(&Mark { position: meta.position, conf_state })?;
     }
     wal.append_and_sync(&batch.entries, batch.hard_state.as_ref(), batch.must_sync)
+}
+
+/// Who waits for an entry that was proposed here.
+fn ticket_of(entry: &Entry) -> Option<Ticket> {
+    let id = match entry.kind {
+        EntryKind::Normal => {
+            let request = pb::InternalRaftRequest::decode(entry.data.clone()).ok()?;
+            request.header.map_or(request.id, |header| header.id)
+        }
+        EntryKind::ConfChange | EntryKind::ConfChangeV2 => {
+            raftpb::ConfChange::decode(entry.data.clone()).ok()?.id()
+        }
+    };
+    Some(Ticket(id))
 }
 
 /// Removes a snapshot that is not wanted; what cannot be removed now is at the next start.

@@ -55,6 +55,8 @@ pub(crate) enum Rare {
     ReceiveSnapshot(Message, Box<Received>, oneshot::Sender<()>),
     /// Messages to a member got lost.
     Unreachable(MemberId),
+    /// Proposals that certainly never reached the leader.
+    Undelivered(Vec<Message>),
     /// A copy of the state for a member, if one could be made.
     Copied(MemberId, Option<Box<Copied>>),
     /// A snapshot was sent, or not.
@@ -146,6 +148,12 @@ impl NodeQueue {
     pub(crate) fn unreachable(&self, peer: MemberId) {
         // The next loss tells it again.
         let _told = self.commands.try_send(Command::Rare(Rare::Unreachable(peer)));
+    }
+
+    /// Gives proposals back that certainly never reached the leader.
+    pub(crate) fn undelivered(&self, proposals: Vec<Message>) {
+        // What finds no room is lost as it would be on the way.
+        let _told = self.commands.try_send(Command::Rare(Rare::Undelivered(proposals)));
     }
 
     /// Hands over a copy of the state for a member; `None` if none could be made. Waits for room.

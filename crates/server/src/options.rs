@@ -49,7 +49,6 @@ pub(crate) struct Options {
     pub(crate) advertised_client_urls: Vec<String>,
     /// Where other members reach this one.
     pub(crate) advertised_peer_urls: Vec<String>,
-    /// How long connecting to another member may take.
     /// How the members' data is compared.
     pub(crate) checks: Checks,
     /// Whether it is measured how long calls take.
@@ -115,7 +114,6 @@ impl Options {
             auto_compaction: config.compaction.auto,
             advertised_client_urls: texts(&config.advertise.clients),
             advertised_peer_urls: texts(&config.advertise.peers),
-            // etcd: a second for the network and ten heartbeats for the other side.
             checks: checks(config),
             extensive_metrics: config.metrics == MetricsDetail::Extensive,
             slow_calls: SlowCalls { longer_than: config.logging.slow_request_min },

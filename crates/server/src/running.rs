@@ -145,6 +145,7 @@ impl Joined {
             mut wal,
             wal_dir,
             snap_dir,
+            remotes,
             ..
         } = booted;
         let wall_millis = wall_millis();
@@ -165,6 +166,9 @@ impl Joined {
         let runtime = peer_thread.runtime().clone();
         let identity = identity(options, id, cluster);
         let peers = Peers::new(identity, arrivals, dial, runtime, node_queue.clone());
+        if !remotes.is_empty() {
+            peers.set_members(&remotes);
+        }
         metrics.set_peers(id, peers.metrics());
         let handle = Handle::new(Parts {
             member: id,

@@ -230,7 +230,7 @@ async fn serve(
     let mut failed = running.failed.clone();
     let ended = crate::signals::wait();
     tokio::pin!(ended);
-    let serving = Serving {
+    let doors = Doors {
         options,
         handle: &running.handle,
         connections: Connections::new(running.handle.metrics().clone()),
@@ -238,17 +238,17 @@ async fn serve(
         always,
     };
     // These go on until the member itself has stopped.
-    let _peer_ports = serving.peers(ports.peers, &Shards::on(running.peer_runtime().clone()));
-    let _monitors = serving.monitors();
-    let mut tasks = serving.metrics(ports.metrics, &shards);
+    let _peer_ports = doors.peers(ports.peers, &Shards::on(running.peer_runtime().clone()));
+    let _monitors = doors.monitors();
+    let mut tasks = doors.metrics(ports.metrics, &shards);
     let published = tokio::select! {
-        published = serving.join() => published,
+        published = doors.join() => published,
         _ = failed.wait_for(|failed| *failed) => return Ok(None),
         signal = &mut ended => return Ok(Some(signal)),
     };
     published?;
     tracing::info!("ready to serve client requests");
-    serving.clients(ports.clients, ports.clients_http, &shards, &mut tasks);
+    doors.clients(ports.clients, ports.clients_http, &shards, &mut tasks);
     crate::signals::notify_ready();
     let signal = tokio::select! {
         signal = &mut ended => Some(signal),
@@ -267,8 +267,8 @@ async fn serve(
     Ok(signal)
 }
 
-/// What all ports have in common.
-struct Serving<'a> {
+/// What all ports have in common, and what goes on behind them.
+struct Doors<'a> {
     options: &'a Options,
     handle: &'a Handle,
     connections: Connections,
@@ -277,7 +277,7 @@ struct Serving<'a> {
     always: watch::Receiver<bool>,
 }
 
-impl Serving<'_> {
+impl Doors<'_> {
     fn port(
         &self,
         port: BoundPort,
@@ -367,7 +367,40 @@ impl Serving<'_> {
                 return Err(StartError::Corrupt { member: self.handle.member_id() });
             }
         }
-        publish(self.options, self.handle).await.map_err(StartError::Publish)
+        tokio::select! {
+            published = publish(self.options, self.handle) => {
+                published.map_err(StartError::Publish)
+            }
+            () = self.say_who_is_missing() => unreachable!("it never ends"),
+        }
+    }
+
+    /// Says whom this member waits for while nobody leads, again when that changes; why one is not
+    /// reached the transport says itself.
+    async fn say_who_is_missing(&self) {
+        let mut told = Vec::new();
+        loop {
+            tokio::time::sleep(self.options.limits.election_timeout).await;
+            if !self.handle.status().leader.is_none() {
+                continue;
+            }
+            let members = self.handle.reads().members();
+            let own = self.handle.member_id();
+            let missing = members.iter().filter(|member| {
+                let id = base::MemberId(member.id);
+                id != own && self.handle.peers().connected_since(id).is_none()
+            });
+            let missing: Vec<String> = missing.map(|member| member.peer_ur_ls.join(",")).collect();
+            if missing != told {
+                tracing::warn!(
+                    "local-member-id" = %own,
+                    "members-not-reached" = ?logging::List::of(&missing),
+                    "waiting for a leader; more than half of the members must run and reach each \
+                     other on their peer URLs (firewall, addresses, --initial-cluster)"
+                );
+                told = missing;
+            }
+        }
     }
 }
 
@@ -386,9 +419,17 @@ fn set_log_level() -> SetLogLevel {
 async fn publish(options: &Options, handle: &Handle) -> Result<(), ProposeError> {
     loop {
         match publish_once(options, handle).await {
-            Err(ProposeError::TimedOut | ProposeError::NoLeader | ProposeError::LeaderChanged) => {
+            Err(
+                error @ (ProposeError::TimedOut
+                | ProposeError::LeaderFailed
+                | ProposeError::ConnectionLost
+                | ProposeError::Overloaded
+                | ProposeError::NoLeader
+                | ProposeError::LeaderChanged),
+            ) => {
                 tracing::warn!(
-                    "failed to publish local member to cluster through raft; trying again"
+                    error = %error,
+                    "failed to publish local member to cluster through raft"
                 );
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }

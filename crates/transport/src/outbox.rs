@@ -229,12 +229,16 @@ impl StreamBody {
 
 impl Drop for StreamBody {
     fn drop(&mut self) {
-        let was_open = self.outbox.inner.lock().closed.is_none();
+        let (was_open, waiting) = {
+            let mut inner = self.outbox.inner.lock();
+            (inner.closed.is_none(), std::mem::take(&mut inner.waiting))
+        };
         let lost = self.outbox.close(Closed::Ended);
         self.slot.forget(&self.outbox);
         if was_open {
-            let undelivered = lost || !self.taken.is_empty() || !self.pieces.is_empty();
-            self.target.stream_lost(self.slot.kind, undelivered);
+            let unsent: Vec<Message> = self.taken.drain(..).chain(waiting).collect();
+            let undelivered = lost || !unsent.is_empty() || !self.pieces.is_empty();
+            self.target.stream_lost(self.slot.kind, undelivered, unsent);
         }
     }
 }

@@ -57,14 +57,15 @@ impl Target {
         self.cut.load(Relaxed)
     }
 
-    /// The stream on which we send broke off.
-    pub(crate) fn stream_lost(&self, kind: StreamKind, undelivered: bool) {
+    /// The stream on which we send broke off; `unsent` never left.
+    pub(crate) fn stream_lost(&self, kind: StreamKind, undelivered: bool, unsent: Vec<Message>) {
         self.warn_of_loss(kind);
         if undelivered {
             self.metrics.sent_failures.add(1);
             self.status.deactivate(kind.name(), "write", None, "connection lost");
         }
         self.shared.member.unreachable(self.id);
+        self.shared.give_back(unsent);
     }
 
     fn warn_of_loss(&self, kind: StreamKind) {
@@ -82,6 +83,7 @@ impl Target {
 pub(crate) struct AfterSend {
     wakers: Vec<Waker>,
     unreachable: Vec<MemberId>,
+    undelivered: Vec<Message>,
 }
 
 impl AfterSend {
@@ -98,6 +100,7 @@ impl AfterSend {
         for peer in self.unreachable {
             shared.member.unreachable(peer);
         }
+        shared.give_back(self.undelivered);
     }
 }
 
@@ -161,9 +164,10 @@ impl Peer {
             message
         };
         if let Some(message) = self.push(&self.messages, StreamKind::Message, message, after)
-            && !self.pipeline.push(message)
+            && let Err(message) = self.pipeline.push(message)
         {
             on_full(&self.target, "pipeline", after);
+            after.undelivered.push(message);
         }
     }
 
@@ -246,8 +250,9 @@ impl Remote {
     }
 
     pub(crate) fn send(&self, message: Message, after: &mut AfterSend) {
-        if !self.pipeline.push(message) {
+        if let Err(message) = self.pipeline.push(message) {
             on_full(&self.target, "pipeline", after);
+            after.undelivered.push(message);
         }
     }
 }

@@ -39,16 +39,16 @@ pub(crate) struct Pipeline {
 }
 
 impl Pipeline {
-    /// Returns false if there is no room.
-    pub(crate) fn push(&self, message: Message) -> bool {
+    /// Gives the message back if there is no room.
+    pub(crate) fn push(&self, message: Message) -> Result<(), Message> {
         let mut waiting = self.waiting.lock();
         if waiting.len() == WAITING_MAX {
-            return false;
+            return Err(message);
         }
         waiting.push_back(message);
         drop(waiting);
         self.arrived.notify_one();
-        true
+        Ok(())
     }
 
     async fn next(&self) -> Message {
@@ -75,7 +75,8 @@ pub(crate) async fn run(shared: Arc<Shared>, target: Arc<Target>, pipeline: Arc<
         let allowed = ANSWER_TIME
             + Duration::from_secs(1)
                 * u32::try_from(body_bytes / BYTES_PER_SECOND_MIN).unwrap_or(u32::MAX);
-        let posting = post(&shared, &mut kept, &url, body);
+        let mut may_have_left = false;
+        let posting = post(&shared, &mut kept, &url, body, &mut may_have_left);
         let posted = match tokio::time::timeout(allowed, posting).await {
             Ok(posted) => posted,
             Err(_) => Err(RequestError::Timeout("posting a message")),
@@ -94,6 +95,9 @@ pub(crate) async fn run(shared: Arc<Shared>, target: Arc<Target>, pipeline: Arc<
                 }
                 target.status.deactivate("pipeline", "write", Some(&url), &error.reason());
                 shared.member.unreachable(target.id);
+                if !may_have_left {
+                    shared.give_back(vec![message]);
+                }
             }
         }
     }
@@ -106,8 +110,10 @@ async fn post(
     kept: &mut Option<(Url, Link)>,
     url: &Url,
     body: Bytes,
+    may_have_left: &mut bool,
 ) -> Result<(), RequestError> {
     if let Some((_, link)) = kept.as_mut().filter(|(at, link)| at == url && link.is_open()) {
+        *may_have_left = true;
         match post_on(shared, link, url, body.clone()).await {
             Err(RequestError::Http(_)) => {}
             answered => return answered,
@@ -115,6 +121,7 @@ async fn post(
     }
     *kept = None;
     let (_, link) = kept.insert((url.clone(), Link::open(shared, url).await?));
+    *may_have_left = true;
     post_on(shared, link, url, body).await
 }
 

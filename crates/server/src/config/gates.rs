@@ -204,18 +204,18 @@ impl FeatureGates {
         self.enabled.get(&gate).copied().unwrap_or(default)
     }
 
+    /// What the gate was set to, if it was.
+    #[must_use]
+    pub fn chosen(&self, gate: Gate) -> Option<bool> {
+        self.enabled.get(&gate).copied()
+    }
+
     /// Gates that were given another state than their default and switch nothing: `A=true,B=false`.
     pub(crate) fn without_effect(&self) -> String {
         let idle = Gate::ALL.into_iter().filter(|gate| !gate.acts());
         let changed = idle.filter(|gate| self.is_enabled(*gate) != (gate.stage() == Stage::Beta));
         let shown = changed.map(|gate| format!("{}={}", gate.name(), self.is_enabled(gate)));
         shown.collect::<Vec<_>>().join(",")
-    }
-
-    /// What the gate was set to, if it was.
-    #[must_use]
-    pub fn chosen(&self, gate: Gate) -> Option<bool> {
-        self.enabled.get(&gate).copied()
     }
 
     /// What a list set the gate to by its own name.

@@ -167,6 +167,10 @@ impl LocalMember for Arrivals {
         self.queue.unreachable(peer);
     }
 
+    fn undelivered(&self, proposals: Vec<Message>) {
+        self.queue.undelivered(proposals);
+    }
+
     fn snapshot_sent(&self, peer: MemberId, succeeded: bool) {
         if !self.queue.try_snapshot_sent(peer, succeeded) {
             // It must arrive, or the peer would never get another one.
