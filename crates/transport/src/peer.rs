@@ -58,8 +58,10 @@ impl Target {
     }
 
     /// The stream on which we send broke off.
-    pub(crate) fn stream_lost(&self, kind: StreamKind, undelivered: bool) {
-        self.warn_of_loss(kind);
+    pub(crate) fn stream_lost(&self, kind: StreamKind, undelivered: bool, quietly: bool) {
+        if !quietly {
+            self.warn_of_loss(kind);
+        }
         if undelivered {
             self.metrics.sent_failures.add(1);
             self.status.deactivate(kind.name(), "write", None, "connection lost");
@@ -204,6 +206,9 @@ impl Peer {
         let (body, lost) = slot.attach(&self.target);
         if lost {
             self.target.shared.member.unreachable(self.target.id);
+        }
+        if slot.flaps() {
+            return body;
         }
         self.target.status.activate();
         tracing::info!(
