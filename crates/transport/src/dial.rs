@@ -154,7 +154,6 @@ mod tests {
         let port = socket.local_addr().unwrap().port();
         drop(TcpDial.dial(url(&format!("http://localhost:{port}"))).await.unwrap());
         drop(TcpDial.dial(url(&format!("http://127.0.0.1:{port}/"))).await.unwrap());
-        assert!(TcpDial.dial(url("http://no.such.name.invalid:1")).await.is_err());
     }
 
     #[tokio::test]
