@@ -204,10 +204,19 @@ pub(crate) fn applied(pages: &Pages, root: &Root) -> Result<LogPosition, ReadErr
 
 /// The locked file, made if there is none; `None` if another process keeps it locked.
 fn obtain(dir: &dyn Dir, name: &str, options: &Options) -> io::Result<Option<Arc<dyn File>>> {
+    let start = Instant::now();
+    let left = || options.lock_timeout.map(|timeout| timeout.saturating_sub(start.elapsed()));
     loop {
         match dir.open(name, Open::Write) {
             Ok(file) if !file.is_empty()? => {
-                return Ok(lock(&*file, Lock::WholeFile, options.lock_timeout)?.then_some(file));
+                if !lock(&*file, Lock::WholeFile, left())? {
+                    return Ok(None);
+                }
+                if has_name(&*file, dir, name)? {
+                    return Ok(Some(file));
+                }
+                // Whoever had it put another file in its place, as a defragmentation does.
+                continue;
             }
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -215,7 +224,7 @@ fn obtain(dir: &dyn Dir, name: &str, options: &Options) -> io::Result<Option<Arc
         }
         let staged = format!("{name}.tmp");
         let file = dir.open(&staged, Open::CreateOrWrite)?;
-        if !lock(&*file, Lock::WholeFile, options.lock_timeout)? {
+        if !lock(&*file, Lock::WholeFile, left())? {
             return Ok(None);
         }
         if dir.exists(name)? && !dir.open(name, Open::Read)?.is_empty()? {
@@ -228,6 +237,15 @@ fn obtain(dir: &dyn Dir, name: &str, options: &Options) -> io::Result<Option<Arc
         dir.rename(&staged, name)?;
         dir.sync()?;
         return Ok(Some(file));
+    }
+}
+
+/// Whether an open file is the one that has the name now.
+fn has_name(file: &dyn File, dir: &dyn Dir, name: &str) -> io::Result<bool> {
+    match dir.open(name, Open::Read) {
+        Ok(named) => Ok(named.identity()? == file.identity()?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

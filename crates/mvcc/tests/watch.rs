@@ -536,3 +536,36 @@ proptest! {
         run(steps)?;
     }
 }
+
+/// MET-56, MET-57.
+#[test]
+fn what_streams_have_not_pulled_is_counted() {
+    let mut fixture = Fixture::small();
+    let (mut slow, _) = stream(&fixture.store);
+    let (mut quick, _) = stream(&fixture.store);
+    for watched in [all(), all(), one("a")] {
+        slow.create(watch(watched, 0)).unwrap();
+    }
+    quick.create(watch(all(), 0)).unwrap();
+    let lag = |fixture: &Fixture| {
+        let lag = fixture.store.watch().lag();
+        (lag.watches, lag.events)
+    };
+    fixture.put("b", "1");
+    drain(&mut slow);
+    drain(&mut quick);
+    assert_eq!(lag(&fixture), (0, 0));
+    fixture.put("b", "2");
+    assert_eq!(lag(&fixture), (3, 3));
+    fixture.txn(|txn| {
+        put(txn, "a", "3");
+        put(txn, "b", "3");
+    });
+    drain(&mut quick);
+    assert_eq!(lag(&fixture), (3, 2 * 3 + 1));
+    drain(&mut slow);
+    assert_eq!(lag(&fixture), (0, 0));
+    fixture.put("a", "4");
+    drop(slow);
+    assert_eq!(lag(&fixture), (1, 1));
+}
