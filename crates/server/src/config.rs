@@ -11,7 +11,6 @@
 
 mod arguments;
 mod build;
-mod cluster;
 mod data_dir;
 mod duration;
 mod echo;
@@ -24,11 +23,11 @@ mod listen_error;
 mod model;
 mod notice;
 mod refusal;
+mod resolve;
 mod settings;
 mod text;
 mod tls;
 mod tls_files;
-mod urls;
 mod validate;
 mod value;
 
@@ -37,8 +36,8 @@ use std::net::{IpAddr, UdpSocket};
 use std::path::Path;
 
 pub use arguments::UsageError;
-pub(crate) use cluster::same_addresses;
-pub use cluster::{ClusterError, InitialCluster, SrvError, resolve_host};
+pub use base::initial_cluster::{ClusterError, InitialCluster};
+pub use base::member_url::{Address, MemberUrl, Scheme, UrlError, join_urls};
 pub use data_dir::{DataDir, open_data_dir};
 pub use duration::{DurationError, GoDuration, parse_duration};
 pub use echo::{StartFacts, log_start};
@@ -53,8 +52,8 @@ pub use model::{
 };
 pub use notice::Notice;
 pub use refusal::Refusal;
+pub use resolve::resolve_host;
 pub use tls_files::check_tls_files;
-pub use urls::{Address, MemberUrl, Scheme, UrlError, join as join_urls};
 pub use value::ValueError;
 
 pub(crate) use flags::DEFAULT_LOG_ROTATION;

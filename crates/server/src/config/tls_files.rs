@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use super::model::{Config, TransportSecurity};
 use super::refusal::Refusal;
-use super::urls::MemberUrl;
+use base::member_url::MemberUrl;
 
 /// What a PEM file should hold.
 #[derive(Clone, Copy, PartialEq, Eq)]
