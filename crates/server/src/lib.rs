@@ -34,7 +34,7 @@ mod signals;
 mod snapshots;
 mod start;
 
-pub use boot::BootError;
+pub use boot::{BootError, SrvError};
 pub use handle::ProposeError;
 pub use node::NodeError;
 pub use security::SecurityError;
