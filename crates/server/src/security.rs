@@ -222,7 +222,6 @@ impl Security {
     }
 
     /// How other members are reached, in at most `timeout`.
-    #[allow(dead_code, reason = "joining, which comes next, is the first to dial")]
     pub(crate) fn dial(&self, timeout: Duration) -> PeerDial {
         PeerDial::new(timeout, self.dial.clone())
     }

@@ -25,7 +25,7 @@ use crate::http::{Plain, SetLogLevel};
 use crate::logging;
 use crate::node::NodeError;
 use crate::options::Options;
-use crate::peers::ask::{Asker, PlainDial};
+use crate::peers::ask::Asker;
 use crate::port;
 use crate::ports::{self, Ports};
 use crate::running::Running;
@@ -105,7 +105,7 @@ pub fn run(config: &Config) -> Result<Option<Signal>, StartError> {
     let (options, security) = prepare(config, &runtime)?;
     // Ports first: a port in use must not cost a recovery.
     let ports = runtime.block_on(Ports::bind(config, &security)).map_err(StartError::Listen)?;
-    let booted = match boot(&options, &runtime) {
+    let booted = match boot(&options, &security, &runtime) {
         Err(BootError::Removed { .. }) if !options.boot.force_new_cluster => return Ok(None),
         booted => booted?,
     };
@@ -174,7 +174,7 @@ async fn initial_cluster(config: &Config) -> Result<InitialCluster, ClusterError
 }
 
 /// Opens the member of the data directory, or makes one after finding out who it is.
-fn boot(options: &Options, runtime: &Runtime) -> Result<Booted, BootError> {
+fn boot(options: &Options, security: &Security, runtime: &Runtime) -> Result<Booted, BootError> {
     let opened = boot::open(&options.boot)?;
     let mut origin = None;
     if opened.has_log() {
@@ -184,7 +184,7 @@ fn boot(options: &Options, runtime: &Runtime) -> Result<Booted, BootError> {
             );
         }
     } else {
-        let dial = PlainDial { timeout: options.dial_timeout };
+        let dial = security.dial(options.dial_timeout);
         let found =
             async { boot::origin::find(&options.boot.origin, &Asker::new(Arc::new(dial))).await };
         origin = Some(runtime.block_on(found)?);
