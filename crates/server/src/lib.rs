@@ -27,6 +27,7 @@ mod port;
 mod ports;
 mod preparer;
 mod reserve;
+mod reverse;
 mod running;
 mod security;
 mod shards;
