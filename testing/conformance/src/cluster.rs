@@ -16,6 +16,7 @@ mod process;
 mod recorded;
 mod recorder;
 pub mod scenarios;
+pub mod takeover;
 mod watcher;
 
 use std::path::{Path, PathBuf};

@@ -90,7 +90,7 @@ impl Cluster {
     }
 
     /// Waits until every member has a revision and all have the same compaction.
-    async fn finals(&self, revision: i64) -> anyhow::Result<Vec<Final>> {
+    pub(super) async fn finals(&self, revision: i64) -> anyhow::Result<Vec<Final>> {
         let began = Instant::now();
         loop {
             let mut members = Vec::new();

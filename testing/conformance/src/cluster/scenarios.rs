@@ -436,8 +436,9 @@ pub async fn membership(setup: &Setup<'_>) -> anyhow::Result<Verdict> {
         cluster.kill(added)?;
         cluster.restart(added)?;
         await_status(&cluster, added).await?;
-        load.add_watches(&cluster, added);
         cluster.promote(added).await?;
+        cluster.await_serving(added).await?;
+        load.join(&cluster, added).await?;
         cluster.kill(added)?;
         load.await_answers(&cluster, ANSWERS).await?;
         cluster.restart(added)?;
@@ -454,7 +455,7 @@ pub async fn membership(setup: &Setup<'_>) -> anyhow::Result<Verdict> {
         load.await_answers(&cluster, ANSWERS).await?;
         let again = cluster.add(setup.program, false).await?;
         cluster.await_serving(again).await?;
-        load.add_watches(&cluster, again);
+        load.join(&cluster, again).await?;
         load.await_answers(&cluster, ANSWERS).await?;
     }
     cluster.finish(load).await
