@@ -45,6 +45,17 @@ scenarios! {
     replaced_member: |setup| scenarios::replaced_member(setup);
     lagging_learner: |setup| scenarios::lagging_learner(setup);
     forced_new_cluster: |setup| scenarios::forced_new_cluster(setup);
+    additions_while_down: |setup| scenarios::additions_while_down(setup, false);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn full_disk() -> anyhow::Result<()> {
+    let Some(folder) = real_etcd("3.5") else { return Ok(()) };
+    let program = folder.join("etcd");
+    if let Some(verdict) = scenarios::full_disk(&Setup::new(&program)).await? {
+        println!("{:?}", verdict.report);
+    }
+    Ok(())
 }
 
 /// The steps of a takeover are fair: etcd takes over from itself.

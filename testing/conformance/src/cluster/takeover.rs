@@ -30,7 +30,9 @@ pub async fn there_and_back(
     flags: &[&str],
 ) -> anyhow::Result<Verdict> {
     let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-    let mut cluster = Cluster::start(&[theirs, theirs, theirs], ClusterOptions { flags }).await?;
+    let mut cluster =
+        Cluster::start(&[theirs, theirs, theirs], ClusterOptions { flags, ..Default::default() })
+            .await?;
     let mut load = Load::start(&cluster, load).await?;
     load.await_answers(&cluster, ANSWERS).await?;
     for (direction, program) in [("there", ours), ("back", theirs)] {
