@@ -14,7 +14,7 @@ use proto::etcdserverpb as pb;
 use state::{Applied, Reads, Refusal, Reply};
 use tokio::sync::watch;
 
-use crate::answers::Waiter;
+use crate::answers::{Missing, Waiter};
 use crate::metrics::Metrics;
 use crate::node::{NodeQueue, Question};
 
@@ -398,13 +398,12 @@ impl Handle {
     }
 
     async fn ask(&self, question: Question, ticket: Ticket) -> Result<Answer, ProposeError> {
-        let (reply, answer) = Waiter::here();
+        let (reply, answer) = Waiter::here(self.shared.limits.request_timeout);
         self.shared.queue.send(question, ticket, reply)?;
-        match tokio::time::timeout(self.shared.limits.request_timeout, answer).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(_)) => Err(ProposeError::Stopped),
-            Err(_) => Err(ProposeError::TimedOut),
-        }
+        answer.await.map_err(|missing| match missing {
+            Missing::Late => ProposeError::TimedOut,
+            Missing::Ended => ProposeError::Stopped,
+        })
     }
 }
 

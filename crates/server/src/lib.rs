@@ -26,6 +26,7 @@ mod shards;
 mod signals;
 mod snapshots;
 mod start;
+mod wakes;
 
 pub use boot::BootError;
 pub use handle::ProposeError;

@@ -147,6 +147,7 @@ pub(crate) async fn serve(
         };
         let Ok(stream) = stream.detach() else { continue };
         let Service { services, plain } = service.clone();
+        let services = services.map(|services| services.for_connection());
         let served = Served { services, plain, remote: Remote(address) };
         let (builder, watcher) = (builder.clone(), graceful.watcher());
         shards.spawn(async move {
@@ -191,6 +192,8 @@ fn builder(limits: PortLimits) -> auto::Builder<TokioExecutor> {
     builder
         .http2()
         .timer(TokioTimer::new())
+        // As grpc-go: a call's head says nothing that is not asked for.
+        .auto_date_header(false)
         .max_concurrent_streams(limits.concurrent_streams_max)
         .max_header_list_size(HEAD_BYTES_MAX)
         .initial_stream_window_size(WINDOW_BYTES)
