@@ -34,6 +34,7 @@ mod shards;
 mod signals;
 mod snapshots;
 mod start;
+mod wakes;
 
 pub use boot::{BootError, SrvError};
 pub use handle::ProposeError;
