@@ -138,8 +138,9 @@ pub enum WatchOutput {
         /// if that is newer, as it is for a watch that starts in the past. So headers of a stream
         /// never go back, and as etcd's they are the store's revision while a watch catches up.
         revision: i64,
-        /// Encoded `mvccpb.Event` messages, shared between watchers.
-        events: Vec<Bytes>,
+        /// Encoded `mvccpb.Event` messages, shared between watchers; watches of a stream that want
+        /// the same share the list, too.
+        events: Arc<[Bytes]>,
         /// Whether more of the same revisions follows.
         fragment: bool,
     },

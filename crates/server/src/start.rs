@@ -15,20 +15,21 @@ use tokio::sync::watch;
 use crate::boot::{self, BootError, Booted, srv};
 use crate::compactor;
 use crate::config::{
-    self, Bootstrap, ClusterError, Config, DataDir, InitialCluster, ListenError, MemberUrl,
-    Refusal, SrvError, StartFacts,
+    self, Bootstrap, ClusterError, Config, DataDir, InitialCluster, ListenError, Refusal, SrvError,
+    StartFacts,
 };
 use crate::connections::Connections;
 use crate::grpc::{Services, Serving};
 use crate::handle::{Handle, ProposeError, RequestKind};
 use crate::http::{Plain, SetLogLevel};
-use crate::listen::Listener;
 use crate::logging;
 use crate::node::NodeError;
 use crate::options::Options;
 use crate::peers::ask::{Asker, PlainDial};
 use crate::port;
+use crate::ports::{self, Ports};
 use crate::running::Running;
+use crate::security::{Security, SecurityError};
 use crate::shards::Shards;
 use crate::signals::Signal;
 
@@ -38,6 +39,9 @@ pub enum StartError {
     /// The data directory cannot be used.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// TLS cannot be spoken as asked for.
+    #[error(transparent)]
+    Security(#[from] SecurityError),
     /// What is asked for is not built yet.
     #[error("{what} is not built yet; {remedy}")]
     NotBuilt {
@@ -71,7 +75,11 @@ impl StartError {
     pub fn log(&self) {
         match self {
             Self::Refused(refusal) => config::log_refusal("failed to start etcd", refusal),
+            Self::Security(SecurityError::Refused(refusal)) => {
+                config::log_refusal("failed to start etcd", refusal);
+            }
             Self::NotBuilt { .. }
+            | Self::Security(SecurityError::SelfSigned { .. })
             | Self::Boot(_)
             | Self::Listen(_)
             | Self::Threads(_)
@@ -94,9 +102,9 @@ pub fn run(config: &Config) -> Result<Option<Signal>, StartError> {
         .enable_all()
         .build()
         .map_err(StartError::Threads)?;
-    let options = prepare(config, &runtime)?;
+    let (options, security) = prepare(config, &runtime)?;
     // Ports first: a port in use must not cost a recovery.
-    let ports = runtime.block_on(Ports::bind(config))?;
+    let ports = runtime.block_on(Ports::bind(config, &security)).map_err(StartError::Listen)?;
     let booted = match boot(&options, &runtime) {
         Err(BootError::Removed { .. }) if !options.boot.force_new_cluster => return Ok(None),
         booted => booted?,
@@ -124,7 +132,7 @@ fn raise_file_limit() {
 }
 
 /// Looks at the data directory and, for a new member, at its cluster, and says what is started.
-fn prepare(config: &Config, runtime: &Runtime) -> Result<Options, StartError> {
+fn prepare(config: &Config, runtime: &Runtime) -> Result<(Options, Security), StartError> {
     let (found, notices) = config::open_data_dir(&config.storage.data_dir)?;
     notices.iter().for_each(config::Notice::log);
     let initialized = has_log(config);
@@ -140,16 +148,10 @@ fn prepare(config: &Config, runtime: &Runtime) -> Result<Options, StartError> {
         cluster = runtime.block_on(initial_cluster(config)).map_err(Refusal::from)?;
         config.check_cluster(&cluster, &config::resolve_host).map_err(Refusal::from)?;
     }
-    let all = config.listen.clients.iter().chain(&config.listen.metrics);
-    if all.chain(&config.listen.peers).any(|url| url.scheme().is_tls()) {
-        return Err(StartError::NotBuilt {
-            what: "TLS on a listener",
-            remedy: "use http:// or unix:// URLs on a trusted network until it is",
-        });
-    }
+    let security = Security::load(config)?;
     let initial_cluster = cluster.to_string();
     config::log_start(config, &StartFacts { member_initialized: initialized, initial_cluster });
-    Ok(Options::new(config, cluster))
+    Ok((Options::new(config, cluster), security))
 }
 
 /// The founders as far as they are known before a discovery service is asked.
@@ -203,33 +205,6 @@ fn has_log(config: &Config) -> bool {
     paths.any(|path| path.extension().is_some_and(|extension| extension == "wal"))
 }
 
-/// Every socket of a member.
-#[derive(Debug)]
-struct Ports {
-    clients: Vec<Listener>,
-    metrics: Vec<Listener>,
-    peers: Vec<Listener>,
-}
-
-impl Ports {
-    async fn bind(config: &Config) -> Result<Self, StartError> {
-        let listen = &config.listen;
-        Ok(Self {
-            peers: bind(&listen.peers, "listen-peer-urls").await?,
-            clients: bind(&listen.clients, "listen-client-urls").await?,
-            metrics: bind(&listen.metrics, "listen-metrics-urls").await?,
-        })
-    }
-}
-
-async fn bind(urls: &[MemberUrl], flag: &'static str) -> Result<Vec<Listener>, StartError> {
-    let mut listeners = Vec::new();
-    for url in urls {
-        listeners.push(Listener::bind(url, flag).await.map_err(StartError::Listen)?);
-    }
-    Ok(listeners)
-}
-
 /// Serves clients until a signal arrives or a thread fails.
 async fn serve(
     options: &Options,
@@ -254,29 +229,32 @@ async fn serve(
     let connections = Connections::new(handle.metrics().clone());
     let compactor = compactor::run(options.auto_compaction, handle.clone(), stopping.clone());
     let mut tasks = vec![tokio::spawn(compactor)];
-    let serve_port = |listener, services, plain| {
+    let serve_port = |bound, services, plain| {
         let service = port::Service { services, plain };
         let room = port::Room { limits: options.port, connections: connections.clone() };
-        tokio::spawn(port::serve(listener, service, room, shards.clone(), stopping.clone()))
+        tokio::spawn(port::serve(bound, service, room, shards.clone(), stopping.clone()))
     };
-    for listener in ports.clients {
-        tracing::info!(
-            traffic = "grpc+http",
-            address = listener.address(),
-            "serving client traffic insecurely; this is strongly discouraged!"
-        );
-        let plain = Plain::for_clients(handle.clone(), options.browsers.clone(), set_log_level());
-        tasks.push(serve_port(listener, Some(services.clone()), plain));
+    let for_clients =
+        || Plain::for_clients(handle.clone(), options.browsers.clone(), set_log_level());
+    let is_split = !ports.clients_http.is_empty();
+    for bound in ports.clients {
+        ports::log_client_port(&bound, if is_split { "grpc" } else { "grpc+http" });
+        let plain = if is_split { Plain::for_calls_only(handle.clone()) } else { for_clients() };
+        tasks.push(serve_port(bound, Some(services.clone()), plain));
     }
-    for listener in ports.metrics {
-        tracing::info!(address = listener.address(), "serving metrics");
+    for bound in ports.clients_http {
+        ports::log_client_port(&bound, "http");
+        tasks.push(serve_port(bound, None, for_clients()));
+    }
+    for bound in ports.metrics {
+        tracing::info!(address = bound.listener.address(), "serving metrics");
         let plain = Plain::for_metrics(handle.clone());
-        tasks.push(serve_port(listener, None, plain));
+        tasks.push(serve_port(bound, None, plain));
     }
-    for listener in ports.peers {
-        tracing::info!(address = listener.address(), "serving peer traffic");
+    for bound in ports.peers {
+        tracing::info!(address = bound.listener.address(), "serving peer traffic");
         let plain = Plain::for_peers(handle.clone());
-        tasks.push(serve_port(listener, None, plain));
+        tasks.push(serve_port(bound, None, plain));
     }
     crate::signals::notify_ready();
     let signal = tokio::select! {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -11,7 +12,7 @@ use parking_lot::Mutex;
 use rustls::ServerConfig;
 use rustls::server::{Acceptor, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::SingleCertAndKey;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio_rustls::LazyConfigAcceptor;
 
 use crate::error::{FileKind, PolicyError};
@@ -32,6 +33,11 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Between two looks at the revocation list for a connection that goes on.
 const REVOCATION_INTERVAL: Duration = Duration::from_secs(20);
+
+/// A client that is told why it does not pass has this long to hear it, and says no more than it
+/// may have said already.
+const PARTING_TIMEOUT: Duration = Duration::from_millis(500);
+const PARTING_READS_MAX: usize = 64;
 
 /// What is spoken inside, best first.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -168,29 +174,44 @@ impl ServerPolicy {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         if !stream.is_tls() {
+            part(stream).await;
             return Err(Rejection::early(words::NOT_TLS.to_owned(), false));
         }
-        let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await;
-        let start = start.map_err(|error| Rejection::failed(&error, String::new()))?;
+        let mut acceptor = LazyConfigAcceptor::new(Acceptor::default(), stream);
+        let start = match Pin::new(&mut acceptor).await {
+            Ok(start) => start,
+            Err(error) => {
+                if let Some(stream) = acceptor.take_io() {
+                    part(stream).await;
+                }
+                return Err(Rejection::failed(&error, String::new()));
+            }
+        };
         let server_name = start.client_hello().server_name().unwrap_or_default().to_owned();
         let config = self.shared.config();
         let config = config.map_err(|error| Rejection::early(error.to_string(), false))?;
-        let stream = match start.into_stream(config).await {
+        let mut stream = match start.into_stream(config).into_fallible().await {
             Ok(stream) => stream,
-            Err(error) => return Err(Rejection::failed(&error, server_name)),
+            Err((error, stream)) => {
+                part(stream).await;
+                return Err(Rejection::failed(&error, server_name));
+            }
         };
         let identity = stream.get_ref().1.peer_certificates().and_then(Identity::of).map(Arc::new);
         if let (true, Some(identity), Some(remote)) =
             (self.shared.check_client_address, &identity, remote)
         {
             let reverse = self.shared.reverse.as_deref();
-            let checked = names::check(identity, remote.ip(), reverse).await;
-            checked.map_err(|error| Rejection {
-                server_name,
-                identity: Some(identity.clone()),
-                cause: error.to_string(),
-                is_end: false,
-            })?;
+            if let Err(error) = names::check(identity, remote.ip(), reverse).await {
+                // Said in the stream itself; that it cannot be said any more changes nothing.
+                let _gone = stream.shutdown().await;
+                return Err(Rejection {
+                    server_name,
+                    identity: Some(identity.clone()),
+                    cause: error.to_string(),
+                    is_end: false,
+                });
+            }
         }
         Ok(Accepted { stream, identity })
     }
@@ -205,6 +226,23 @@ impl ServerPolicy {
             tokio::time::sleep(REVOCATION_INTERVAL).await;
         }
     }
+}
+
+/// Ends a connection so that the other end reads what was said to it: a connection that is closed
+/// while bytes of its are unread is reset, and takes the last words with it.
+async fn part<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
+    let read_out = async {
+        stream.shutdown().await?;
+        let mut left = [0; 1024];
+        for _ in 0..PARTING_READS_MAX {
+            if stream.read(&mut left).await? == 0 {
+                break;
+            }
+        }
+        Ok::<_, io::Error>(())
+    };
+    // However it ends, it is over.
+    let _ended = tokio::time::timeout(PARTING_TIMEOUT, read_out).await;
 }
 
 impl Shared {

@@ -55,7 +55,8 @@ async fn a_hundred_megabytes_pass_in_little_memory() {
     let consumed = Arc::new(AtomicUsize::new(0));
     let on_chunk = {
         let (produced, ahead_max) = (Arc::clone(&produced), Arc::clone(&ahead_max));
-        move |len| {
+        move |chunk: &Bytes| {
+            let len = chunk.len();
             let consumed = consumed.fetch_add(len, SeqCst) + len;
             ahead_max.fetch_max(produced.load(SeqCst) - consumed, SeqCst);
         }

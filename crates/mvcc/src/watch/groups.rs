@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use base::KeyRange;
+use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::ranges::{GroupId, Ranges};
@@ -161,6 +162,7 @@ impl Groups {
     }
 
     fn add(&mut self, range: &KeyRange, next: i64) -> GroupId {
+        let range = &detached(range);
         let id = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             GroupId::try_from(self.slots.len() - 1).expect("less than 2^32 groups")
@@ -176,7 +178,25 @@ impl Groups {
     }
 }
 
+/// A copy of its own: the keys of a request are part of a buffer of the network, which must not
+/// live as long as the watch.
+fn detached(range: &KeyRange) -> KeyRange {
+    let copy = |key: &Bytes| Bytes::copy_from_slice(key);
+    match range {
+        KeyRange::One(key) => KeyRange::One(copy(key)),
+        KeyRange::Between { start, end } => {
+            KeyRange::Between { start: copy(start), end: copy(end) }
+        }
+        KeyRange::From(start) => KeyRange::From(copy(start)),
+    }
+}
+
 impl Group {
+    /// The keys that its watches are about.
+    pub(super) fn range(&self) -> &KeyRange {
+        &self.range
+    }
+
     /// Tells every member that the group has news; collects those to be woken.
     pub(super) fn note(&self, id: GroupId, wake: &mut Vec<Arc<Inbox>>) {
         let batch = self.queue.back().map_or(0, |queued| queued.batch);

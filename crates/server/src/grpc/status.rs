@@ -140,6 +140,17 @@ pub(crate) fn message_too_large(len: usize, max: usize) -> Status {
     Status::new(Code::ResourceExhausted, text)
 }
 
+/// A reply that no message can hold.
+pub(crate) fn reply_too_large(len: usize) -> Status {
+    let text = format!("Cannot return body with more than 4GB of data but got {len} bytes");
+    Status::resource_exhausted(text)
+}
+
+/// What is no message of the method's.
+pub(crate) fn malformed_message(error: &prost::DecodeError) -> Status {
+    Status::internal(format!("grpc: failed to unmarshal the received message: {error}"))
+}
+
 /// A message that began to arrive and then did not go on (G24).
 pub(crate) fn request_stalled() -> Status {
     Status::new(Code::DeadlineExceeded, "the request did not arrive in time")

@@ -47,18 +47,20 @@ pub(crate) struct ReceivedSnapshot {
     pub(crate) sum: u64,
 }
 
-/// Hears the length of a chunk.
-pub(crate) type OnChunk = Arc<dyn Fn(usize) + Send + Sync>;
+/// Hears each chunk of a database.
+pub(crate) type OnChunk = Arc<dyn Fn(&Bytes) + Send + Sync>;
 
 /// A member that only listens.
 #[derive(Default)]
 pub(crate) struct Listener {
     pub(crate) heard: Mutex<Heard>,
     pub(crate) removed: Mutex<BTreeSet<MemberId>>,
-    /// Called with each chunk's length of a snapshot.
+    /// Called with each chunk of a snapshot.
     pub(crate) on_chunk: Mutex<Option<OnChunk>>,
-    /// Messages it has no room for.
+    /// Whether it has no room for messages.
     pub(crate) full: Mutex<bool>,
+    /// Whether its port refuses streams, so that all it says is posted.
+    pub(crate) no_streams: Mutex<bool>,
 }
 
 /// Lets the trait's methods reach an `Arc`.
@@ -102,7 +104,7 @@ impl LocalMember for Shared {
                         len += chunk.len();
                         sum += chunk.iter().map(|byte| u64::from(*byte)).sum::<u64>();
                         if let Some(on_chunk) = &on_chunk {
-                            on_chunk(chunk.len());
+                            on_chunk(&chunk);
                         }
                     }
                     Err(error) => broken = Some(error),
@@ -151,7 +153,8 @@ impl Host {
         };
         let shared = Arc::new(Shared(Arc::clone(&listener)));
         let transport = Transport::new(config, shared, Arc::new(TcpDial), Handle::current());
-        let port = tokio::spawn(serve(socket, transport.clone())).abort_handle();
+        let serving = serve(socket, transport.clone(), Arc::clone(&listener));
+        let port = tokio::spawn(serving).abort_handle();
         Self { id: MemberId(id), address, transport, listener, port }
     }
 
@@ -180,15 +183,18 @@ impl Drop for Host {
     }
 }
 
-async fn serve(socket: TcpListener, transport: Transport) {
+async fn serve(socket: TcpListener, transport: Transport, listener: Arc<Listener>) {
     let mut connections = JoinSet::new();
     loop {
         let Ok((stream, _)) = socket.accept().await else { continue };
         stream.set_nodelay(true).unwrap();
-        let transport = transport.clone();
+        let (transport, listener) = (transport.clone(), Arc::clone(&listener));
         connections.spawn(async move {
-            let answer = service_fn(move |request| {
+            let answer = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
                 let transport = transport.clone();
+                if *listener.no_streams.lock() && request.uri().path().contains("/stream/") {
+                    *request.uri_mut() = "/raft/nothing".parse().unwrap();
+                }
                 async move { Ok::<_, Infallible>(transport.handle(request).await) }
             });
             let stream = WriteTimed::new(stream, WriteTimed::<()>::PEER_LIMIT);

@@ -13,7 +13,7 @@ pub(super) const FLAGS: &[Flag] = &[
     Flag::new(Member, "initial-election-tick-advance", Kind::Bool, "true", "Wait only for the last part of an election timeout after a start."),
     Flag::new(Member, "listen-peer-urls", Kind::Urls, "http://localhost:2380", "URLs to listen on for other members.").acts(),
     Flag::new(Member, "listen-client-urls", Kind::Urls, "http://localhost:2379", "URLs to listen on for clients: gRPC, and HTTP unless --listen-client-http-urls is set.").acts(),
-    Flag::new(Member, "listen-client-http-urls", Kind::Urls, "", "URLs to listen on for HTTP clients only; the URLs of --listen-client-urls then serve gRPC only.").since("3.4.25"),
+    Flag::new(Member, "listen-client-http-urls", Kind::Urls, "", "URLs to listen on for HTTP clients only; the URLs of --listen-client-urls then serve gRPC only.").since("3.4.25").acts(),
     Flag::new(Member, "max-snapshots", Kind::Unsigned, "5", "Snapshot files to keep, 0 for all.").acts(),
     Flag::new(Member, "max-wals", Kind::Unsigned, "5", "Log files to keep, 0 for all.").acts(),
     Flag::new(Member, "memory-mlock", Kind::Bool, "false", "Lock the database's pages in memory.").since("3.6"),
