@@ -229,14 +229,15 @@ async fn serve(
     let connections = Connections::new(handle.metrics().clone());
     let compactor = compactor::run(options.auto_compaction, handle.clone(), stopping.clone());
     let mut tasks = vec![tokio::spawn(compactor)];
+    let is_split = !ports.clients_http.is_empty();
     let serve_port = |bound, services, plain| {
         let service = port::Service { services, plain };
-        let room = port::Room { limits: options.port, connections: connections.clone() };
+        let connections = connections.clone();
+        let room = port::Room { limits: options.port, connections, only_calls: is_split };
         tokio::spawn(port::serve(bound, service, room, shards.clone(), stopping.clone()))
     };
     let for_clients =
         || Plain::for_clients(handle.clone(), options.browsers.clone(), set_log_level());
-    let is_split = !ports.clients_http.is_empty();
     for bound in ports.clients {
         ports::log_client_port(&bound, if is_split { "grpc" } else { "grpc+http" });
         let plain = if is_split { Plain::for_calls_only(handle.clone()) } else { for_clients() };

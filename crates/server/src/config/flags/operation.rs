@@ -33,6 +33,6 @@ pub(super) const FLAGS: &[Flag] = &[
     Flag::new(Features, "max-learners", Kind::Signed, "1", "Most learners in the cluster; the same on all members.").since("3.6").acts(),
     Flag::new(Features, "downgrade-check-time", Kind::Duration, "5s", "Time between two looks at the state of a downgrade.").since("3.6"),
     Flag::new(Features, "snapshot-catchup-entries", Kind::Unsigned, "5000", "Entries kept behind a snapshot for followers that lag.").since("3.6").acts(),
-    Flag::new(Unsafe, "force-new-cluster", Kind::Bool, "false", "Make a cluster of this member alone out of its data, forgetting all others."),
+    Flag::new(Unsafe, "force-new-cluster", Kind::Bool, "false", "Make a cluster of this member alone out of its data, forgetting all others.").acts(),
     Flag::new(Unsafe, "unsafe-no-fsync", Kind::Bool, "false", "Do not wait for the disk; a power cut loses data.").since("3.5").acts(),
 ];
