@@ -128,8 +128,6 @@ pub(crate) struct Service {
 pub(crate) struct Room {
     pub(crate) limits: PortLimits,
     pub(crate) connections: Connections,
-    /// Whether the port is for calls alone and not for plain HTTP besides.
-    pub(crate) only_calls: bool,
 }
 
 /// Serves a port until `stop` turns true; then open calls have a second to end.
@@ -161,8 +159,8 @@ pub(crate) async fn serve(
         let Service { services, plain } = service.clone();
         // Browsers and scrapers keep to no such rule.
         let pings = services.is_some().then_some(room.limits.pings);
+        let (builder, only_calls) = (builder.clone(), plain.is_for_calls_only());
         let served = Served { services, plain, remote: Remote(address), secured: None };
-        let (builder, only_calls) = (builder.clone(), room.only_calls);
         let watched = Watched { watcher: graceful.watcher(), permit, pings, only_calls };
         let guard = guard.clone().map(|guard| (guard, stop.clone()));
         shards.spawn(async move {
@@ -195,6 +193,7 @@ struct Watched {
     watcher: Watcher,
     permit: Permit,
     pings: Option<PingPolicy>,
+    /// Whether the port is for calls alone and not for plain HTTP besides.
     only_calls: bool,
 }
 

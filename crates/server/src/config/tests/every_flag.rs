@@ -49,12 +49,6 @@ const SPECIAL: &[(&str, &[&str], &str)] = &[
     ("v2-deprecation", &[], "gone"),
 ];
 
-/// Flags whose warning says that the whole has no effect although a part of it is taken.
-const PARTLY: &[&str] = &["feature-gates"];
-
-/// Flags about several members, for which the code that uses them comes with the cluster.
-const OF_CLUSTERS: &[&str] = &["strict-reconfig-check"];
-
 /// Flags of which `start` itself takes the value out of the [`Config`], see [`taken`].
 fn taken(config: &Config) -> String {
     let (listen, bootstrap) = (&config.listen, &config.bootstrap);
@@ -145,8 +139,7 @@ fn every_flag_acts_or_says_that_it_does_not() {
             }
             (Outcome::Refused, Outcome::Accepted { .. }) => false,
         };
-        let excepted = if says { PARTLY } else { OF_CLUSTERS };
-        if acts == says && !excepted.contains(&flag.name) {
+        if acts == says {
             wrong.push(format!("{given}: acts: {acts}, says that it does not: {says}"));
         }
     }
