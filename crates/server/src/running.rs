@@ -136,6 +136,8 @@ impl Joined {
         peer_thread: &PeerThread,
     ) -> Self {
         log_start(&booted);
+        let (node_queue, commands) = node_queue::queue();
+        let arrivals = arrivals(options, &booted, &node_queue);
         let Booted {
             member: id,
             cluster,
@@ -150,19 +152,11 @@ impl Joined {
         } = booted;
         let wall_millis = wall_millis();
         let metrics = metrics(options);
-        let (node_queue, commands) = node_queue::queue();
         let (committer, committer_queue) =
             Committer::new(backend.clone(), node_queue.clone(), options.commit, metrics.clone());
         let status = Arc::new(Published::default());
         let (answers_in, answers) = answers::channels(shards::count());
         let (compacted_sender, compacted) = watch::channel(-1);
-        let arrivals = Arrivals::new(
-            node_queue.clone(),
-            state.reads(),
-            backend.clone(),
-            snap_dir.clone(),
-            options.boot.state.clone(),
-        );
         let runtime = peer_thread.runtime().clone();
         let identity = identity(options, id, cluster);
         let peers = Peers::new(identity, arrivals, dial, runtime, node_queue.clone());
@@ -210,6 +204,16 @@ impl Joined {
         });
         Self { handle, answers, node, committer, preparer, node_queue, committer_queue }
     }
+}
+
+fn arrivals(options: &Options, booted: &Booted, queue: &NodeQueue) -> Arrivals {
+    Arrivals::new(
+        queue.clone(),
+        booted.state.reads(),
+        booted.backend.clone(),
+        booted.snap_dir.clone(),
+        options.boot.state.clone(),
+    )
 }
 
 fn metrics(options: &Options) -> Arc<Metrics> {
