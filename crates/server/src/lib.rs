@@ -28,14 +28,16 @@ mod port;
 mod ports;
 mod preparer;
 mod reserve;
+mod reverse;
 mod running;
 mod security;
 mod shards;
 mod signals;
 mod snapshots;
 mod start;
+mod wakes;
 
-pub use boot::BootError;
+pub use boot::{BootError, SrvError};
 pub use handle::ProposeError;
 pub use node::NodeError;
 pub use security::SecurityError;

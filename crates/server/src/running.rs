@@ -9,6 +9,7 @@ use member::{Member, RequestIds};
 use raft::{Raft, Restored};
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::watch;
+use vfs::Dir;
 
 use crate::answers::{self, Given};
 use crate::boot::Booted;
@@ -136,6 +137,8 @@ impl Joined {
         peer_thread: &PeerThread,
     ) -> Self {
         log_start(&booted);
+        let (node_queue, commands) = node_queue::queue();
+        let arrivals = arrivals(options, &booted, &node_queue);
         let Booted {
             member: id,
             cluster,
@@ -145,25 +148,16 @@ impl Joined {
             mut wal,
             wal_dir,
             snap_dir,
-            restarted: _,
             remotes,
+            ..
         } = booted;
         let wall_millis = wall_millis();
-        let metrics = Metrics::new(options.extensive_metrics);
-        metrics.set_features(options.features.iter().copied());
-        let (node_queue, commands) = node_queue::queue();
+        let metrics = metrics(options);
         let (committer, committer_queue) =
             Committer::new(backend.clone(), node_queue.clone(), options.commit, metrics.clone());
         let status = Arc::new(Published::default());
         let (answers_in, answers) = answers::channels(shards::count());
         let (compacted_sender, compacted) = watch::channel(-1);
-        let arrivals = Arrivals::new(
-            node_queue.clone(),
-            state.reads(),
-            backend.clone(),
-            snap_dir.clone(),
-            options.boot.state.clone(),
-        );
         let runtime = peer_thread.runtime().clone();
         let identity = identity(options, id, cluster);
         let peers = Peers::new(identity, arrivals, dial, runtime, node_queue.clone());
@@ -184,10 +178,9 @@ impl Joined {
             metrics: metrics.clone(),
             peers: peers.clone(),
         });
-        let snapshots = Snapshots::new(snap_dir, options.snapshot_entries, restored.snapshot.index)
-            .keeping(options.snapshot_files_max);
-        let window = LogWindow::new(options.snapshot_catchup_entries, &restored.entries);
+        let snapshots = snapshots(options, snap_dir, &restored);
         wal.set_keep(options.wal_files_max.unwrap_or(0));
+        let window = LogWindow::new(options.snapshot_catchup_entries, &restored.entries);
         let preparer = wal.preparer();
         let raft = consensus(options, id, wall_millis, restored);
         let node = Node::new(NodeParts {
@@ -212,6 +205,27 @@ impl Joined {
         });
         Self { handle, answers, node, committer, preparer, node_queue, committer_queue }
     }
+}
+
+fn arrivals(options: &Options, booted: &Booted, queue: &NodeQueue) -> Arrivals {
+    Arrivals::new(
+        queue.clone(),
+        booted.state.reads(),
+        booted.backend.clone(),
+        booted.snap_dir.clone(),
+        options.boot.state.clone(),
+    )
+}
+
+fn metrics(options: &Options) -> Arc<Metrics> {
+    let metrics = Metrics::new(options.extensive_metrics);
+    metrics.set_features(options.features.iter().copied());
+    metrics
+}
+
+fn snapshots(options: &Options, dir: Arc<dyn Dir>, restored: &Restored) -> Snapshots {
+    Snapshots::new(dir, options.snapshot_entries, restored.snapshot.index)
+        .keeping(options.snapshot_files_max)
 }
 
 fn wall_millis() -> u64 {

@@ -57,9 +57,12 @@ impl Target {
         self.cut.load(Relaxed)
     }
 
-    /// The stream on which we send broke off; `unsent` never left.
-    pub(crate) fn stream_lost(&self, kind: StreamKind, undelivered: bool, unsent: Vec<Message>) {
-        self.warn_of_loss(kind);
+    /// The stream on which we send broke off.
+    pub(crate) fn stream_lost(&self, kind: StreamKind, lost: Lost) {
+        let Lost { undelivered, quietly, unsent } = lost;
+        if !quietly {
+            self.warn_of_loss(kind);
+        }
         if undelivered {
             self.metrics.sent_failures.add(1);
             self.status.deactivate(kind.name(), "write", None, "connection lost");
@@ -76,6 +79,17 @@ impl Target {
             "lost TCP streaming connection with remote peer"
         );
     }
+}
+
+/// What a stream that broke off leaves.
+#[derive(Debug)]
+pub(crate) struct Lost {
+    /// Whether something was sent into it that may not have arrived.
+    pub(crate) undelivered: bool,
+    /// Whether it was told before that this stream comes and goes.
+    pub(crate) quietly: bool,
+    /// What never left.
+    pub(crate) unsent: Vec<Message>,
 }
 
 /// What one call of `send` leaves to be done when all queues are unlocked.
@@ -208,6 +222,9 @@ impl Peer {
         let (body, lost) = slot.attach(&self.target);
         if lost {
             self.target.shared.member.unreachable(self.target.id);
+        }
+        if slot.flaps() {
+            return body;
         }
         self.target.status.activate();
         tracing::info!(

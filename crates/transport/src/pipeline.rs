@@ -25,6 +25,9 @@ pub(crate) const WORKERS: usize = 4;
 /// Messages that wait.
 pub(crate) const WAITING_MAX: usize = 64;
 
+/// How long a connection is kept for the next message.
+const KEEP_TIME: Duration = Duration::from_secs(4);
+
 /// What answering takes at least, before a request is given up.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
 
@@ -66,7 +69,14 @@ impl Pipeline {
 pub(crate) async fn run(shared: Arc<Shared>, target: Arc<Target>, pipeline: Arc<Pipeline>) {
     let mut kept = None;
     loop {
-        let message = pipeline.next().await;
+        // Peers close a connection that is not used, and it would hold a descriptor here.
+        let message = match tokio::time::timeout(KEEP_TIME, pipeline.next()).await {
+            Ok(message) => message,
+            Err(_) => {
+                kept = None;
+                pipeline.next().await
+            }
+        };
         let mut pieces = Pieces::default();
         wire::encode(&message, &Bytes::new(), &mut pieces);
         let body = pieces.take_joined();

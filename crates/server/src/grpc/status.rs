@@ -37,6 +37,9 @@ fn refusal(refusal: &Refusal) -> (Code, &'static str) {
         Refusal::PeerUrlExists => (Code::FailedPrecondition, "Peer URLs already exists"),
         Refusal::MemberNotFound => (Code::NotFound, "member not found"),
         Refusal::NotLearner => (Code::FailedPrecondition, "can only promote a learner member"),
+        Refusal::LastVoter => {
+            (Code::FailedPrecondition, "re-configuration failed due to not enough started members")
+        }
         Refusal::TooManyLearners => {
             (Code::FailedPrecondition, "too many learner members in cluster")
         }
