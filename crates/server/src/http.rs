@@ -149,13 +149,13 @@ impl Shared {
         let is_get = request.method() == Method::GET;
         let path = request.uri().path();
         match (self.port, path) {
+            (Port::Peers, path) if path == "/raft" || path.starts_with("/raft/") => {
+                self.handle.peers().serve(request).await
+            }
             (Port::Calls, _) => text(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 "this port is for gRPC; HTTP is served at --listen-client-http-urls",
             ),
-            (Port::Peers, path) if path == "/raft" || path.starts_with("/raft/") => {
-                self.handle.peers().serve(request).await
-            }
             (Port::Clients | Port::Metrics, "/metrics") => self.metrics(),
             (Port::Clients | Port::Metrics, path) if health::is_path(path) => {
                 if !is_get {

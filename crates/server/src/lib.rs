@@ -10,6 +10,7 @@ mod committer;
 mod compactor;
 pub mod config;
 mod connections;
+mod doors;
 mod grpc;
 mod guard;
 mod handle;
