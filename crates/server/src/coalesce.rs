@@ -38,6 +38,9 @@ pub(crate) struct Coalescing<S> {
 struct Gathered<S> {
     stream: S,
     waiting: BytesMut,
+    /// The stream was written to since it was flushed: one with TLS keeps what the socket did not
+    /// take.
+    unflushed: bool,
 }
 
 pin_project! {
@@ -61,7 +64,8 @@ pub(crate) struct Drain<S>(Arc<Mutex<Gathered<S>>>);
 impl<S: AsyncWrite + Unpin> Coalescing<S> {
     /// Wraps a stream; the task that owns the result must run inside [`Drain::flushing`].
     pub(crate) fn new(stream: S) -> (Self, Drain<S>) {
-        let shared = Arc::new(Mutex::new(Gathered { stream, waiting: BytesMut::new() }));
+        let shared =
+            Arc::new(Mutex::new(Gathered { stream, waiting: BytesMut::new(), unflushed: false }));
         (Self { shared: shared.clone() }, Drain(shared))
     }
 }
@@ -82,6 +86,11 @@ impl<S: AsyncWrite + Unpin> Gathered<S> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.waiting.advance(written);
+            self.unflushed = true;
+        }
+        if self.unflushed {
+            ready!(Pin::new(&mut self.stream).poll_flush(context))?;
+            self.unflushed = false;
         }
         if KEPT_BYTES_MAX < self.waiting.capacity() {
             self.waiting = BytesMut::new();

@@ -27,7 +27,6 @@ mod resolve;
 mod settings;
 mod text;
 mod tls;
-mod tls_files;
 mod validate;
 mod value;
 
@@ -53,7 +52,6 @@ pub use model::{
 pub use notice::Notice;
 pub use refusal::Refusal;
 pub use resolve::resolve_host;
-pub use tls_files::check_tls_files;
 pub use value::ValueError;
 
 pub(crate) use flags::DEFAULT_LOG_ROTATION;
@@ -142,7 +140,7 @@ pub fn read_process() -> Reading {
         default_host: &default_host,
     });
     if let Ok(Invocation::Start(config)) = &reading.outcome
-        && let Err(refusal) = check_tls_files(config)
+        && let Err(refusal) = crate::security::check_files(config)
     {
         reading.outcome = Err(refusal.into());
     }

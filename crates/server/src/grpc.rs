@@ -10,6 +10,7 @@ mod health;
 mod kv;
 mod lease;
 mod maintenance;
+mod messages;
 mod methods;
 mod range_stream;
 mod reply_body;
@@ -32,12 +33,15 @@ use tonic::codec::CompressionEncoding;
 use tower_service::Service as _;
 
 use crate::handle::Handle;
-use call::Arriving;
 pub(crate) use call::Call;
-use kv::Kv;
+use call::{Arriving, Reply};
+pub(crate) use health::Serving;
 pub(crate) use kv::ReplyFuture;
+use kv::{Kv, KvMethod};
+use messages::Messages;
 pub(crate) use methods::{CallKind, METHODS, Method, MethodIndex};
 pub(crate) use reply_body::ReplyBody;
+use request_body::RequestBody;
 pub(crate) use slow::{Remote, SlowCalls};
 use watch::Watch;
 
@@ -73,7 +77,7 @@ struct Shared {
 
 impl Services {
     /// Must be called within the runtime that will serve.
-    pub(crate) fn new(handle: &Handle, slow: SlowCalls) -> Self {
+    pub(crate) fn new(handle: &Handle, slow: SlowCalls, serving: Serving) -> Self {
         let max = message_bytes_max(handle);
         let (lost, leader_lost) = channel::channel(0);
         tokio::spawn(watch_leader(handle.clone(), lost));
@@ -92,9 +96,12 @@ impl Services {
             watch: Watch::new(handle.clone()),
             lease: service!(LeaseServer, lease::Leases::new(handle.clone())),
             cluster: service!(ClusterServer, cluster::Cluster::new(handle.clone())),
-            maintenance: service!(MaintenanceServer, maintenance::Maintenance::new(handle.clone())),
             auth: service!(AuthServer, auth::Auth::new(handle.clone())),
-            health: service!(HealthServer, health::Health),
+            health: service!(HealthServer, health::Health::new(serving.clone())),
+            maintenance: service!(
+                MaintenanceServer,
+                maintenance::Maintenance::new(handle.clone(), serving)
+            ),
             handle: handle.clone(),
         };
         Self { shared: Arc::new(shared) }
@@ -113,7 +120,6 @@ impl Services {
         let arriving = Arriving {
             handle: &shared.handle,
             slow: shared.slow,
-            message_bytes_max: shared.message_bytes_max,
             leader_lost: &shared.leader_lost,
             method,
             remote,
@@ -121,32 +127,56 @@ impl Services {
         arriving.answer(request, |request| self.dispatch(method, remote, request))
     }
 
-    fn dispatch<B>(
-        &self,
-        method: MethodIndex,
-        remote: Remote,
-        request: http::Request<B>,
-    ) -> ReplyFuture
+    fn dispatch<B>(&self, method: MethodIndex, remote: Remote, request: http::Request<B>) -> Reply
     where
-        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
     {
         let shared = &self.shared;
-        let method = method.method();
-        match method.service() {
-            "etcdserverpb.KV" => {
-                let answered = shared.kv.call(method.name(), remote, request);
-                answered.unwrap_or_else(|| {
-                    let status = status::unknown_method(method.path);
-                    Box::pin(async move { Ok(status.into_http()) })
-                })
+        let lean = |request: http::Request<B>| {
+            let (head, body) = request.into_parts();
+            let metrics = shared.handle.metrics().clone();
+            Messages::new(&head.headers, body, metrics, method, shared.message_bytes_max)
+        };
+        let path = method.method().path;
+        let unary = match path {
+            "/etcdserverpb.KV/Put" => KvMethod::Put,
+            "/etcdserverpb.KV/Range" => KvMethod::Range,
+            "/etcdserverpb.KV/Txn" => KvMethod::Txn,
+            "/etcdserverpb.KV/DeleteRange" => KvMethod::DeleteRange,
+            "/etcdserverpb.KV/Compact" => KvMethod::Compact,
+            "/etcdserverpb.Watch/Watch" => {
+                return Reply::Ready(Some(shared.watch.call(lean(request))));
             }
-            "etcdserverpb.Watch" => shared.watch.call(request),
+            _ => return Reply::Coming(self.dispatch_to_tonic(method, request)),
+        };
+        Reply::Unary(shared.kv.call(unary, remote, lean(request)))
+    }
+
+    fn dispatch_to_tonic<B>(&self, method: MethodIndex, request: http::Request<B>) -> ReplyFuture
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
+    {
+        let shared = &self.shared;
+        let request = request.map(|body| {
+            let metrics = shared.handle.metrics().clone();
+            RequestBody::new(body, metrics, method, shared.message_bytes_max)
+        });
+        let path = method.method().path;
+        match method.method().service() {
+            "etcdserverpb.KV" if path == "/etcdserverpb.KV/RangeStream" => {
+                shared.kv.range_stream(request)
+            }
             "etcdserverpb.Lease" => Box::pin(shared.lease.clone().call(request)),
             "etcdserverpb.Cluster" => Box::pin(shared.cluster.clone().call(request)),
             "etcdserverpb.Maintenance" => Box::pin(shared.maintenance.clone().call(request)),
             "etcdserverpb.Auth" => Box::pin(shared.auth.clone().call(request)),
-            _ => Box::pin(shared.health.clone().call(request)),
+            "grpc.health.v1.Health" => Box::pin(shared.health.clone().call(request)),
+            _ => {
+                let status = status::unknown_method(path);
+                Box::pin(async move { Ok(status.into_http()) })
+            }
         }
     }
 }

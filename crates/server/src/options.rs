@@ -10,6 +10,8 @@ use crate::config::{
 use crate::grpc::SlowCalls;
 use crate::handle::Limits;
 use crate::http::Browsers;
+use crate::peers::monitor::Checks;
+use crate::ping_policy::PingPolicy;
 use crate::port::PortLimits;
 
 /// The parts' options.
@@ -35,20 +37,30 @@ pub(crate) struct Options {
     pub(crate) snapshot_entries: u64,
     /// Entries kept in memory behind a snapshot for members that lag.
     pub(crate) snapshot_catchup_entries: u64,
+    /// Snapshot files that are kept; `None` for all.
+    pub(crate) snapshot_files_max: Option<usize>,
+    /// Segments of the log that are kept; `None` for all.
+    pub(crate) wal_files_max: Option<usize>,
     /// Between two steps of a compaction.
     pub(crate) compaction_pause: Duration,
     /// When history is forgotten by itself.
     pub(crate) auto_compaction: AutoCompaction,
     /// What clients are told to connect to.
     pub(crate) advertised_client_urls: Vec<String>,
+    /// Where other members reach this one.
+    pub(crate) advertised_peer_urls: Vec<String>,
+    /// How the members' data is compared.
+    pub(crate) checks: Checks,
     /// Whether it is measured how long calls take.
     pub(crate) extensive_metrics: bool,
     /// Which calls are logged.
     pub(crate) slow_calls: SlowCalls,
-    /// A batch that takes longer to apply is counted.
+    /// A batch that takes longer to apply is counted and logged.
     pub(crate) slow_apply: Duration,
     /// Who may ask from a browser.
     pub(crate) browsers: Browsers,
+    /// Whether a member that defragments says that it does not serve.
+    pub(crate) stops_on_defrag: bool,
     /// Switches: name, stage, state.
     pub(crate) features: Vec<(&'static str, &'static str, bool)>,
 }
@@ -84,6 +96,7 @@ impl Options {
                 concurrent_streams_max: config.limits.concurrent_streams_max,
                 keepalive_interval: keep_alive.interval.unwrap_or(FOR_EVER),
                 keepalive_timeout: keep_alive.timeout.unwrap_or(FOR_EVER),
+                pings: PingPolicy::new(keep_alive.client_interval_min),
             },
             dial_timeout: Duration::from_secs(1) + election_timeout,
             tick: config.cluster.heartbeat_interval,
@@ -95,9 +108,13 @@ impl Options {
             },
             snapshot_entries: config.storage.snapshot_entries,
             snapshot_catchup_entries: config.storage.snapshot_catchup_entries,
+            snapshot_files_max: config.storage.snapshot_files_max.map(to_usize),
+            wal_files_max: config.storage.wal_files_max.map(to_usize),
             compaction_pause: config.compaction.sleep_interval,
             auto_compaction: config.compaction.auto,
             advertised_client_urls: texts(&config.advertise.clients),
+            advertised_peer_urls: texts(&config.advertise.peers),
+            checks: checks(config),
             extensive_metrics: config.metrics == MetricsDetail::Extensive,
             slow_calls: SlowCalls { longer_than: config.logging.slow_request_min },
             slow_apply: config.logging.slow_apply_min,
@@ -105,6 +122,7 @@ impl Options {
                 origins: config.http.cors.clone(),
                 hosts: config.http.host_whitelist.clone(),
             },
+            stops_on_defrag: config.features.gates.is_enabled(Gate::StopGRPCServiceOnDefrag),
             features: features(config),
         }
     }
@@ -151,6 +169,20 @@ fn limits(config: &Config, election_timeout: Duration) -> Limits {
         request_timeout: Duration::from_secs(5) + election_timeout * 2,
         watch_progress_interval: config.features.watch_progress_interval,
         election_timeout,
+        strict_reconfiguration: config.cluster.strict_reconfig_check,
+    }
+}
+
+fn checks(config: &Config) -> Checks {
+    let features = &config.features;
+    let gates = &features.gates;
+    Checks {
+        initial: gates.is_enabled(Gate::InitialCorruptCheck),
+        periodic: features.corrupt_check_interval,
+        // The hashes are there anyway: compared unless that is turned off (G5).
+        compactions: (gates.chosen(Gate::CompactHashCheck) != Some(false))
+            .then_some(features.compact_hash_check_interval),
+        downgrade: features.downgrade_check_interval,
     }
 }
 

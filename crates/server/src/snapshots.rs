@@ -18,15 +18,13 @@ use wal::{Mark, Wal};
 
 use crate::reserve::is_no_space;
 
-/// How many snapshot files are kept, as etcd's default.
-const FILES_KEPT: usize = 5;
-
 /// Decides and does it, for the node loop.
 #[derive(Debug)]
 pub(crate) struct Snapshots {
     dir: Arc<dyn Dir>,
     every_entries: u64,
-    catchup_entries: u64,
+    /// How many files of each kind are kept; `None` for all.
+    files_max: Option<usize>,
     last: Index,
 }
 
@@ -63,17 +61,17 @@ impl SnapshotError {
 
 impl Snapshots {
     /// `last` is the newest mark of the log.
-    pub(crate) fn new(
-        dir: Arc<dyn Dir>,
-        every_entries: u64,
-        catchup_entries: u64,
-        last: Index,
-    ) -> Self {
-        Self { dir, every_entries, catchup_entries, last }
+    pub(crate) fn new(dir: Arc<dyn Dir>, every_entries: u64, last: Index) -> Self {
+        Self { dir, every_entries, files_max: None, last }
     }
 
-    /// Takes a snapshot at `durable` if enough entries lie behind the last one; the index up to
-    /// which memory may forget the log.
+    /// Keeps this many of the newest files, all of them for `None`.
+    pub(crate) fn keeping(mut self, files_max: Option<usize>) -> Self {
+        self.files_max = files_max;
+        self
+    }
+
+    /// Takes a snapshot at `durable` if enough entries lie behind the last one; whether it did.
     ///
     /// # Errors
     ///
@@ -84,15 +82,61 @@ impl Snapshots {
         conf_state: &ConfState,
         state: &State,
         wal: &mut Wal,
-    ) -> Result<Option<Index>, SnapshotError> {
+    ) -> Result<bool, SnapshotError> {
         if durable.index.0 < self.last.0 + self.every_entries {
-            return Ok(None);
+            return Ok(false);
         }
+        self.write_file(durable, conf_state, state)?;
+        wal.mark(&Mark { position: durable, conf_state: Some(conf_state.clone()) })
+            .map_err(SnapshotError::Mark)?;
+        tracing::info!("snapshot-index" = durable.index.0, "saved snapshot to disk");
+        self.release(durable.index, wal)?;
+        Ok(true)
+    }
+
+    /// A snapshot of the leader, whose mark is in the log, took the place of the state.
+    ///
+    /// # Errors
+    ///
+    /// As [`Snapshots::consider`].
+    pub(crate) fn replaced(
+        &mut self,
+        position: LogPosition,
+        conf_state: &ConfState,
+        state: &State,
+        wal: &mut Wal,
+    ) -> Result<(), SnapshotError> {
+        match self.write_file(position, conf_state, state) {
+            // The next one will be there for older releases.
+            Err(error) if error.is_no_space() => {
+                tracing::warn!(error = %error, "no snapshot file until there is room");
+            }
+            written => written?,
+        }
+        self.release(position.index, wal)
+    }
+
+    fn release(&mut self, index: Index, wal: &mut Wal) -> Result<(), SnapshotError> {
+        let released = wal.release(index).map_err(SnapshotError::Release)?;
+        if released > 0 {
+            tracing::info!(segments = released, "released old log segments");
+        }
+        self.remove_old_files();
+        self.last = index;
+        Ok(())
+    }
+
+    fn write_file(
+        &self,
+        position: LogPosition,
+        conf_state: &ConfState,
+        state: &State,
+    ) -> Result<(), SnapshotError> {
         let members = state.members();
         let removed = state.removed_members();
         let cluster_version = state.reads().cluster_version();
         let file = SnapshotFile {
-            position: durable,
+            position,
             conf_state: to_message(conf_state),
             members: &members,
             removed: &removed,
@@ -103,27 +147,21 @@ impl Snapshots {
             let _removed = self.dir.remove(&file.name());
             return Err(SnapshotError::File { name: file.name(), source });
         }
-        wal.mark(&Mark { position: durable, conf_state: Some(conf_state.clone()) })
-            .map_err(SnapshotError::Mark)?;
-        tracing::info!(snapshot_index = durable.index.0, "saved snapshot");
-        let released = wal.release(durable.index).map_err(SnapshotError::Release)?;
-        if released > 0 {
-            tracing::info!(segments = released, "released old log segments");
-        }
-        self.remove_old_files();
-        self.last = durable.index;
-        Ok(Some(Index(durable.index.0.saturating_sub(self.catchup_entries))))
+        Ok(())
     }
 
     /// Old files are a courtesy to older releases; failing to remove one harms nobody.
     fn remove_old_files(&self) {
+        let Some(files_max) = self.files_max else { return };
         let Ok(names) = self.dir.list() else { return };
-        let mut files: Vec<String> =
-            names.into_iter().filter(|name| name.ends_with(".snap")).collect();
-        files.truncate(files.len().saturating_sub(FILES_KEPT));
-        for name in files {
-            if let Err(error) = self.dir.remove(&name) {
-                tracing::warn!(name, error = %error, "cannot remove an old snapshot file");
+        for kind in [".snap", ".snap.db"] {
+            let files = names.iter().filter(|name| name.ends_with(kind));
+            let mut files: Vec<&String> = files.collect();
+            files.truncate(files.len().saturating_sub(files_max));
+            for name in files {
+                if let Err(error) = self.dir.remove(name) {
+                    tracing::warn!(name, error = %error, "cannot remove an old snapshot file");
+                }
             }
         }
     }

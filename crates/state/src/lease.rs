@@ -195,12 +195,15 @@ impl Leases {
         if from == to {
             return;
         }
+        // Copied, because the key is kept for long and is a part of its whole request, or of all
+        // that came over the network with it.
+        let key = Bytes::copy_from_slice(key);
         if to.is_none() {
-            self.holders.remove(key);
+            self.holders.remove(&key);
         } else {
             self.holders.insert(key.clone(), to);
         }
-        self.record(Effect::Move { key: key.clone(), from, to });
+        self.record(Effect::Move { key, from, to });
     }
 
     /// Shows readers what happened since the last time.
@@ -212,6 +215,12 @@ impl Leases {
         for effect in self.unpublished.drain(..) {
             effect.perform(&mut table);
         }
+    }
+
+    /// Shows readers this table in the place of whatever they saw.
+    pub(crate) fn publish_whole(&mut self, readers: &RwLock<LeaseTable>) {
+        self.unpublished.clear();
+        *readers.write() = self.table.clone();
     }
 
     fn record(&mut self, effect: Effect) {

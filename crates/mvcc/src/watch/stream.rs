@@ -44,7 +44,6 @@ type Slot = u32;
 #[derive(Debug)]
 struct Watch {
     id: WatchId,
-    range: KeyRange,
     group: GroupId,
     /// Everything before this revision was delivered or was not wanted.
     cursor: i64,
@@ -59,7 +58,7 @@ struct Watch {
 }
 
 /// What its events look like.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Shape {
     filters: Filters,
     want_previous: bool,
@@ -79,12 +78,43 @@ struct Budget {
     pieces: usize,
 }
 
+/// Rows of the past and the keys among them that a watch wants.
+struct PastEvents<'a> {
+    piece: &'a Piece,
+    range: &'a KeyRange,
+    reader: &'a Reader,
+}
+
 /// Where answers go.
 struct Answers<'a> {
     told: &'a mut i64,
     /// Size from which an answer is split.
     limit: usize,
     out: &'a mut Vec<WatchOutput>,
+}
+
+/// What one watch got from the ring: others of its group that are as far and want the same get the
+/// same list.
+#[derive(Debug)]
+struct Alike {
+    group: GroupId,
+    cursor: i64,
+    shape: Shape,
+    /// Where the cursor is afterwards.
+    next: i64,
+    events: Arc<[Bytes]>,
+    /// Main revision of the last event.
+    revision: i64,
+    bytes: usize,
+}
+
+impl Alike {
+    fn suits(&self, watch: &Watch, limit: usize) -> bool {
+        self.group == watch.group
+            && self.cursor == watch.cursor
+            && self.shape == watch.shape
+            && self.bytes < limit
+    }
 }
 
 /// What a watch needs that cannot be had under the hub's lock.
@@ -145,7 +175,6 @@ impl WatchStream {
         });
         self.slots[slot as usize] = Some(Watch {
             id,
-            range: spec.keys,
             group,
             cursor: if spec.start == 0 { revision + 1 } else { spec.start },
             start: spec.start,
@@ -249,6 +278,7 @@ impl WatchStream {
         let shared = Arc::clone(&self.shared);
         let limit = shared.hub.answer_bytes_max;
         let mut need = None;
+        let mut alike = None;
         {
             let state = shared.hub.read();
             while 0 < budget.bytes {
@@ -278,7 +308,8 @@ impl WatchStream {
                     watch.cursor = last + 1;
                 } else {
                     let mut answers = Answers { told: &mut self.told, limit, out };
-                    let sent = watch.send_queued(&state, group, budget.bytes, &mut answers);
+                    let sent =
+                        watch.send_queued(&state, group, budget.bytes, &mut alike, &mut answers);
                     budget.bytes = budget.bytes.saturating_sub(sent);
                 }
                 self.todo.pop_front();
@@ -317,7 +348,8 @@ impl WatchStream {
         watch.cursor = last + 1;
         let revision = events.last().map_or(last, |(_, batch, at)| batch.events[*at].revision);
         let limit = self.shared.hub.answer_bytes_max;
-        let sent = watch.send(encoded, revision, &mut Answers { told: &mut self.told, limit, out });
+        let mut answers = Answers { told: &mut self.told, limit, out };
+        let sent = watch.send(encoded.into(), revision, &mut answers);
         budget.bytes = budget.bytes.saturating_sub(sent);
         Ok(())
     }
@@ -353,7 +385,9 @@ impl WatchStream {
         let limit = self.shared.hub.answer_bytes_max;
         let mut answers = Answers { told: &mut self.told, limit, out };
         let reader = Reader { shared: Arc::clone(&self.shared) };
-        let sent = watch.send_past(piece, budget.bytes, &reader, &mut answers)?;
+        let range = self.shared.hub.read().groups.group(watch.group).range().clone();
+        let past = PastEvents { piece, range: &range, reader: &reader };
+        let sent = watch.send_past(&past, budget.bytes, &mut answers)?;
         budget.bytes = budget.bytes.saturating_sub(sent);
         // In turn, so that the others get the same piece.
         self.todo.pop_front();
@@ -427,9 +461,17 @@ impl Watch {
         state: &State,
         group: &Group,
         bytes_max: usize,
+        alike: &mut Option<Alike>,
         answers: &mut Answers<'_>,
     ) -> usize {
         let limit = bytes_max.min(answers.limit);
+        if let Some(alike) = alike
+            && alike.suits(self, limit)
+        {
+            self.cursor = alike.next;
+            return self.send(Arc::clone(&alike.events), alike.revision, answers);
+        }
+        let cursor = self.cursor;
         let mut events = Vec::new();
         let (mut bytes, mut revision) = (0, None);
         for queued in group.queue.range(group.position(self.cursor)..) {
@@ -448,10 +490,12 @@ impl Watch {
                 revision = Some(event.revision);
             }
         }
-        match revision {
-            Some(revision) => self.send(events, revision, answers),
-            None => 0,
-        }
+        let Some(revision) = revision else { return 0 };
+        let events: Arc<[Bytes]> = events.into();
+        let (group, shape, next) = (self.group, self.shape, self.cursor);
+        let events_of_all = Arc::clone(&events);
+        *alike = Some(Alike { group, cursor, shape, next, events: events_of_all, revision, bytes });
+        self.send(events, revision, answers)
     }
 
     /// As [`Watch::send_queued`], but only which events these are, and the last revision passed.
@@ -486,11 +530,11 @@ impl Watch {
     /// sent.
     fn send_past(
         &mut self,
-        piece: &Piece,
+        past: &PastEvents<'_>,
         bytes_max: usize,
-        reader: &Reader,
         answers: &mut Answers<'_>,
     ) -> Result<usize, ReadError> {
+        let PastEvents { piece, range, reader } = *past;
         let limit = bytes_max.min(answers.limit);
         let mut events = Vec::new();
         let (mut bytes, mut revision) = (0, self.cursor - 1);
@@ -501,7 +545,7 @@ impl Watch {
                 cursor = row.revision;
                 break;
             }
-            if !self.range.contains(&row.key) || !self.shape.filters.pass(row.kind) {
+            if !range.contains(&row.key) || !self.shape.filters.pass(row.kind) {
                 continue;
             }
             let event = row.event();
@@ -518,12 +562,12 @@ impl Watch {
         if events.is_empty() {
             return Ok(0);
         }
-        Ok(self.send(events, revision, answers))
+        Ok(self.send(events.into(), revision, answers))
     }
 
     /// Sends events, in fragments if they are too large for one answer and the watch wants that
     /// (W-09); gives the bytes sent.
-    fn send(&mut self, events: Vec<Bytes>, last: i64, answers: &mut Answers<'_>) -> usize {
+    fn send(&mut self, events: Arc<[Bytes]>, last: i64, answers: &mut Answers<'_>) -> usize {
         self.busy = true;
         let id = self.id;
         let revision = last.max(*answers.told);
@@ -536,16 +580,17 @@ impl Watch {
         }
         let mut part = Vec::new();
         let mut part_bytes = ANSWER_OVERHEAD_BYTES;
-        for event in events {
-            if !part.is_empty() && answers.limit <= part_bytes + size(&event) {
-                let events = std::mem::take(&mut part);
+        for event in events.iter() {
+            if !part.is_empty() && answers.limit <= part_bytes + size(event) {
+                let events = std::mem::take(&mut part).into();
                 answers.out.push(WatchOutput::Events { id, revision, events, fragment: true });
                 part_bytes = ANSWER_OVERHEAD_BYTES;
             }
-            part_bytes += size(&event);
-            part.push(event);
+            part_bytes += size(event);
+            part.push(event.clone());
         }
-        answers.out.push(WatchOutput::Events { id, revision, events: part, fragment: false });
+        let events = part.into();
+        answers.out.push(WatchOutput::Events { id, revision, events, fragment: false });
         bytes
     }
 }

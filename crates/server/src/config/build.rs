@@ -275,7 +275,7 @@ impl Builder<'_> {
         })
     }
 
-    fn logging(&self) -> Result<Logging, Refusal> {
+    fn logging(&mut self) -> Result<Logging, Refusal> {
         let settings = self.settings;
         let level = match settings.bool("debug") {
             true => Level::Debug,
@@ -290,6 +290,11 @@ impl Builder<'_> {
             true => Some(Rotation::parse(settings.text("log-rotation-config-json"))?),
             false => None,
         };
+        if rotation.as_ref().is_some_and(|rotation| rotation.local_time) {
+            self.notices.push(Notice::warn(
+                "localtime of --log-rotation-config-json has no effect; log files are named by UTC",
+            ));
+        }
         Ok(Logging {
             settings: logging::Settings {
                 level,

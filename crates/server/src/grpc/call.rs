@@ -6,7 +6,6 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,11 +15,10 @@ use tokio::time::Sleep;
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Code, Status};
 
-use super::budget::Charge;
-use super::kv::{HttpReply, ReplyFuture};
+use super::codec::Framed;
+use super::kv::{HttpReply, ReplyFuture, UnaryReply};
 use super::methods::{CallKind, MethodIndex};
-use super::reply_body::{Account, Limits, ReplyBody, code_of};
-use super::request_body::RequestBody;
+use super::reply_body::{self, Account, Limits, ReplyBody, code_of};
 use super::slow::{Remote, SlowCalls, Stats};
 use super::status;
 use crate::handle::{Handle, ProposeError};
@@ -30,7 +28,6 @@ use crate::handle::{Handle, ProposeError};
 pub(crate) struct Arriving<'a> {
     pub(crate) handle: &'a Handle,
     pub(crate) slow: SlowCalls,
-    pub(crate) message_bytes_max: usize,
     pub(crate) leader_lost: &'a watch::Receiver<u64>,
     pub(crate) method: MethodIndex,
     pub(crate) remote: Remote,
@@ -41,19 +38,15 @@ impl Arriving<'_> {
     pub(crate) fn answer<B>(
         self,
         request: http::Request<B>,
-        service: impl FnOnce(http::Request<RequestBody<B>>) -> ReplyFuture,
+        service: impl FnOnce(http::Request<B>) -> Reply,
     ) -> Call {
-        let metrics = self.handle.metrics();
-        let account = Account::open(metrics.clone(), self.method);
+        let account = Account::open(self.handle.metrics().clone(), self.method);
         let limits = match self.check(request.headers()) {
             Ok(limits) => limits,
             Err(status) => return Call::refused(Some(account), status),
         };
-        let request = request.map(|body| {
-            RequestBody::new(body, metrics.clone(), self.method, self.message_bytes_max)
-        });
         Call {
-            reply: Reply::Coming(service(request)),
+            reply: service(request),
             account: Some(account),
             limits,
             slow: self.slow,
@@ -63,6 +56,9 @@ impl Arriving<'_> {
 
     fn check(&self, headers: &HeaderMap) -> Result<Limits, Status> {
         let kind = self.method.method().kind;
+        if self.handle.is_learner() && !self.method.method().is_for_learners() {
+            return Err(ProposeError::NotForLearners.into());
+        }
         let version = match headers.get("client-api-version") {
             None => None,
             Some(version) => {
@@ -119,8 +115,13 @@ pub(crate) struct Call {
     remote: Remote,
 }
 
-enum Reply {
+/// What a service answers with.
+pub(crate) enum Reply {
+    /// A message, on the lean way.
+    Unary(UnaryReply),
+    /// Whatever a service of tonic's makes.
     Coming(ReplyFuture),
+    /// It is there; taken once.
     Ready(Option<HttpReply>),
 }
 
@@ -136,18 +137,28 @@ impl Call {
         }
     }
 
-    fn poll_reply(&mut self, context: &mut Context<'_>) -> Poll<HttpReply> {
+    fn poll_reply(&mut self, context: &mut Context<'_>) -> Poll<http::Response<ReplyBody>> {
         match &mut self.reply {
             Reply::Ready(reply) => {
-                Poll::Ready(reply.take().expect("a call is not polled behind its answer"))
+                let reply = reply.take().expect("a call is not polled behind its answer");
+                return Poll::Ready(self.finish(reply));
+            }
+            Reply::Unary(reply) => {
+                if let Poll::Ready(reply) = reply.as_mut().poll(context) {
+                    return Poll::Ready(match reply {
+                        Ok(message) => self.finish_unary(message),
+                        Err(status) => self.finish(status.into_http()),
+                    });
+                }
             }
             Reply::Coming(reply) => {
                 if let Poll::Ready(Ok(reply)) = reply.as_mut().poll(context) {
-                    return Poll::Ready(reply);
+                    return Poll::Ready(self.finish(reply));
                 }
-                self.poll_deadline(context).map(Status::into_http)
             }
         }
+        let late = self.poll_deadline(context);
+        late.map(|status| self.finish(status.into_http()))
     }
 
     fn poll_deadline(&mut self, context: &mut Context<'_>) -> Poll<Status> {
@@ -156,22 +167,39 @@ impl Call {
         deadline.as_mut().poll(context).map(|()| status::deadline_exceeded())
     }
 
+    /// Counts the whole call: only sending its message is left.
+    fn finish_unary(&mut self, message: Framed) -> http::Response<ReplyBody> {
+        if let Some(mut account) = self.account.take() {
+            account.on_sent(&message.bytes);
+            account.end(Code::Ok);
+            self.note(&account);
+        }
+        reply_body::ok_with(ReplyBody::of_message(message))
+    }
+
+    /// Logs a unary call that took long, unless its service does.
+    fn note(&self, account: &Account) {
+        let path = account.method().method().path;
+        if !is_noted_by_its_service(path) {
+            self.slow.note(path, self.remote, account.began(), Stats::unknown);
+        }
+    }
+
     /// Counts the call as far as its headers tell, and hands the rest to its body.
-    fn finish(&mut self, mut reply: HttpReply) -> http::Response<ReplyBody> {
+    fn finish(&mut self, reply: HttpReply) -> http::Response<ReplyBody> {
         let Some(mut account) = self.account.take() else { return reply.map(ReplyBody::plain) };
-        let charge = reply.extensions_mut().remove::<Arc<Charge>>();
         let method = account.method().method();
         let code = code_of(reply.headers());
         let unary = method.kind == CallKind::Unary;
         if unary || code != Code::Ok {
             account.end(code);
         }
-        if unary && !is_noted_by_its_service(method.path) {
-            self.slow.note(method.path, self.remote, account.began(), Stats::unknown);
+        if unary {
+            self.note(&account);
         }
         // A unary answer is complete, so that only sending it is left.
         let limits = if unary { Limits::default() } else { std::mem::take(&mut self.limits) };
-        reply.map(|body| ReplyBody::of_call(body, account, limits, charge))
+        reply.map(|body| ReplyBody::of_call(body, account, limits))
     }
 }
 
@@ -185,7 +213,7 @@ impl Future for Call {
     type Output = Result<http::Response<ReplyBody>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.poll_reply(context).map(|reply| Ok(self.finish(reply)))
+        self.poll_reply(context).map(Ok)
     }
 }
 

@@ -7,7 +7,7 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use bytes::BufMut;
+use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 use proto::etcdserverpb as pb;
@@ -16,6 +16,8 @@ use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
 use super::budget::Charge;
+use super::request_body::PREFIX_LEN;
+use super::status;
 
 /// A reply that writes its own wire form.
 pub(crate) trait WriteWire: Send + 'static {
@@ -28,6 +30,39 @@ pub(crate) trait WriteWire: Send + 'static {
     /// Room in the budget of replies that the message needs until the connection has it.
     fn charge(&self) -> Option<Arc<Charge>> {
         None
+    }
+}
+
+/// Appends a reply as one message of a stream, its prefix before it.
+///
+/// # Errors
+///
+/// The prefix cannot say how long it is.
+pub(crate) fn frame(reply: impl WriteWire, buffer: &mut BytesMut) -> Result<(), Status> {
+    let len = reply.len();
+    let said = u32::try_from(len).map_err(|_| status::reply_too_large(len))?;
+    buffer.reserve(PREFIX_LEN + len);
+    buffer.put_u8(0);
+    buffer.put_u32(said);
+    reply.write(buffer);
+    Ok(())
+}
+
+/// A unary reply as it goes out.
+#[derive(Debug)]
+pub(crate) struct Framed {
+    /// The message and its prefix.
+    pub(crate) bytes: Bytes,
+    /// Its room in the budget of replies.
+    pub(crate) charge: Option<Arc<Charge>>,
+}
+
+impl Framed {
+    pub(crate) fn new(reply: impl WriteWire) -> Result<Self, Status> {
+        let charge = reply.charge();
+        let mut bytes = BytesMut::new();
+        frame(reply, &mut bytes)?;
+        Ok(Self { bytes: bytes.freeze(), charge })
     }
 }
 
@@ -80,9 +115,7 @@ impl<D: Message + Default> Decoder for DirectDecoder<D> {
     type Error = Status;
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<D>, Status> {
-        let decoded = D::decode(buffer).map_err(|error| {
-            Status::internal(format!("grpc: failed to unmarshal the received message: {error}"))
-        })?;
+        let decoded = D::decode(buffer).map_err(|error| status::malformed_message(&error))?;
         Ok(Some(decoded))
     }
 }

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use prost::Message;
 use proto::etcdserverpb as pb;
 use proto::etcdserverpb::request_op::Request as Op;
@@ -17,11 +18,12 @@ use tonic::server::Grpc;
 use tonic::{Request, Response, Status};
 
 use super::budget::{Budget, held_bytes};
-use super::codec::{DirectCodec, Plain, SplicedRange, WriteWire};
+use super::codec::{DirectCodec, Framed, Plain, SplicedRange, WriteWire};
+use super::messages::{Messages, decode};
 use super::slow::{Remote, SlowCalls, Stats};
 use super::status::refused;
 use super::{message_bytes_max, range_stream};
-use crate::handle::{Handle, RequestKind};
+use crate::handle::{Handle, ProposeError, RequestKind};
 use crate::metrics::Operation;
 
 /// What a service answers with.
@@ -29,6 +31,19 @@ pub(crate) type HttpReply = http::Response<tonic::body::Body>;
 
 /// A reply under way.
 pub(crate) type ReplyFuture = Pin<Box<dyn Future<Output = Result<HttpReply, Infallible>> + Send>>;
+
+/// A unary reply of this service under way.
+pub(crate) type UnaryReply = Pin<Box<dyn Future<Output = Result<Framed, Status>> + Send>>;
+
+/// The unary methods.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum KvMethod {
+    Range,
+    Put,
+    DeleteRange,
+    Txn,
+    Compact,
+}
 
 /// The service; clones share the member.
 #[derive(Clone, Debug)]
@@ -43,30 +58,29 @@ impl Kv {
         Self { handle, budget: Budget::new(), slow }
     }
 
-    /// Answers a call of `/etcdserverpb.KV/<method>`.
+    /// Answers a unary call.
     pub(crate) fn call<B>(
         &self,
-        method: &str,
+        method: KvMethod,
         remote: Remote,
-        request: http::Request<B>,
-    ) -> Option<ReplyFuture>
+        messages: Messages<B>,
+    ) -> UnaryReply
     where
-        B: http_body::Body + Send + 'static,
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
     {
         let kv = self.clone();
-        let max = message_bytes_max(&self.handle);
-        Some(match method {
-            "Range" => unary(request, max, async move |message| kv.range(message, remote).await),
-            "RangeStream" => kv.range_stream(request, max),
-            "Put" => unary(request, max, async move |message| kv.put(message, remote).await),
-            "DeleteRange" => {
-                unary(request, max, async move |message| kv.delete_range(message, remote).await)
+        match method {
+            KvMethod::Range => {
+                unary(messages, async move |message| kv.range(message, remote).await)
             }
-            "Txn" => unary(request, max, async move |message| kv.txn(message, remote).await),
-            "Compact" => unary(request, max, async move |message| kv.compact(message).await),
-            _ => return None,
-        })
+            KvMethod::Put => unary(messages, async move |message| kv.put(message, remote).await),
+            KvMethod::DeleteRange => {
+                unary(messages, async move |message| kv.delete_range(message, remote).await)
+            }
+            KvMethod::Txn => unary(messages, async move |message| kv.txn(message, remote).await),
+            KvMethod::Compact => unary(messages, async move |message| kv.compact(message).await),
+        }
     }
 
     async fn range(
@@ -88,6 +102,9 @@ impl Kv {
     async fn read(&self, request: &pb::RangeRequest) -> Result<SplicedRange, Status> {
         state::check_range(request).map_err(|refusal| refused(&refusal))?;
         if !request.serializable {
+            if self.handle.is_learner() {
+                return Err(ProposeError::NotForLearners.into());
+            }
             self.handle.linearize().await?;
         }
         // A large reply waits for room first and is read then: that is as fresh, and holds nothing
@@ -109,12 +126,13 @@ impl Kv {
     }
 
     /// KV-12.
-    fn range_stream<B>(&self, request: http::Request<B>, max: usize) -> ReplyFuture
+    pub(crate) fn range_stream<B>(&self, request: http::Request<B>) -> ReplyFuture
     where
         B: http_body::Body + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
     {
         let kv = self.clone();
+        let max = message_bytes_max(&self.handle);
         Box::pin(async move {
             let service = tower::service_fn(move |request: Request<pb::RangeRequest>| {
                 let kv = kv.clone();
@@ -268,36 +286,20 @@ impl Kv {
     }
 }
 
-/// Runs one unary method over an HTTP request.
-pub(crate) fn unary<B, M, R, F, Fut>(
-    request: http::Request<B>,
-    message_bytes_max: usize,
-    method: F,
-) -> ReplyFuture
+/// Runs one unary method on the message of a call.
+fn unary<B, M, R, Fut>(
+    messages: Messages<B>,
+    method: impl FnOnce(M) -> Fut + Send + 'static,
+) -> UnaryReply
 where
-    B: http_body::Body + Send + 'static,
+    B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
     M: Message + Default + 'static,
-    R: WriteWire + Sync,
-    F: FnOnce(M) -> Fut + Clone + Send + 'static,
+    R: WriteWire,
     Fut: Future<Output = Result<R, Status>> + Send,
 {
     Box::pin(async move {
-        let service = tower::service_fn(move |request: Request<M>| {
-            let method = method.clone();
-            async move {
-                let reply = method(request.into_inner()).await?;
-                let charge = reply.charge();
-                let mut response = Response::new(reply);
-                if let Some(charge) = charge {
-                    response.extensions_mut().insert(charge);
-                }
-                Ok(response)
-            }
-        });
-        let mut grpc = Grpc::new(DirectCodec::<R, M>::default())
-            .accept_compressed(CompressionEncoding::Gzip)
-            .max_decoding_message_size(message_bytes_max);
-        Ok(grpc.unary(service, request).await)
+        let message = messages.only().await?;
+        Framed::new(method(decode(message)?).await?)
     })
 }

@@ -9,19 +9,18 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::Stream as _;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Sleep;
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Code, Status};
 
 use super::budget::Charge;
+use super::codec::Framed;
 use super::methods::{CallKind, MethodIndex};
+use super::request_body::PREFIX_LEN;
 use super::status;
 use crate::metrics::{Ended, Metrics};
-
-/// A flag and four bytes of length before every message.
-const PREFIX_LEN: usize = 5;
 
 /// One call as the metrics see it: it has ended when it says so, or as canceled when dropped.
 #[derive(Debug)]
@@ -56,7 +55,7 @@ impl Account {
     }
 
     /// Counts messages in bytes that are whole messages.
-    fn on_sent(&self, mut bytes: &[u8]) {
+    pub(crate) fn on_sent(&self, mut bytes: &[u8]) {
         let (mut messages, mut total) = (0, 0);
         while let Some((prefix, rest)) = bytes.split_first_chunk::<PREFIX_LEN>() {
             let [_, len @ ..] = *prefix;
@@ -84,10 +83,22 @@ pub(crate) struct Limits {
     pub(crate) leader_lost: Option<WatchStream<u64>>,
 }
 
+/// What a reply consists of.
+#[derive(Debug)]
+enum Content {
+    /// Of a service.
+    Body(tonic::body::Body),
+    /// One message, with its prefix, and trailers that say that all is well.
+    Message(Bytes),
+    /// These trailers.
+    Trailers,
+    Nothing,
+}
+
 /// The body of any reply of this server.
 #[derive(Debug)]
 pub(crate) struct ReplyBody {
-    inner: tonic::body::Body,
+    content: Content,
     call: Option<Account>,
     limits: Limits,
     broken_off: bool,
@@ -99,17 +110,22 @@ pub(crate) struct ReplyBody {
 impl ReplyBody {
     /// A body that no call stands behind.
     pub(crate) fn plain(inner: tonic::body::Body) -> Self {
-        Self { inner, call: None, limits: Limits::default(), broken_off: false, charge: None }
+        Self::of(Content::Body(inner), None)
+    }
+
+    /// The body of a unary call that succeeded, all of which is counted already.
+    pub(crate) fn of_message(message: Framed) -> Self {
+        Self::of(Content::Message(message.bytes), message.charge)
+    }
+
+    fn of(content: Content, charge: Option<Arc<Charge>>) -> Self {
+        Self { content, call: None, limits: Limits::default(), broken_off: false, charge }
     }
 
     /// The body of a call's reply.
-    pub(crate) fn of_call(
-        inner: tonic::body::Body,
-        call: Account,
-        limits: Limits,
-        charge: Option<Arc<Charge>>,
-    ) -> Self {
-        Self { inner, call: Some(call), limits, broken_off: false, charge }
+    pub(crate) fn of_call(inner: tonic::body::Body, call: Account, limits: Limits) -> Self {
+        let content = Content::Body(inner);
+        Self { content, call: Some(call), limits, broken_off: false, charge: None }
     }
 
     /// Why the stream must end now, if it must.
@@ -135,6 +151,53 @@ impl ReplyBody {
             call.end(code_of(trailers));
         }
     }
+}
+
+impl Content {
+    fn poll_frame(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if let Self::Body(body) = self {
+            return Pin::new(body).poll_frame(context);
+        }
+        Poll::Ready(match std::mem::replace(self, Self::Nothing) {
+            Self::Message(message) => {
+                *self = Self::Trailers;
+                Some(Ok(Frame::data(message)))
+            }
+            Self::Trailers => {
+                let mut trailers = HeaderMap::with_capacity(1);
+                trailers.insert("grpc-status", HeaderValue::from_static("0"));
+                Some(Ok(Frame::trailers(trailers)))
+            }
+            Self::Body(_) | Self::Nothing => None,
+        })
+    }
+
+    fn is_end(&self) -> bool {
+        match self {
+            Self::Body(body) => body.is_end_stream(),
+            Self::Message(_) | Self::Trailers => false,
+            Self::Nothing => true,
+        }
+    }
+}
+
+/// A reply that begins well, whatever comes in its body.
+pub(crate) fn ok_with<T>(body: T) -> http::Response<T> {
+    let mut reply = http::Response::new(body);
+    let mut headers = HeaderMap::with_capacity(1);
+    headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    *reply.headers_mut() = headers;
+    reply
+}
+
+/// What a stream ends with.
+pub(crate) fn trailers_of(status: &Status) -> Result<HeaderMap, Status> {
+    let mut trailers = HeaderMap::new();
+    status.add_header(&mut trailers)?;
+    Ok(trailers)
 }
 
 /// Bytes that give room back when they are gone.
@@ -170,7 +233,7 @@ impl Body for ReplyBody {
         }
         if let Poll::Ready(status) = this.poll_limits(context) {
             this.broken_off = true;
-            this.inner = tonic::body::Body::empty();
+            this.content = Content::Nothing;
             if let Some(call) = &mut this.call {
                 if call.method.method().kind != CallKind::Unary
                     && status.code() == Code::Unavailable
@@ -179,11 +242,9 @@ impl Body for ReplyBody {
                 }
                 call.end(status.code());
             }
-            let mut trailers = HeaderMap::new();
-            let written = status.add_header(&mut trailers);
-            return Poll::Ready(Some(written.map(|()| Frame::trailers(trailers))));
+            return Poll::Ready(Some(trailers_of(&status).map(Frame::trailers)));
         }
-        let polled = Pin::new(&mut this.inner).poll_frame(context);
+        let polled = this.content.poll_frame(context);
         match &polled {
             Poll::Ready(Some(Ok(frame))) => this.on_frame(frame),
             Poll::Ready(Some(Err(status))) => {
@@ -203,10 +264,14 @@ impl Body for ReplyBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.broken_off || self.inner.is_end_stream()
+        self.broken_off || self.content.is_end()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        match &self.content {
+            Content::Body(body) => body.size_hint(),
+            // The length of a gRPC reply is nobody's business.
+            Content::Message(_) | Content::Trailers | Content::Nothing => SizeHint::default(),
+        }
     }
 }

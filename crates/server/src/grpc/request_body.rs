@@ -1,4 +1,4 @@
-//! A request's body on its way to a service: messages are counted, and too large ones refused with
+//! A request's body on its way to a service of tonic's: messages are counted, and too large ones refused with
 //! grpc-go's text before their bytes are gathered.
 //!
 //! A client that owes the server one message may not keep it waiting for ever (G24); a stream of
@@ -20,10 +20,10 @@ use super::status;
 use crate::metrics::Metrics;
 
 /// How long a message that has begun to arrive may stand still.
-const IDLE_TIME_MAX: Duration = Duration::from_secs(30);
+pub(crate) const IDLE_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// A flag and four bytes of length before every message.
-const PREFIX_LEN: usize = 5;
+pub(crate) const PREFIX_LEN: usize = 5;
 
 /// The body.
 #[derive(Debug)]

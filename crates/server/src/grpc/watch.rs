@@ -1,9 +1,13 @@
 //! The Watch service: one stream carries many watches.
 //!
-//! The reply stream is polled by the connection only when the client can take more, and only then
-//! are events pulled from the store: a client that does not read holds nothing but its cursors.
+//! The reply body is polled by the connection only when the client can take more, and only then
+//! are events pulled from the store: a client that does not read holds nothing but its cursors and
+//! what was last pulled for it. Everything that one poll finds leaves as one piece of body, however
+//! many messages it is: what costs with thousands of watches on a stream is the way through HTTP/2,
+//! not the messages.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
+use std::future::Future as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,9 +15,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use base::KeyRange;
-use bytes::{BufMut, Bytes};
-use futures_util::Stream;
+use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::task::AtomicWaker;
+use http_body::{Body, Frame};
 use mvcc::{Filters, Wake, WatchId, WatchOutput, WatchRefused, WatchSpec, WatchStream};
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
@@ -21,13 +25,12 @@ use proto::etcdserverpb::watch_create_request::FilterType;
 use proto::etcdserverpb::watch_request::RequestUnion;
 use proto::etcdserverpb::{self as pb};
 use tokio::time::{Instant, Sleep};
-use tonic::codec::CompressionEncoding;
-use tonic::server::Grpc;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::Status;
 
-use super::codec::{DirectCodec, WriteWire};
-use super::kv::ReplyFuture;
-use super::status;
+use super::codec::{WriteWire, frame};
+use super::kv::HttpReply;
+use super::messages::{Messages, decode};
+use super::{reply_body, status};
 use crate::handle::Handle;
 use crate::metrics::StreamWatches;
 
@@ -51,24 +54,14 @@ impl Watch {
         Self { handle }
     }
 
-    pub(crate) fn call<B>(&self, request: http::Request<B>) -> ReplyFuture
+    /// Answers a stream of requests.
+    pub(crate) fn call<B>(&self, requests: Messages<B>) -> HttpReply
     where
-        B: http_body::Body + Send + 'static,
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
     {
-        let handle = self.handle.clone();
-        let max = super::message_bytes_max(&handle);
-        Box::pin(async move {
-            let service =
-                tower::service_fn(move |request: Request<Streaming<pb::WatchRequest>>| {
-                    let replies = Replies::new(handle.clone(), request.into_inner());
-                    async move { Ok::<_, Status>(Response::new(replies)) }
-                });
-            let mut grpc = Grpc::new(DirectCodec::<WatchReply, pb::WatchRequest>::default())
-                .accept_compressed(CompressionEncoding::Gzip)
-                .max_decoding_message_size(max);
-            Ok(grpc.streaming(service, request).await)
-        })
+        let replies = Replies::new(self.handle.clone(), requests);
+        reply_body::ok_with(tonic::body::Body::new(replies))
     }
 }
 
@@ -78,7 +71,7 @@ pub(crate) enum WatchReply {
     /// Created, canceled, progress.
     Control(pb::WatchResponse),
     /// Events whose bytes many watches share.
-    Events { header: pb::ResponseHeader, id: WatchId, events: Vec<Bytes>, fragment: bool },
+    Events { header: pb::ResponseHeader, id: WatchId, events: Arc<[Bytes]>, fragment: bool },
 }
 
 mod field {
@@ -118,10 +111,10 @@ impl WriteWire for WatchReply {
                 if fragment {
                     prost::encoding::bool::encode(field::FRAGMENT, &true, buffer);
                 }
-                for event in events {
+                for event in events.iter() {
                     encode_key(field::EVENTS, WireType::LengthDelimited, buffer);
                     encode_varint(event.len() as u64, buffer);
-                    buffer.put_slice(&event);
+                    buffer.put_slice(event);
                 }
             }
         }
@@ -145,27 +138,33 @@ impl Wake for News {
 
 /// The answers of one stream.
 #[derive(Debug)]
-struct Replies {
+struct Replies<B> {
     handle: Handle,
-    requests: Streaming<pb::WatchRequest>,
+    requests: Messages<B>,
     requests_ended: bool,
     watches: WatchStream,
     counts: StreamWatches,
     news: Arc<News>,
-    /// Answers that are ready, in order.
-    ready: VecDeque<WatchReply>,
-    outputs: Vec<WatchOutput>,
+    /// Messages that are ready, in order; holds memory only while there are some.
+    ready: BytesMut,
     /// Watches that want progress, and when one heard last.
     progress: BTreeMap<WatchId, Instant>,
-    timer: Pin<Box<Sleep>>,
-    failed: bool,
+    /// Set while there are such watches.
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Why the stream ends behind what is ready.
+    failed: Option<Status>,
+    /// The trailers are out.
+    ended: bool,
 }
 
-impl Replies {
-    fn new(handle: Handle, requests: Streaming<pb::WatchRequest>) -> Self {
+impl<B> Replies<B>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
+{
+    fn new(handle: Handle, requests: Messages<B>) -> Self {
         let news = Arc::new(News::default());
         let watches = handle.reads().watch().stream(news.clone());
-        let interval = handle.limits().watch_progress_interval;
         let counts = StreamWatches::new(handle.metrics().clone());
         Self {
             handle,
@@ -174,11 +173,11 @@ impl Replies {
             watches,
             counts,
             news,
-            ready: VecDeque::new(),
-            outputs: Vec::new(),
+            ready: BytesMut::new(),
             progress: BTreeMap::new(),
-            timer: Box::pin(tokio::time::sleep(interval)),
-            failed: false,
+            timer: None,
+            failed: None,
+            ended: false,
         }
     }
 
@@ -192,9 +191,8 @@ impl Replies {
             if self.requests_ended {
                 return Ok(());
             }
-            match Pin::new(&mut self.requests).poll_next(context) {
-                Poll::Ready(Some(Ok(request))) => self.on_request(request),
-                Poll::Ready(Some(Err(status))) => return Err(status),
+            match self.requests.poll_next(context) {
+                Poll::Ready(Some(message)) => self.on_request(decode(message?)?)?,
                 Poll::Ready(None) => self.requests_ended = true,
                 Poll::Pending => return Ok(()),
             }
@@ -204,36 +202,37 @@ impl Replies {
         Ok(())
     }
 
-    fn on_request(&mut self, request: pb::WatchRequest) {
+    fn on_request(&mut self, request: pb::WatchRequest) -> Result<(), Status> {
         match request.request_union {
             Some(RequestUnion::CreateRequest(create)) => self.on_create(create),
             Some(RequestUnion::CancelRequest(cancel)) => self.on_cancel(cancel.watch_id),
             Some(RequestUnion::ProgressRequest(_)) => {
                 self.watches.request_progress();
                 self.news.waiting.store(true, Ordering::Release);
+                Ok(())
             }
-            None => {}
+            None => Ok(()),
         }
     }
 
-    fn on_cancel(&mut self, id: WatchId) {
-        if self.watches.cancel(id) {
-            self.counts.ended();
-            self.progress.remove(&id);
-            let revision = self.handle.reads().keys().revision();
-            self.control(id, revision, |response| response.canceled = true);
+    fn on_cancel(&mut self, id: WatchId) -> Result<(), Status> {
+        if !self.watches.cancel(id) {
+            return Ok(());
         }
+        self.counts.ended();
+        self.progress.remove(&id);
+        let revision = self.handle.reads().keys().revision();
+        self.control(id, revision, |response| response.canceled = true)
     }
 
-    fn on_create(&mut self, create: pb::WatchCreateRequest) {
+    fn on_create(&mut self, create: pb::WatchCreateRequest) -> Result<(), Status> {
         // W-02: an empty key stands for the first possible one.
         let zero = Bytes::from_static(b"\0");
         let key = if create.key.is_empty() { zero } else { create.key.clone() };
         let keys = KeyRange::from_wire(key, create.range_end.clone());
         let revision = self.handle.reads().keys().revision();
         if create.start_revision < 0 {
-            self.refuse(revision, status::WATCH_COMPACTED);
-            return;
+            return self.refuse(revision, status::WATCH_COMPACTED);
         }
         let has = |kind: FilterType| create.filters.contains(&(kind as i32));
         let filters =
@@ -254,7 +253,7 @@ impl Replies {
                 if create.progress_notify {
                     self.progress.insert(created.id, Instant::now());
                 }
-                self.control(created.id, created.revision, |response| response.created = true);
+                self.control(created.id, created.revision, |response| response.created = true)
             }
             Err(WatchRefused::EmptyRange) => self.refuse(revision, status::WATCH_EMPTY_RANGE),
             Err(WatchRefused::DuplicateId) => self.refuse(revision, status::WATCH_DUPLICATE_ID),
@@ -262,38 +261,45 @@ impl Replies {
     }
 
     /// A watch that never began: created and canceled in one answer.
-    fn refuse(&mut self, revision: i64, reason: &str) {
+    fn refuse(&mut self, revision: i64, reason: &str) -> Result<(), Status> {
         self.control(NO_WATCH, revision, |response| {
             response.created = true;
             response.canceled = true;
             response.cancel_reason = reason.to_owned();
-        });
+        })
     }
 
-    fn control(&mut self, id: WatchId, revision: i64, fill: impl FnOnce(&mut pb::WatchResponse)) {
+    fn control(
+        &mut self,
+        id: WatchId,
+        revision: i64,
+        fill: impl FnOnce(&mut pb::WatchResponse),
+    ) -> Result<(), Status> {
         let header = Some(self.handle.header(revision));
         let mut response = pb::WatchResponse { header, watch_id: id, ..Default::default() };
         fill(&mut response);
-        self.ready.push_back(WatchReply::Control(response));
+        frame(WatchReply::Control(response), &mut self.ready)
     }
 
     /// Pulls what the store has for the watches.
     fn pull(&mut self) -> Result<(), Status> {
         self.news.waiting.store(false, Ordering::Release);
+        let mut outputs = Vec::new();
         let more = self
             .watches
-            .pull(PULL_BYTES_MAX, &mut self.outputs)
+            .pull(PULL_BYTES_MAX, &mut outputs)
             .map_err(|error| status::backend(&error))?;
         if more {
             self.news.waiting.store(true, Ordering::Release);
         }
-        for output in std::mem::take(&mut self.outputs) {
-            self.on_output(output);
+        self.ready.reserve(outputs.iter().map(reply_bytes).sum());
+        for output in outputs {
+            self.on_output(output)?;
         }
         Ok(())
     }
 
-    fn on_output(&mut self, output: WatchOutput) {
+    fn on_output(&mut self, output: WatchOutput) -> Result<(), Status> {
         match output {
             WatchOutput::Events { id, revision, events, fragment } => {
                 if let Some(heard) = self.progress.get_mut(&id) {
@@ -301,7 +307,7 @@ impl Replies {
                 }
                 self.counts.sent(events.len());
                 let header = self.handle.header(revision);
-                self.ready.push_back(WatchReply::Events { header, id, events, fragment });
+                frame(WatchReply::Events { header, id, events, fragment }, &mut self.ready)
             }
             WatchOutput::Compacted { id, compact_revision, .. } => {
                 self.counts.ended();
@@ -311,20 +317,26 @@ impl Replies {
                     response.canceled = true;
                     // The reason is for clients to conclude from the revision; etcd gives none.
                     response.compact_revision = compact_revision;
-                });
+                })
             }
             WatchOutput::Progress { id, revision } => {
-                self.control(id.unwrap_or(NO_WATCH), revision, |_| {});
+                self.control(id.unwrap_or(NO_WATCH), revision, |_| {})
             }
         }
     }
 
     /// W-05: watches that heard nothing for an interval are told how far they are.
     fn notify_idle(&mut self, context: &mut Context<'_>) {
-        if self.progress.is_empty() || self.timer.as_mut().poll(context).is_pending() {
+        if self.progress.is_empty() {
+            self.timer = None;
             return;
         }
-        let (now, interval) = (Instant::now(), self.interval());
+        let interval = self.interval();
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(interval)));
+        if timer.as_mut().poll(context).is_pending() {
+            return;
+        }
+        let now = Instant::now();
         for (id, heard) in &mut self.progress {
             if *heard + interval <= now {
                 *heard = now;
@@ -332,42 +344,73 @@ impl Replies {
             }
         }
         let next = self.progress.values().min().map_or(now, |heard| *heard) + interval;
-        self.timer.as_mut().reset(next);
+        timer.as_mut().reset(next);
         self.news.waiting.store(true, Ordering::Release);
         context.waker().wake_by_ref();
     }
+
+    /// Finds everything there is to send.
+    fn find(&mut self, context: &mut Context<'_>) -> Result<(), Status> {
+        self.news.waker.register(context.waker());
+        self.take_requests(context)?;
+        self.notify_idle(context);
+        if self.news.waiting.load(Ordering::Acquire) { self.pull() } else { Ok(()) }
+    }
+
+    /// The end of the stream, behind what is ready.
+    fn end(&mut self, status: &Status) -> Result<Frame<Bytes>, Status> {
+        self.ended = true;
+        reply_body::trailers_of(status).map(Frame::trailers)
+    }
 }
 
-impl Stream for Replies {
-    type Item = Result<WatchReply, Status>;
+/// About how long the message of an output will be.
+fn reply_bytes(output: &WatchOutput) -> usize {
+    const HEAD_BYTES: usize = 64;
+    const EVENT_BYTES: usize = 8;
+    match output {
+        WatchOutput::Events { events, .. } => {
+            HEAD_BYTES + events.iter().map(|event| EVENT_BYTES + event.len()).sum::<usize>()
+        }
+        WatchOutput::Compacted { .. } | WatchOutput::Progress { .. } => HEAD_BYTES,
+    }
+}
 
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+impl<B> Body for Replies<B>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
+{
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = &mut *self;
-        if this.failed {
+        if this.ended {
             return Poll::Ready(None);
         }
-        if let Some(reply) = this.ready.pop_front() {
-            return Poll::Ready(Some(Ok(reply)));
+        let found = match this.failed.take() {
+            Some(status) => Err(status),
+            None => this.find(context),
+        };
+        if !this.ready.is_empty() {
+            // What was found before the error goes out before it.
+            this.failed = found.err();
+            let ready = std::mem::take(&mut this.ready).freeze();
+            return Poll::Ready(Some(Ok(Frame::data(ready))));
         }
-        this.news.waker.register(context.waker());
-        this.notify_idle(context);
-        let taken = this.take_requests(context);
-        let pulled = taken.and_then(|()| {
-            if this.news.waiting.load(Ordering::Acquire) { this.pull() } else { Ok(()) }
-        });
-        if let Err(status) = pulled {
-            this.failed = true;
-            return Poll::Ready(Some(Err(status)));
+        if let Err(status) = found {
+            return Poll::Ready(Some(this.end(&status)));
         }
-        match this.ready.pop_front() {
-            Some(reply) => Poll::Ready(Some(Ok(reply))),
-            None if this.requests_ended => Poll::Ready(None),
-            None => {
-                if this.news.waiting.load(Ordering::Acquire) {
-                    context.waker().wake_by_ref();
-                }
-                Poll::Pending
-            }
+        if this.requests_ended {
+            return Poll::Ready(Some(this.end(&Status::ok(""))));
         }
+        if this.news.waiting.load(Ordering::Acquire) {
+            context.waker().wake_by_ref();
+        }
+        Poll::Pending
     }
 }

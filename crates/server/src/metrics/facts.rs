@@ -1,7 +1,7 @@
 //! What other parts know and is looked up while scraping.
 
 use base::version;
-use prometheus::{IntCounter, IntGauge, IntGaugeVec};
+use prometheus::{IntGauge, IntGaugeVec};
 
 use super::register::Register;
 use crate::handle::Handle;
@@ -27,6 +27,8 @@ pub(super) struct Facts {
     keys: IntGauge,
     revision: IntGauge,
     compact_revision: IntGauge,
+    slow_watches: IntGauge,
+    pending_events: IntGauge,
 }
 
 impl Facts {
@@ -51,13 +53,6 @@ impl Facts {
             .gauges("retcd_build_info", "This program's own release.", &["version"])
             .with_label_values(&[version::PRODUCT])
             .set(1);
-        register.counters(
-            "etcd_server_learner_promote_failures",
-            "Learners that could not be promoted.",
-            &["Reason"],
-        );
-        let _promoted: IntCounter = register
-            .counter("etcd_server_learner_promote_successes", "Learners that were promoted.");
         register.gauge(
             "etcd_mvcc_db_open_read_transactions",
             "Reads that pin a state of the database.",
@@ -116,6 +111,14 @@ impl Facts {
                 "etcd_debugging_mvcc_compact_revision",
                 "The revision of the last compaction.",
             ),
+            slow_watches: gauge(
+                "etcd_debugging_mvcc_slow_watcher_total",
+                "Watches whose client has not taken what was published for them.",
+            ),
+            pending_events: gauge(
+                "etcd_debugging_mvcc_pending_events_total",
+                "Events that wait in memory to be sent to watchers.",
+            ),
         }
     }
 
@@ -142,6 +145,9 @@ impl Facts {
         self.keys.set(signed(reads.keys().key_count() as u64));
         self.revision.set(reads.keys().revision());
         self.compact_revision.set(reads.keys().compact_revision());
+        let lag = reads.watch().lag();
+        self.slow_watches.set(signed(lag.watches as u64));
+        self.pending_events.set(signed(lag.events as u64));
         self.refresh_lists(handle, &own);
     }
 
