@@ -71,7 +71,6 @@ pub(crate) struct Booted {
     pub(crate) restarted: bool,
     /// The members of the cluster that this one joins, itself included: whom it can answer before
     /// its log tells of them. Empty unless it joins just now.
-    #[allow(dead_code, reason = "the transport between members, which comes next, needs them")]
     pub(crate) remotes: Vec<MemberObject>,
 }
 

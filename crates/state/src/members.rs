@@ -276,7 +276,11 @@ impl Members {
                 }
             }
             Change::Remove(_) => {
-                known.ok_or(Refusal::MemberNotFound)?;
+                let is_voter = !known.ok_or(Refusal::MemberNotFound)?.is_learner;
+                let voters = self.known.values().filter(|member| !member.is_learner).count();
+                if is_voter && voters == 1 {
+                    return Err(Refusal::LastVoter);
+                }
             }
             Change::Update(member) => {
                 known.ok_or(Refusal::MemberNotFound)?;

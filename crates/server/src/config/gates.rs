@@ -204,6 +204,12 @@ impl FeatureGates {
         self.enabled.get(&gate).copied().unwrap_or(default)
     }
 
+    /// What the gate was set to, if it was.
+    #[must_use]
+    pub fn chosen(&self, gate: Gate) -> Option<bool> {
+        self.enabled.get(&gate).copied()
+    }
+
     /// Gates that were given another state than their default and switch nothing: `A=true,B=false`.
     pub(crate) fn without_effect(&self) -> String {
         let idle = Gate::ALL.into_iter().filter(|gate| !gate.acts());

@@ -56,6 +56,9 @@ impl Arriving<'_> {
 
     fn check(&self, headers: &HeaderMap) -> Result<Limits, Status> {
         let kind = self.method.method().kind;
+        if self.handle.is_learner() && !self.method.method().is_for_learners() {
+            return Err(ProposeError::NotForLearners.into());
+        }
         let version = match headers.get("client-api-version") {
             None => None,
             Some(version) => {

@@ -59,13 +59,14 @@ fn taken(config: &Config) -> String {
         }
     };
     format!(
-        "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
+        "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
         Options::new(config, cluster),
-        config.tls,
         listen.peers,
         listen.clients,
-        listen.clients_http,
         listen.metrics,
+        listen.clients_http,
+        config.bootstrap,
+        config.tls,
         config.advertise.peers,
         config.cluster.state,
         config.logging.settings,
