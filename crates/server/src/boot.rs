@@ -34,6 +34,7 @@ use crate::reserve::{Reserve, is_no_space};
 
 pub use error::BootError;
 pub(crate) use origin::{Origin, OriginOptions};
+pub use srv::SrvError;
 
 /// What start-up needs of the configuration.
 #[derive(Clone, Debug)]

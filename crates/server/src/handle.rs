@@ -15,7 +15,7 @@ use proto::raftpb;
 use state::{Applied, Quota, Reads, Refusal, Reply};
 use tokio::sync::watch;
 
-use crate::answers::Waiter;
+use crate::answers::{Missing, Waiter};
 use crate::metrics::Metrics;
 use crate::node_queue::{NodeQueue, Question};
 use crate::peers::Peers;
@@ -697,14 +697,18 @@ impl Handle {
     }
 
     async fn ask(&self, question: Question, ticket: Ticket) -> Result<Answer, ProposeError> {
-        let (reply, answer) = Waiter::here();
+        let (reply, answer) = Waiter::here(self.shared.limits.request_timeout);
         let began = Instant::now();
         self.shared.queue.send(question, ticket, reply)?;
         let mut forgetting = Forgetting { queue: &self.shared.queue, ticket: Some(ticket) };
-        let answered = tokio::time::timeout(self.shared.limits.request_timeout, answer).await;
-        let Ok(answered) = answered else { return Err(self.why_timed_out(began)) };
-        forgetting.ticket = None;
-        answered.map_err(|_| ProposeError::Stopped)
+        let answered = answer.await;
+        if !matches!(answered, Err(Missing::Late)) {
+            forgetting.ticket = None;
+        }
+        answered.map_err(|missing| match missing {
+            Missing::Late => self.why_timed_out(began),
+            Missing::Ended => ProposeError::Stopped,
+        })
     }
 
     /// What a request died of that began then and got no answer (G-012).

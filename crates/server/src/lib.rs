@@ -34,8 +34,9 @@ mod shards;
 mod signals;
 mod snapshots;
 mod start;
+mod wakes;
 
-pub use boot::BootError;
+pub use boot::{BootError, SrvError};
 pub use handle::ProposeError;
 pub use node::NodeError;
 pub use security::SecurityError;

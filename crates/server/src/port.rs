@@ -159,6 +159,7 @@ pub(crate) async fn serve(
         let Service { services, plain } = service.clone();
         // Browsers and scrapers keep to no such rule.
         let pings = services.is_some().then_some(room.limits.pings);
+        let services = services.map(|services| services.for_connection());
         let served = Served { services, plain, remote: Remote(address), secured: None };
         let (builder, watched) =
             (builder.clone(), Watched { watcher: graceful.watcher(), permit, pings });
@@ -248,6 +249,8 @@ fn builder(limits: PortLimits) -> auto::Builder<TokioExecutor> {
     builder
         .http2()
         .timer(TokioTimer::new())
+        // As grpc-go: a call's head says nothing that is not asked for.
+        .auto_date_header(false)
         .max_concurrent_streams(limits.concurrent_streams_max)
         .max_header_list_size(HEAD_BYTES_MAX)
         .initial_stream_window_size(WINDOW_BYTES)

@@ -4,11 +4,14 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use backend::Backend;
 use base::{ClusterId, MemberId};
 use member::{Member, RequestIds};
 use raft::{Raft, Restored};
+use state::State;
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::watch;
+use vfs::Dir;
 
 use crate::answers::{self, Given};
 use crate::boot::Booted;
@@ -156,13 +159,7 @@ impl Joined {
         let status = Arc::new(Published::default());
         let (answers_in, answers) = answers::channels(shards::count());
         let (compacted_sender, compacted) = watch::channel(-1);
-        let arrivals = Arrivals::new(
-            node_queue.clone(),
-            state.reads(),
-            backend.clone(),
-            snap_dir.clone(),
-            options.boot.state.clone(),
-        );
+        let arrivals = arrivals(options, &node_queue, &state, &backend, &snap_dir);
         let runtime = peer_thread.runtime().clone();
         let identity = identity(options, id, cluster);
         let peers = Peers::new(identity, arrivals, dial, runtime, node_queue.clone());
@@ -218,7 +215,18 @@ fn metrics(options: &Options) -> Arc<Metrics> {
     metrics
 }
 
-fn snapshots(options: &Options, dir: Arc<dyn vfs::Dir>, restored: &Restored) -> Snapshots {
+fn arrivals(
+    options: &Options,
+    queue: &NodeQueue,
+    state: &State,
+    backend: &Backend,
+    snap_dir: &Arc<dyn Dir>,
+) -> Arrivals {
+    let state_options = options.boot.state.clone();
+    Arrivals::new(queue.clone(), state.reads(), backend.clone(), snap_dir.clone(), state_options)
+}
+
+fn snapshots(options: &Options, dir: Arc<dyn Dir>, restored: &Restored) -> Snapshots {
     Snapshots::new(dir, options.snapshot_entries, restored.snapshot.index)
         .keeping(options.snapshot_files_max)
 }

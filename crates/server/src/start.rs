@@ -13,11 +13,10 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::boot::{self, BootError, Booted, srv};
+use crate::boot::{self, BootError, Booted, SrvError, srv};
 use crate::compactor;
 use crate::config::{
-    self, Bootstrap, ClusterError, Config, DataDir, InitialCluster, ListenError, Refusal, SrvError,
-    StartFacts,
+    self, Bootstrap, Config, DataDir, InitialCluster, ListenError, Refusal, StartFacts,
 };
 use crate::connections::Connections;
 use crate::grpc::{self, Services};
@@ -44,6 +43,9 @@ pub enum StartError {
     /// TLS cannot be spoken as asked for.
     #[error(transparent)]
     Security(#[from] SecurityError),
+    /// DNS names no cluster for this member.
+    #[error("error setting up initial cluster")]
+    Srv(#[from] SrvError),
     /// What is asked for is not built yet.
     #[error("{what} is not built yet; {remedy}")]
     NotBuilt {
@@ -91,6 +93,7 @@ impl StartError {
             }
             Self::NotBuilt { .. }
             | Self::Security(SecurityError::SelfSigned { .. })
+            | Self::Srv(_)
             | Self::Boot(_)
             | Self::Listen(_)
             | Self::Threads(_)
@@ -158,7 +161,7 @@ fn prepare(config: &Config, runtime: &Runtime) -> Result<(Options, Security), St
     // A restart ignores the initial cluster, right or wrong.
     let mut cluster = InitialCluster::default();
     if !initialized {
-        cluster = runtime.block_on(initial_cluster(config)).map_err(Refusal::from)?;
+        cluster = runtime.block_on(initial_cluster(config))?;
         config.check_cluster(&cluster, &config::resolve_host).map_err(Refusal::from)?;
     }
     let security = Security::load(config)?;
@@ -168,16 +171,17 @@ fn prepare(config: &Config, runtime: &Runtime) -> Result<(Options, Security), St
 }
 
 /// The founders as far as they are known before a discovery service is asked.
-async fn initial_cluster(config: &Config) -> Result<InitialCluster, ClusterError> {
+async fn initial_cluster(config: &Config) -> Result<InitialCluster, StartError> {
+    let parse = |text: &str| InitialCluster::parse(text).map_err(Refusal::from);
     match &config.bootstrap {
-        Bootstrap::Static(text) => InitialCluster::parse(text),
+        Bootstrap::Static(text) => Ok(parse(text)?),
         Bootstrap::Discovery(_) => Ok(InitialCluster::of(&config.name, &config.advertise.peers)),
-        Bootstrap::DiscoveryUrl { url, .. } => Err(ClusterError::DiscoveryUrl(url.clone())),
+        Bootstrap::DiscoveryUrl { url, .. } => Err(Refusal::DiscoveryUrl(url.clone()).into()),
         Bootstrap::Srv { domain, service_name } => {
             let dns = srv::Dns::of_system();
             let advertised = &config.advertise.peers;
             let text = srv::find(&dns, domain, service_name, &config.name, advertised).await?;
-            let cluster = InitialCluster::parse(&text)?;
+            let cluster = parse(&text)?;
             if cluster.urls_of(&config.name).is_none() {
                 return Err(SrvError::LocalMissing(config.name.clone()).into());
             }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::text::quote;
+use base::quote::quote;
 
 /// How settled a gate's feature is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

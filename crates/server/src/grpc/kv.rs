@@ -60,7 +60,7 @@ impl Kv {
 
     /// Answers a unary call.
     pub(crate) fn call<B>(
-        &self,
+        self: &Arc<Self>,
         method: KvMethod,
         remote: Remote,
         messages: Messages<B>,
@@ -69,7 +69,7 @@ impl Kv {
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
     {
-        let kv = self.clone();
+        let kv = Arc::clone(self);
         match method {
             KvMethod::Range => {
                 unary(messages, async move |message| kv.range(message, remote).await)
@@ -126,23 +126,24 @@ impl Kv {
     }
 
     /// KV-12.
-    pub(crate) fn range_stream<B>(&self, request: http::Request<B>) -> ReplyFuture
+    pub(crate) fn range_stream<B>(self: &Arc<Self>, request: http::Request<B>) -> ReplyFuture
     where
         B: http_body::Body + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
     {
-        let kv = self.clone();
+        let kv = Arc::clone(self);
         let max = message_bytes_max(&self.handle);
         Box::pin(async move {
             let service = tower::service_fn(move |request: Request<pb::RangeRequest>| {
-                let kv = kv.clone();
+                let kv = Arc::clone(&kv);
                 async move {
                     let request = request.into_inner();
                     range_stream::check(&request)?;
                     if !request.serializable {
                         kv.handle.linearize().await?;
                     }
-                    let chunks = range_stream::chunks(kv.handle, kv.budget, request);
+                    let chunks =
+                        range_stream::chunks(kv.handle.clone(), kv.budget.clone(), request);
                     Ok::<_, Status>(Response::new(chunks))
                 }
             });

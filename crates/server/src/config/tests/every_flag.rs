@@ -59,13 +59,12 @@ fn taken(config: &Config) -> String {
         }
     };
     format!(
-        "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
+        "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
         Options::new(config, cluster),
         listen.peers,
         listen.clients,
-        listen.metrics,
         listen.clients_http,
-        config.bootstrap,
+        listen.metrics,
         config.tls,
         config.advertise.peers,
         config.cluster.state,
