@@ -45,8 +45,8 @@ pub(crate) fn run(only: Option<&str>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The decoders that are fuzzed: what is read from disks and from clients.
-const FUZZED: [&str; 3] = ["wal", "database", "request"];
+/// The decoders that are fuzzed: what is read from disks, from clients and from other members.
+const FUZZED: [&str; 4] = ["wal", "database", "request", "peer"];
 
 /// Seconds for each of them.
 const FUZZ_SECONDS: &str = "-max_total_time=20";

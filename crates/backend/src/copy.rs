@@ -4,15 +4,20 @@ use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use base::LogPosition;
 use bytes::{Bytes, BytesMut};
 
-use crate::ReadError;
 use crate::free::PageSet;
 use crate::meta::Meta;
 use crate::num::{to_count, to_len};
+use crate::open::applied;
 use crate::page::PageId;
 use crate::pages::Pages;
 use crate::tree::{Cursor, Root};
+use crate::{Bucket, ReadError};
+
+/// Told key and value.
+pub type VisitRow<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 
 /// Told bucket, key and value.
 pub type Visit<'a> = dyn FnMut(&str, &[u8], &[u8]) -> ControlFlow<()> + 'a;
@@ -95,6 +100,41 @@ impl Copy {
             self.pages.fill(first, &mut bytes)?;
         }
         Ok(bytes)
+    }
+
+    /// How far the log is applied in it.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Backend::get`].
+    pub fn applied(&self) -> Result<LogPosition, ReadError> {
+        applied(&self.pages, &self.root)
+    }
+
+    /// The value of a key.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Backend::get`].
+    pub fn get(&self, bucket: Bucket, key: &[u8]) -> Result<Option<Bytes>, ReadError> {
+        self.root.find(&self.pages, bucket, key)
+    }
+
+    /// Visits every key of one bucket in order, until `visit` breaks.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Backend::get`].
+    pub fn scan_bucket(&self, bucket: Bucket, visit: &mut VisitRow<'_>) -> Result<(), ReadError> {
+        let Some(tree) = self.root.tree(bucket) else { return Ok(()) };
+        let mut cursor = Cursor::seek(&self.pages, self.root.high_water, tree, b"")?;
+        while let Some((page, at)) = cursor.here() {
+            if visit(page.key(at), page.value(at)).is_break() {
+                break;
+            }
+            cursor.advance()?;
+        }
+        Ok(())
     }
 
     /// Visits every key of every bucket in the order of the file, until `visit` breaks.

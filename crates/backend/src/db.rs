@@ -83,13 +83,23 @@ pub struct Backend {
 
 #[derive(Debug)]
 struct Inner {
-    pages: Arc<Pages>,
+    home: Home,
     state: RwLock<State>,
     writer: Mutex<Writer>,
 }
 
+/// Where the file is and how it was opened.
+#[derive(Clone, Debug)]
+pub(crate) struct Home {
+    pub(crate) dir: Arc<dyn Dir>,
+    pub(crate) name: String,
+    pub(crate) options: Options,
+}
+
 #[derive(Debug)]
 struct State {
+    /// The file; another one once the database was replaced.
+    pages: Arc<Pages>,
     active: Delta,
     /// What a commit is writing now.
     frozen: Option<Arc<Delta>>,
@@ -100,6 +110,26 @@ struct State {
 }
 
 impl State {
+    fn new(opened: open::Opened) -> (Self, Writer) {
+        let open::Opened { pages, writer, root, applied } = opened;
+        let sizes = sizes(&pages, &writer, &root);
+        let state = Self {
+            pages: Arc::new(pages),
+            active: Delta::default(),
+            frozen: None,
+            root,
+            applied,
+            durable: applied,
+            sizes,
+        };
+        (state, writer)
+    }
+
+    /// The committed state, which stays readable while both are held.
+    fn pin(&self) -> (Arc<Pages>, Arc<Root>) {
+        (Arc::clone(&self.pages), Arc::clone(&self.root))
+    }
+
     /// What the deltas say of a key.
     fn changed(&self, bucket: Bucket, key: &[u8]) -> Option<&Change> {
         let frozen = || self.frozen.as_ref().and_then(|frozen| frozen.get(bucket, key));
@@ -153,18 +183,37 @@ impl Backend {
         let page_bytes = options.page_bytes;
         let known = page_bytes.is_power_of_two() && (1024..=65_536).contains(&page_bytes);
         assert!(known, "a page size of {page_bytes}");
-        let open::Opened { pages, writer, root, applied } = open::open(dir, name, options)?;
-        let sizes = sizes(&pages, &writer, &root);
-        let state = State {
-            active: Delta::default(),
-            frozen: None,
-            root,
-            applied,
-            durable: applied,
-            sizes,
+        let opened = open::open(dir, name, options)?;
+        let home = Home { dir: Arc::clone(dir), name: name.to_owned(), options: options.clone() };
+        Ok(Self::of(home, opened))
+    }
+
+    pub(crate) fn of(home: Home, opened: open::Opened) -> Self {
+        let (state, writer) = State::new(opened);
+        let (state, writer) = (RwLock::new(state), Mutex::new(writer));
+        Self { inner: Arc::new(Inner { home, state, writer }) }
+    }
+
+    pub(crate) fn home(&self) -> &Home {
+        &self.inner.home
+    }
+
+    /// Puts another file's state in the place of this one, whose uncommitted changes are dropped;
+    /// `place` gives that file the name of this one.
+    pub(crate) fn supersede<E>(
+        &self,
+        other: Self,
+        place: impl FnOnce() -> Result<(), E>,
+    ) -> Result<(), E> {
+        let Ok(Inner { home: _, state, writer }) = Arc::try_unwrap(other.inner) else {
+            panic!("a database that comes in has one owner");
         };
-        let (pages, state, writer) = (Arc::new(pages), RwLock::new(state), Mutex::new(writer));
-        Ok(Self { inner: Arc::new(Inner { pages, state, writer }) })
+        // A commit that runs ends first: it is still one of the old file.
+        let mut own_writer = self.inner.writer.lock();
+        place()?;
+        *own_writer = writer.into_inner();
+        *self.inner.state.write() = state.into_inner();
+        Ok(())
     }
 
     /// Makes the changes visible to readers, all at once. Durable after the next commit.
@@ -210,14 +259,14 @@ impl Backend {
     ///
     /// The page is damaged or cannot be read.
     pub fn get(&self, bucket: Bucket, key: &[u8]) -> Result<Option<Bytes>, ReadError> {
-        let root = {
+        let (pages, root) = {
             let state = self.inner.state.read();
             if let Some(change) = state.changed(bucket, key) {
                 return Ok(change.clone());
             }
-            Arc::clone(&state.root)
+            state.pin()
         };
-        root.find(&self.inner.pages, bucket, key)
+        root.find(&pages, bucket, key)
     }
 
     /// Values of many keys of one bucket, in the order asked; cheaper than one by one, most of all
@@ -241,11 +290,11 @@ impl Backend {
             if asked.is_empty() {
                 return Ok(());
             }
-            let (changes, root) = {
+            let (changes, (pages, root)) = {
                 let state = self.inner.state.read();
                 let changes: Vec<Option<Change>> =
                     asked.iter().map(|key| state.changed(bucket, key).cloned()).collect();
-                (changes, Arc::clone(&state.root))
+                (changes, state.pin())
             };
             // Another root may have other leaves.
             let mut leaf: Option<Page> = None;
@@ -260,7 +309,7 @@ impl Backend {
                 };
                 let near = match leaf.take().filter(|leaf| holds(leaf, key)) {
                     Some(near) => near,
-                    None => find_leaf(&self.inner.pages, root.high_water, tree, key)?,
+                    None => find_leaf(&pages, root.high_water, tree, key)?,
                 };
                 found(near.find(key).ok().map(|at| near.shared_value(at)));
                 leaf = Some(near);
@@ -285,14 +334,14 @@ impl Backend {
         const TOGETHER: usize = 1024;
         let mut start = from.to_vec();
         loop {
-            let (changes, more, root) = {
+            let (changes, more, (pages, root)) = {
                 let state = self.inner.state.read();
                 let (changes, more) = state.changes(bucket, &start, to, TOGETHER);
-                (changes, more, Arc::clone(&state.root))
+                (changes, more, state.pin())
             };
             // Behind the last change there may be others that were not copied.
             let last = changes.last().filter(|_| more).map(|(key, _)| key.bytes().to_vec());
-            let mut merge = Merge { pages: &self.inner.pages, root, changes, visit };
+            let mut merge = Merge { pages: &pages, root, changes, visit };
             if merge.run(bucket, &start, to, last.as_deref())?.is_break() {
                 return Ok(());
             }
@@ -327,7 +376,7 @@ impl Backend {
             let source = std::io::Error::other("an earlier write or sync failed");
             return Err(CommitError::Io(source));
         }
-        let (frozen, root) = {
+        let (frozen, (pages, root)) = {
             let mut state = self.inner.state.write();
             if state.active.is_empty() && !always {
                 return Ok(Commit { durable: state.durable, ..Commit::default() });
@@ -336,17 +385,17 @@ impl Backend {
             frozen.seal();
             let frozen = Arc::new(frozen);
             state.frozen = Some(Arc::clone(&frozen));
-            (frozen, Arc::clone(&state.root))
+            (frozen, state.pin())
         };
-        let result = writer.commit(&self.inner.pages, &root, &frozen, touches);
+        let result = writer.commit(&pages, &root, &frozen, touches);
         let mut state = self.inner.state.write();
         match result {
-            Ok((root, pages)) => {
+            Ok((root, written)) => {
                 state.frozen = None;
-                state.sizes = sizes(&self.inner.pages, writer, &root);
+                state.sizes = sizes(&pages, writer, &root);
                 state.root = root;
                 state.durable = frozen.applied().unwrap_or(state.durable);
-                Ok(Commit { durable: state.durable, changes: frozen.len(), pages })
+                Ok(Commit { durable: state.durable, changes: frozen.len(), pages: written })
             }
             Err(error) => {
                 // The changes are still visible, and the next commit takes them.
@@ -367,9 +416,9 @@ impl Backend {
     pub fn copy(&self) -> Result<Copy, CommitError> {
         let mut writer = self.inner.writer.lock();
         self.commit_with(&mut writer, &[], false)?;
-        let root = Arc::clone(&self.inner.state.read().root);
+        let (pages, root) = self.inner.state.read().pin();
         let unused = writer.unused(&root);
-        Ok(Copy::new(Arc::clone(&self.inner.pages), root, unused))
+        Ok(Copy::new(pages, root, unused))
     }
 
     /// Allocated and used bytes.
@@ -386,14 +435,13 @@ impl Backend {
     /// As [`Backend::commit`].
     pub fn shrink_step(&self) -> Result<bool, CommitError> {
         let mut writer = self.inner.writer.lock();
-        let pages = &self.inner.pages;
-        let before = Arc::clone(&self.inner.state.read().root);
+        let (pages, before) = self.inner.state.read().pin();
         let trimmed = writer.trim();
-        let touches = writer.highest(pages, &before)?;
+        let touches = writer.highest(&pages, &before)?;
         let moves = trimmed || !touches.is_empty();
         self.commit_with(&mut writer, &touches, moves)?;
         let after = Arc::clone(&self.inner.state.read().root);
-        let cut = writer.cut(pages, (before.high_water, after.high_water))?;
+        let cut = writer.cut(&pages, (before.high_water, after.high_water))?;
         Ok((moves || cut) && writer.is_shrinking())
     }
 
@@ -403,13 +451,13 @@ impl Backend {
     ///
     /// The first thing that is wrong.
     pub fn check(&self) -> Result<(), CheckError> {
-        let (root, unused) = {
+        let (pages, root, unused) = {
             let writer = self.inner.writer.lock();
-            let root = Arc::clone(&self.inner.state.read().root);
+            let (pages, root) = self.inner.state.read().pin();
             let unused = writer.unused(&root);
-            (root, unused)
+            (pages, root, unused)
         };
-        let used = inspect(&self.inner.pages, &root.meta(), &mut |_, _| {})?;
+        let used = inspect(&pages, &root.meta(), &mut |_, _| {})?;
         for page in 0..root.high_water {
             match (used.contains(page), unused.contains(page)) {
                 (true, false) | (false, true) => {}

@@ -27,6 +27,7 @@ mod pack;
 mod page;
 mod pages;
 mod read_only;
+mod replace;
 mod rows;
 mod shrink;
 mod sums;
@@ -36,7 +37,8 @@ mod writer;
 
 pub use batch::Batch;
 pub use bucket::Bucket;
-pub use copy::{Copy, Visit};
+pub use copy::{Copy, Visit, VisitRow};
 pub use db::{Backend, Commit, Options, Sizes};
 pub use error::{CheckError, CommitError, OpenError, ReadError};
 pub use read_only::ReadOnly;
+pub use replace::{Incoming, ReplaceError, finish_replacement};

@@ -45,15 +45,35 @@ pub(crate) fn open(dir: &Arc<dyn Dir>, name: &str, options: &Options) -> Result<
     let io = |source| OpenError::Io { file: path.clone(), source };
     let file = obtain(&**dir, name, options).map_err(io)?;
     let Some(file) = file else { return Err(OpenError::Locked { file: path }) };
+    open_file(file, &path, &SumFile::name(name), options, Trust::Structure)
+}
+
+/// What is believed of a file without checksums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trust {
+    /// Leaves are checked when they are read, as in etcd.
+    Structure,
+    /// Nothing: every page is looked at.
+    Nothing,
+}
+
+/// Opens a file that is locked; its checksums are under `sum_name`.
+pub(crate) fn open_file(
+    file: Arc<dyn File>,
+    path: &str,
+    sum_name: &str,
+    options: &Options,
+    trust: Trust,
+) -> Result<Opened, OpenError> {
+    let io = |source| OpenError::Io { file: path.to_owned(), source };
     if options.sync {
         file.sync_data().map_err(io)?;
     }
     let file_len = file.len().map_err(io)?;
-    let read = |error: ReadError| error.while_opening(&path);
-    let sum_name = SumFile::name(name);
+    let read = |error: ReadError| error.while_opening(path);
     let mut metas = find_metas(&*file).map_err(read)?;
     if let (None, Some(aux)) = (metas.other, &options.aux)
-        && let Some(lost) = SumFile::lost_meta(&**aux, &sum_name, &metas.current).map_err(io)?
+        && let Some(lost) = SumFile::lost_meta(&**aux, sum_name, &metas.current).map_err(io)?
     {
         let offset = lost.page() * u64::from(lost.page_bytes);
         file.write_at(&lost.encode(lost.page()), offset).map_err(io)?;
@@ -64,7 +84,7 @@ pub(crate) fn open(dir: &Arc<dyn Dir>, name: &str, options: &Options) -> Result<
     verify_length(&meta, file_len).map_err(read)?;
     let page_bytes = to_len(u64::from(meta.page_bytes));
     let known = match &options.aux {
-        Some(aux) => SumFile::open(&**aux, &sum_name, &meta).map_err(io)?,
+        Some(aux) => SumFile::open(&**aux, sum_name, &meta).map_err(io)?,
         None => None,
     };
     let cache = Cache::new(options.cache_bytes_max);
@@ -86,15 +106,18 @@ pub(crate) fn open(dir: &Arc<dyn Dir>, name: &str, options: &Options) -> Result<
         }
         (None, Some(aux)) => {
             let (used, table) = verify(&pages, &meta).map_err(read)?;
-            sum_file = Some(SumFile::create(&**aux, &sum_name, &table).map_err(io)?);
+            sum_file = Some(SumFile::create(&**aux, sum_name, &table).map_err(io)?);
             pages.sums = Some(table);
             let root = Root::load(&pages, &meta).map_err(read)?;
             (root, complement(&used, meta.high_water))
         }
         (None, None) => {
             let root = Root::load(&pages, &meta).map_err(read)?;
-            let used = survey(&pages, &meta, &root).map_err(read)?;
-            (root, complement(&used, meta.high_water))
+            let used = match trust {
+                Trust::Structure => survey(&pages, &meta, &root),
+                Trust::Nothing => inspect(&pages, &meta, &mut |_, _| {}),
+            };
+            (root, complement(&used.map_err(read)?, meta.high_water))
         }
     };
     let applied = applied(&pages, &root).map_err(read)?;
@@ -181,10 +204,19 @@ pub(crate) fn applied(pages: &Pages, root: &Root) -> Result<LogPosition, ReadErr
 
 /// The locked file, made if there is none; `None` if another process keeps it locked.
 fn obtain(dir: &dyn Dir, name: &str, options: &Options) -> io::Result<Option<Arc<dyn File>>> {
+    let start = Instant::now();
+    let left = || options.lock_timeout.map(|timeout| timeout.saturating_sub(start.elapsed()));
     loop {
         match dir.open(name, Open::Write) {
             Ok(file) if !file.is_empty()? => {
-                return Ok(lock(&*file, Lock::WholeFile, options.lock_timeout)?.then_some(file));
+                if !lock(&*file, Lock::WholeFile, left())? {
+                    return Ok(None);
+                }
+                if has_name(&*file, dir, name)? {
+                    return Ok(Some(file));
+                }
+                // Whoever had it put another file in its place, as a defragmentation does.
+                continue;
             }
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -192,7 +224,7 @@ fn obtain(dir: &dyn Dir, name: &str, options: &Options) -> io::Result<Option<Arc
         }
         let staged = format!("{name}.tmp");
         let file = dir.open(&staged, Open::CreateOrWrite)?;
-        if !lock(&*file, Lock::WholeFile, options.lock_timeout)? {
+        if !lock(&*file, Lock::WholeFile, left())? {
             return Ok(None);
         }
         if dir.exists(name)? && !dir.open(name, Open::Read)?.is_empty()? {
@@ -205,6 +237,15 @@ fn obtain(dir: &dyn Dir, name: &str, options: &Options) -> io::Result<Option<Arc
         dir.rename(&staged, name)?;
         dir.sync()?;
         return Ok(Some(file));
+    }
+}
+
+/// Whether an open file is the one that has the name now.
+fn has_name(file: &dyn File, dir: &dyn Dir, name: &str) -> io::Result<bool> {
+    match dir.open(name, Open::Read) {
+        Ok(named) => Ok(named.identity()? == file.identity()?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

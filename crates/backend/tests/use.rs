@@ -6,10 +6,12 @@ mod common;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use bytes::Bytes;
 use common::{Model, NAME, Step, assert_same, open, options, position, revision};
-use retcd_backend::{Backend, Batch, Bucket, OpenError, ReadOnly, bulk};
+use retcd_backend::{Backend, Batch, Bucket, OpenError, Options, ReadOnly, bulk};
 use vfs::memory::MemoryDir;
 use vfs::{Dir, Open, OsDir};
 
@@ -129,6 +131,31 @@ fn second_opener_is_told_that_the_file_is_locked() {
     drop(db);
     let file = dir.open(NAME, Open::Read).unwrap();
     ReadOnly::open(file, NAME).unwrap();
+}
+
+/// A defragmentation renames a new file over the database while a member waits for its lock.
+#[test]
+fn who_waited_for_a_file_that_was_replaced_gets_the_new_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir: Arc<dyn Dir> = OsDir::open(folder.path()).unwrap();
+    let patient = Options { lock_timeout: Some(Duration::from_secs(60)), ..options(None) };
+    let holder = open(&dir, None);
+    let replacement = Backend::open(&dir, "new", &patient).unwrap();
+    let mut model = Model::default();
+    fill(&replacement, &mut model, 1, 10);
+    drop(replacement);
+    let waiting = {
+        let dir = Arc::clone(&dir);
+        thread::spawn(move || Backend::open(&dir, NAME, &patient).unwrap())
+    };
+    // Most times it has opened the old file by then; the result is the same if it has not.
+    thread::sleep(Duration::from_millis(100));
+    dir.rename("new", NAME).unwrap();
+    drop(holder);
+    let db = waiting.join().unwrap();
+    assert_same(&db, &model);
+    let refused = Backend::open(&dir, NAME, &options(None));
+    assert!(matches!(refused, Err(OpenError::Locked { .. })), "the new file is locked");
 }
 
 /// Interop 3.5.
@@ -261,7 +288,7 @@ fn readers_never_miss_a_row_while_it_moves() {
     let aux = dir.subdir("aux").unwrap();
     let db = open(&dir, Some(&aux));
     let (newest, oldest, ended) = (AtomicU64::new(0), AtomicU64::new(1), AtomicBool::new(false));
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         for reader in 0..3_u64 {
             let (db, newest, oldest, ended) = (&db, &newest, &oldest, &ended);
             scope.spawn(move || {

@@ -1,16 +1,32 @@
 //! Driving leases: the leader's clock decides when one ends, an entry ends it.
 
+use std::collections::{BTreeSet, VecDeque};
+
 use base::LeaseId;
 use proto::etcdserverpb as pb;
 use state::{Applied, CheckpointNumber, Lessor, RenewError, Reply, State};
 
-/// The lessor with its pace (L-10 to L-12).
+use crate::Ticket;
+
+/// The lessor with its pace (L-10 to L-12), and renewals that wait.
+///
+/// A renewal promises time that the next leader must know of. It gives every lease its whole time
+/// and an election timeout on top, counted from its own election; so a renewal is good if it is
+/// made within an election timeout of a moment after which a quorum still followed this member.
+/// Where no such moment is known, the member asks, and the renewal waits for the answer: a leader
+/// that was paused or cut off promises nothing (G6).
 #[derive(Debug)]
 pub(crate) struct Leases {
     lessor: Lessor,
     election_millis: u64,
     next_sweep_millis: u64,
+    /// A quorum followed this member after this moment of its leadership.
+    followed_millis: Option<u64>,
+    waiting: VecDeque<(Ticket, LeaseId)>,
 }
+
+/// Renewals that may wait for a quorum.
+const WAITING_MAX: usize = 65_536;
 
 /// How often ended leases are looked for (etcd: server/lease/lessor.go).
 const SWEEP_MILLIS: u64 = 500;
@@ -31,10 +47,55 @@ const CHECKPOINTS_PER_ENTRY_MAX: usize = 1000;
 impl Leases {
     /// `election_millis` is the least time without a leader before an election.
     pub(crate) fn new(election_millis: u64) -> Self {
-        Self { lessor: Lessor::new(), election_millis, next_sweep_millis: 0 }
+        Self {
+            lessor: Lessor::new(),
+            election_millis,
+            next_sweep_millis: 0,
+            followed_millis: None,
+            waiting: VecDeque::new(),
+        }
     }
 
-    /// This member leads now: every lease lives on for what it had left, at least.
+    /// Whether the clock runs: this member leads and has applied everything from before.
+    pub(crate) fn is_leading(&self) -> bool {
+        self.lessor.is_leading()
+    }
+
+    /// A quorum followed this member, which leads, after `moment_millis`.
+    pub(crate) fn followed_after(&mut self, moment_millis: u64) {
+        self.followed_millis = self.followed_millis.max(Some(moment_millis));
+    }
+
+    /// Whether a renewal now is certain to be known to the next leader.
+    pub(crate) fn may_renew(&self, now_millis: u64) -> bool {
+        // Half of what would do: clocks do not run at quite the same speed.
+        let recent = |moment: u64| now_millis <= moment + self.election_millis / 2;
+        self.is_leading() && self.followed_millis.is_some_and(recent)
+    }
+
+    /// Keeps a renewal until it may be made; `false` if there is no room.
+    pub(crate) fn wait(&mut self, ticket: Ticket, id: LeaseId) -> bool {
+        let room = self.waiting.len() < WAITING_MAX;
+        if room {
+            self.waiting.push_back((ticket, id));
+        }
+        room
+    }
+
+    pub(crate) fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// The renewals that waited.
+    pub(crate) fn take_waiting(&mut self) -> VecDeque<(Ticket, LeaseId)> {
+        std::mem::take(&mut self.waiting)
+    }
+
+    pub(crate) fn forget(&mut self, tickets: &BTreeSet<Ticket>) {
+        self.waiting.retain(|(ticket, _)| !tickets.contains(ticket));
+    }
+
+    /// This member leads, and has applied every entry of the terms before: every lease lives on for what it had left, at least.
     pub(crate) fn promote(&mut self, now_millis: u64, state: &State) {
         self.next_sweep_millis = now_millis + SWEEP_MILLIS;
         self.lessor.promote(now_millis, self.election_millis, &state.leases_for_promotion());
@@ -43,6 +104,7 @@ impl Leases {
     /// This member leads no more: its clock decides nothing.
     pub(crate) fn demote(&mut self) {
         self.lessor.demote();
+        self.followed_millis = None;
     }
 
     /// Takes note of what an applied entry did to leases.

@@ -1,102 +1,23 @@
 //! The member: one input at a time, everything it causes at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use base::{Index, LeaseId, LogPosition, MemberId, Term};
-use bytes::Bytes;
+use base::{LogPosition, MemberId, Term};
 use prost::Message as _;
-use proto::etcdserverpb::{self as pb, alarm_request::AlarmAction};
-use raft::{Entry, EntryKind, MembershipChange, Message, Persist, PersistToken, Raft, RoleKind};
-use state::{Applied, CheckpointNumber, Committed, MemberChange, Outcome, Payload, State};
+use proto::etcdserverpb as pb;
+use raft::{
+    Body, ConfState, Entry, EntryKind, MembershipChange, Message, PersistToken, Raft, RoleKind,
+    SnapshotMeta,
+};
+use state::{Applied, Committed, Halt, MemberChange, Outcome, Payload, Received, State};
 
-use crate::RequestIds;
+use crate::alarms::NoSpace;
 use crate::leases::Leases;
 use crate::reads::Reads;
-
-pub use state::Halt;
-
-/// Names a caller that waits for an answer; a proposal's is its request id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ticket(pub u64);
-
-/// One request for the log.
-#[derive(Clone, Debug)]
-pub struct Proposal {
-    /// Who waits; the request id.
-    pub ticket: Ticket,
-    /// Encoded `InternalRaftRequest`; its header carries the same id.
-    pub request: Bytes,
-}
-
-/// What happens to a member.
-#[derive(Debug)]
-pub enum Input {
-    /// One unit of logical time went by.
-    Tick,
-    /// Requests, in the order in which they are to be appended.
-    Propose(Vec<Proposal>),
-    /// Callers that want to read everything acknowledged so far.
-    Read(Vec<Ticket>),
-    /// Messages of other members.
-    Receive(Vec<Message>),
-    /// A batch is durable.
-    Persisted(PersistToken),
-    /// A client keeps a lease alive.
-    RenewLease(Ticket, LeaseId),
-    /// A client asks how long a lease lives.
-    LeaseRemaining(Ticket, LeaseId),
-    /// A client asks for all leases, soonest end first.
-    LeasesByExpiry(Ticket),
-    /// The database could not be made durable for want of room.
-    DiskFull,
-    /// The database was made durable.
-    Durable,
-    /// The log may be forgotten up to here; the state is durable beyond.
-    Compact(Index),
-}
-
-/// What must be done, in any order unless said otherwise.
-#[derive(Debug, Default)]
-pub struct Outputs {
-    /// Messages that may leave at once.
-    pub send: Vec<Message>,
-    /// Batches to make durable, in order; each releases its own messages.
-    pub persist: Vec<Persist>,
-    /// Answers to callers.
-    pub answers: Vec<(Ticket, Answer)>,
-    /// Members that need a snapshot.
-    pub snapshot_wanted: Vec<MemberId>,
-    /// Whether a compaction was begun, so that [`Member::compact_step`] has work.
-    pub compaction_begun: bool,
-    /// Whether the membership or the cluster version may have changed.
-    pub members_changed: bool,
-}
-
-/// What a caller is told.
-#[derive(Debug)]
-pub enum Answer {
-    /// The entry was applied.
-    Applied(Applied),
-    /// What is applied here includes everything acknowledged before the question.
-    Read,
-    /// Seconds a lease lives on; `None` for an unknown or ended one.
-    Lease(Option<i64>),
-    /// Leases, soonest end first.
-    Leases(Vec<LeaseId>),
-    /// It was not proposed, or nobody will confirm it.
-    Failed(Failure),
-}
-
-/// Why consensus gave no answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// No leader is known; nothing was proposed.
-    NoLeader,
-    /// Too much is under way; nothing was proposed.
-    Overloaded,
-    /// The leader changed; a proposal's outcome is unknown, a read may be asked again.
-    LeaderChanged,
-}
+use crate::renewals::Clearing;
+use crate::sending::Sending;
+use crate::waiting::Waiting;
+use crate::{Answer, Failure, Input, Outputs, Proposal, RequestIds, Ticket};
 
 /// How a member behaves.
 #[derive(Clone, Debug)]
@@ -107,28 +28,40 @@ pub struct Options {
     pub quota_bytes: Option<u64>,
     /// The least time without a leader before an election, in milliseconds.
     pub election_millis: u64,
-    /// Ids for what the member proposes by itself.
+    /// Ids for what the member proposes by itself. They are above those of every process of this
+    /// member before.
     pub ids: RequestIds,
 }
 
 /// The member.
 #[derive(Debug)]
 pub struct Member {
-    raft: Raft,
-    state: State,
-    backend: backend::Backend,
-    options: Options,
-    reads: Reads,
-    leases: Leases,
+    pub(crate) raft: Raft,
+    pub(crate) state: State,
+    pub(crate) backend: backend::Backend,
+    pub(crate) options: Options,
+    pub(crate) reads: Reads,
+    pub(crate) leases: Leases,
     /// Renewals that wait for their checkpoint of 0, by the request that carries it.
-    clearing: BTreeMap<u64, Clearing>,
-    leader: Option<MemberId>,
-    leading_since: Option<Term>,
-    /// Set from proposing NOSPACE until it is seen applied.
-    alarm_proposed: bool,
-    /// Whether NOSPACE was asked for because the disk, not the quota, was full.
-    raised_for_disk: bool,
+    pub(crate) clearing: BTreeMap<u64, Clearing>,
+    /// The context of the round that tells whether a quorum follows this member.
+    pub(crate) leader_question: Option<u64>,
+    pub(crate) no_space: NoSpace,
+    pub(crate) leader: Option<MemberId>,
+    leading: Option<Term>,
+    waiting: Waiting,
+    transfer: Option<Transfer>,
+    sending: Sending,
+    /// Batches with a snapshot that are being made durable.
+    restoring: VecDeque<(PersistToken, LogPosition)>,
     outcomes: Vec<Outcome>,
+}
+
+/// A caller that wants another member to lead.
+#[derive(Debug)]
+struct Transfer {
+    ticket: Ticket,
+    to: MemberId,
 }
 
 impl Member {
@@ -138,27 +71,31 @@ impl Member {
     ///
     /// If consensus believes more to be applied than the state holds.
     #[must_use]
-    pub fn new(raft: Raft, state: State, backend: backend::Backend, options: Options) -> Self {
+    pub fn new(raft: Raft, state: State, backend: backend::Backend, mut options: Options) -> Self {
         let applied = state.applied().index;
-        let options_election = options.election_millis;
         let status = raft.status();
         assert!(
             status.applied <= applied,
             "applied {} beyond the state's {applied}",
             status.applied
         );
+        let first_context = options.ids.next_id();
         Self {
             raft,
             state,
             backend,
+            reads: Reads::new(first_context),
+            leases: Leases::new(options.election_millis),
             options,
-            reads: Reads::default(),
-            leases: Leases::new(options_election),
             clearing: BTreeMap::new(),
+            leader_question: None,
+            no_space: NoSpace::default(),
             leader: None,
-            leading_since: None,
-            alarm_proposed: false,
-            raised_for_disk: false,
+            leading: None,
+            waiting: Waiting::default(),
+            transfer: None,
+            sending: Sending::default(),
+            restoring: VecDeque::new(),
             outcomes: Vec::new(),
         }
     }
@@ -168,34 +105,61 @@ impl Member {
     /// # Errors
     ///
     /// `Halt` means this member alone failed and must stop before it diverges.
+    ///
+    /// # Panics
+    ///
+    /// If batches are reported durable out of order, or one with a snapshot without it.
     pub fn step(&mut self, now_millis: u64, input: Input, out: &mut Outputs) -> Result<(), Halt> {
         match input {
-            Input::Tick => {
-                self.raft.tick();
-                self.drive_leases(now_millis);
-            }
+            Input::Tick => self.on_tick(now_millis),
             Input::Propose(proposals) => self.propose(proposals, out),
-            Input::Read(tickets) => {
-                let context = self.reads.begin(tickets);
-                self.raft.read(context);
-            }
-            Input::Receive(messages) => {
-                for message in messages {
-                    self.raft.step(message);
+            Input::ProposeChange(change) => {
+                let ticket = change.ticket;
+                if !self.waiting.keep_change(change) {
+                    out.answers.push((ticket, Answer::Failed(Failure::Overloaded)));
                 }
             }
-            Input::Persisted(token) => self.raft.persisted(token),
-            Input::RenewLease(ticket, id) => self.renew_lease(now_millis, ticket, id, out),
+            Input::TransferLeader(ticket, to) => self.start_transfer(ticket, to, out),
+            Input::Read(tickets) => self.read(now_millis, tickets, out),
+            Input::Forget(tickets) => self.forget(tickets),
+            Input::Receive(messages) => {
+                for message in messages {
+                    // Whoever was removed cannot disturb those that know of it.
+                    if !self.state.is_removed(message.from) {
+                        self.raft.step(message);
+                    }
+                }
+            }
+            Input::Unreachable(member) => self.raft.unreachable(member),
+            Input::SendSnapshot { to, position, conf_state } => {
+                self.send_snapshot(to, position, conf_state);
+            }
+            Input::SnapshotSent(to, ok) => {
+                self.sending.end(to, ok, now_millis);
+                self.raft.snapshot_sent(to, ok);
+            }
+            Input::Persisted(token) => {
+                let next = self.restoring.front().map(|(token, _)| *token);
+                assert!(next != Some(token), "{token:?} has a snapshot, which is to be restored");
+                self.raft.persisted(token);
+            }
+            Input::Restore(token, received) => self.restore(token, *received, out)?,
+            Input::RenewLease(ticket, id) => self.on_renewal(now_millis, ticket, id, out),
             Input::LeaseRemaining(ticket, id) => {
-                let ttl = self.leases.remaining(id, now_millis);
-                out.answers.push((ticket, Answer::Lease(ttl)));
+                let answer =
+                    self.of_lease_clock(|leases| Answer::Lease(leases.remaining(id, now_millis)));
+                out.answers.push((ticket, answer));
             }
             Input::LeasesByExpiry(ticket) => {
-                out.answers.push((ticket, Answer::Leases(self.leases.by_expiry())));
+                let answer = self.of_lease_clock(|leases| Answer::Leases(leases.by_expiry()));
+                out.answers.push((ticket, answer));
             }
-            Input::DiskFull => self.on_disk_full(),
-            Input::Durable => self.on_disk_room(),
-            Input::Compact(index) => self.raft.compact(index),
+            Input::DiskFull => self.on_disk_full(now_millis),
+            Input::Durable => self.on_disk_room(now_millis),
+            Input::Compact(index) => {
+                let index = self.sending.limit(index, now_millis);
+                self.raft.compact(index);
+            }
         }
         self.drain(now_millis, out)
     }
@@ -230,6 +194,29 @@ impl Member {
         self.raft.status()
     }
 
+    /// Whether this member believes to lead.
+    #[must_use]
+    pub fn is_leader(&self) -> bool {
+        self.raft.is_leader()
+    }
+
+    /// Whether a learner has nine tenths of the leader's log, so that it may get its vote (CB-36).
+    /// `None` if this member does not lead, or sends nothing to such a member.
+    #[must_use]
+    pub fn learner_ready(&self, id: MemberId) -> Option<bool> {
+        let status = self.raft.status();
+        if status.role != RoleKind::Leader {
+            return None;
+        }
+        let matched = status.progress.get(&id)?.matched.0;
+        Some(status.persisted.0.saturating_mul(9) <= matched.saturating_mul(10))
+    }
+
+    /// What happened in consensus since this was last called, for people; the newest few hundred.
+    pub fn take_events(&mut self) -> Vec<raft::Event> {
+        self.raft.take_events()
+    }
+
     /// The state.
     #[must_use]
     pub fn state(&self) -> &State {
@@ -242,29 +229,187 @@ impl Member {
         self.state.applied()
     }
 
+    fn on_tick(&mut self, now_millis: u64) {
+        self.raft.tick();
+        if self.leader.is_some()
+            && let Some(context) = self.reads.overdue(now_millis)
+        {
+            self.raft.read(context);
+        }
+        self.drive_leases(now_millis);
+        self.remind_of_full_disk(now_millis);
+    }
+
     fn propose(&mut self, proposals: Vec<Proposal>, out: &mut Outputs) {
-        let tickets: Vec<Ticket> = proposals.iter().map(|proposal| proposal.ticket).collect();
-        let batch = proposals.into_iter().map(|proposal| proposal.request).collect();
-        let failure = match self.raft.propose(batch) {
-            Ok(()) => return,
-            Err(raft::ProposeError::NoLeader | raft::ProposeError::NotMember) => Failure::NoLeader,
-            Err(raft::ProposeError::Transferring { .. }) => Failure::LeaderChanged,
-            Err(raft::ProposeError::Overloaded { .. }) => Failure::Overloaded,
+        let failed = if self.leader.is_none() || self.waiting.has_requests() {
+            let failure =
+                if self.leader.is_none() { Failure::NoLeader } else { Failure::Overloaded };
+            Some((self.waiting.keep(proposals), failure))
+        } else {
+            self.propose_now(proposals)
         };
-        out.answers.extend(tickets.into_iter().map(|ticket| (ticket, Answer::Failed(failure))));
+        if let Some((tickets, failure)) = failed {
+            let answers = tickets.into_iter().map(|ticket| (ticket, Answer::Failed(failure)));
+            out.answers.extend(answers);
+        }
+    }
+
+    /// Proposes, or keeps for later what nobody takes now; those that failed, and why.
+    fn propose_now(&mut self, proposals: Vec<Proposal>) -> Option<(Vec<Ticket>, Failure)> {
+        let batch = proposals.iter().map(|proposal| proposal.request.clone()).collect();
+        match self.raft.propose(batch) {
+            Ok(()) => None,
+            Err(raft::ProposeError::Overloaded { .. }) => {
+                let tickets = proposals.into_iter().map(|proposal| proposal.ticket).collect();
+                Some((tickets, Failure::Overloaded))
+            }
+            Err(
+                raft::ProposeError::NoLeader
+                | raft::ProposeError::NotMember
+                | raft::ProposeError::Transferring { .. },
+            ) => Some((self.waiting.keep(proposals), Failure::NoLeader)),
+        }
+    }
+
+    /// Proposes what waited, if there is a leader for it now.
+    fn propose_waiting(&mut self, out: &mut Outputs) {
+        if self.raft.leader().is_none() || self.raft.transfer_to().is_some() {
+            return;
+        }
+        if self.waiting.has_requests() {
+            let proposals = self.waiting.take_requests();
+            if let Some((tickets, failure)) = self.propose_now(proposals) {
+                let answers = tickets.into_iter().map(|ticket| (ticket, Answer::Failed(failure)));
+                out.answers.extend(answers);
+            }
+        }
+        if self.waiting.has_changes() && (!self.raft.is_leader() || self.raft.takes_change()) {
+            self.propose_change();
+        }
+    }
+
+    fn propose_change(&mut self) {
+        if let Some(change) = self.waiting.next_change()
+            && self.raft.propose_change(change).is_ok()
+        {
+            self.waiting.change_proposed();
+        }
+    }
+
+    fn read(&mut self, now_millis: u64, tickets: Vec<Ticket>, out: &mut Outputs) {
+        if !self.reads.has_room_for(tickets.len()) {
+            let failed = |ticket| (ticket, Answer::Failed(Failure::Overloaded));
+            out.answers.extend(tickets.into_iter().map(failed));
+            return;
+        }
+        let context = self.reads.begin(tickets, self.leader, now_millis);
+        self.raft.read(context);
+    }
+
+    fn forget(&mut self, tickets: Vec<Ticket>) {
+        let tickets: BTreeSet<Ticket> = tickets.into_iter().collect();
+        self.waiting.forget(&tickets);
+        self.reads.forget(&tickets);
+        self.leases.forget(&tickets);
+        self.clearing.retain(|_, clearing| !tickets.contains(&clearing.ticket));
+        if self.transfer.as_ref().is_some_and(|transfer| tickets.contains(&transfer.ticket)) {
+            self.transfer = None;
+        }
+    }
+
+    fn start_transfer(&mut self, ticket: Ticket, to: MemberId, out: &mut Outputs) {
+        let answer = if !self.raft.is_leader() {
+            Answer::Failed(Failure::NotLeader)
+        } else if to == self.options.id {
+            Answer::Transferred
+        } else if !self.raft.status().conf_state.voters.contains(&to) {
+            Answer::Failed(Failure::BadTransferee)
+        } else {
+            if let Some(other) = self.transfer.take() {
+                out.answers.push((other.ticket, Answer::Failed(Failure::TransferAborted)));
+            }
+            self.raft.transfer(to);
+            self.transfer = Some(Transfer { ticket, to });
+            return;
+        };
+        out.answers.push((ticket, answer));
+    }
+
+    /// Whether who was to lead leads, or another one, or never will.
+    fn look_after_transfer(&mut self, out: &mut Outputs) {
+        let Some(Transfer { ticket, to }) = self.transfer else { return };
+        let answer = match self.raft.leader() {
+            None => return,
+            Some(leader) if leader == to => Answer::Transferred,
+            Some(leader) if leader != self.options.id => Answer::Failed(Failure::LeaderChanged),
+            Some(_) if self.raft.transfer_to() == Some(to) => return,
+            Some(_) => Answer::Failed(Failure::TransferAborted),
+        };
+        self.transfer = None;
+        out.answers.push((ticket, answer));
+    }
+
+    fn send_snapshot(&mut self, to: MemberId, position: LogPosition, conf_state: ConfState) {
+        // Of a state of etcd 3.4 the term is not known until something is applied to it.
+        if position.term == Term(0) || self.state.applied().index < position.index {
+            self.raft.snapshot_sent(to, false);
+            return;
+        }
+        self.sending.begin(to, position.index);
+        self.raft.send_snapshot(to, position, conf_state);
+    }
+
+    fn restore(
+        &mut self,
+        token: PersistToken,
+        received: Received,
+        out: &mut Outputs,
+    ) -> Result<(), Halt> {
+        let (expected, position) = self.restoring.pop_front().expect("a snapshot was handed out");
+        assert!(expected == token, "{token:?} restored instead of {expected:?}");
+        let index = received.index();
+        assert!(index == position.index, "restoring {index} instead of {position}");
+        self.state
+            .restore(received, &self.backend)
+            .map_err(|source| Halt::Restore { position, source })?;
+        self.raft.persisted(token);
+        out.restored = Some(position);
+        out.members_changed = true;
+        out.compaction_begun = true;
+        out.removed |= self.state.is_removed(self.options.id);
+        Ok(())
+    }
+
+    /// What only the leader's lease clock knows.
+    fn of_lease_clock(&self, ask: impl FnOnce(&Leases) -> Answer) -> Answer {
+        if !self.raft.is_leader() {
+            Answer::Failed(Failure::NotLeader)
+        } else if !self.leases.is_leading() {
+            // It leads since a moment ago, and has not yet applied what was before.
+            Answer::Failed(Failure::LeaderChanged)
+        } else {
+            ask(&self.leases)
+        }
     }
 
     /// Does what consensus asks for until it asks for nothing more.
     fn drain(&mut self, now_millis: u64, out: &mut Outputs) -> Result<(), Halt> {
-        while let Some(ready) = self.raft.ready() {
-            out.send.extend(ready.at_once);
-            out.persist.extend(ready.persist);
+        loop {
+            self.propose_waiting(out);
+            let Some(ready) = self.raft.ready() else { break };
+            self.send(ready.at_once, out);
+            if let Some(persist) = ready.persist {
+                if let Some(SnapshotMeta { position, .. }) = &persist.snapshot {
+                    self.restoring.push_back((persist.token, *position));
+                }
+                out.persist.push(persist);
+            }
             out.snapshot_wanted.extend(ready.snapshot_wanted);
             if let Some(soft) = ready.soft {
-                self.on_leadership(now_millis, &soft, out);
+                self.on_soft_state(now_millis, &soft, out);
             }
             for read in ready.reads {
-                self.reads.confirm(read.context, read.index);
+                self.on_read_confirmed(read);
             }
             if !ready.committed.is_empty() {
                 self.apply(now_millis, ready.committed, out)?;
@@ -273,25 +418,59 @@ impl Member {
             for ticket in self.reads.take_applied(applied) {
                 out.answers.push((ticket, Answer::Read));
             }
+            self.renew_waiting(now_millis, out);
         }
+        self.look_after_transfer(out);
         Ok(())
     }
 
-    fn on_leadership(&mut self, now_millis: u64, soft: &raft::SoftState, out: &mut Outputs) {
-        let leads = soft.role == RoleKind::Leader;
-        if leads && self.leading_since.is_none() {
-            self.leading_since = Some(self.raft.status().term);
-            self.leases.promote(now_millis, &self.state);
-        } else if !leads && self.leading_since.take().is_some() {
-            self.leases.demote();
-            for clearing in std::mem::take(&mut self.clearing).into_values() {
-                out.answers.push((clearing.ticket, Answer::Failed(Failure::LeaderChanged)));
+    fn send(&self, messages: Vec<Message>, out: &mut Outputs) {
+        for message in messages {
+            if self.state.is_removed(message.to) {
+                continue;
+            }
+            if matches!(message.body, Body::Snapshot(_)) {
+                out.snapshots.push(message);
+            } else {
+                out.send.push(message);
             }
         }
-        if self.leader != soft.leader {
-            self.leader = soft.leader;
-            for ticket in self.reads.take_unconfirmed() {
+    }
+
+    fn on_read_confirmed(&mut self, read: raft::ReadReady) {
+        let begun = self.reads.confirm(read.context, read.index);
+        if self.leader_question.is_some_and(|question| question <= read.context) {
+            self.leader_question = None;
+        }
+        if let Some(begun) = begun
+            && self.raft.is_leader()
+        {
+            self.leases.followed_after(begun);
+        }
+    }
+
+    fn on_soft_state(&mut self, now_millis: u64, soft: &raft::SoftState, out: &mut Outputs) {
+        let term = self.raft.term();
+        let leads = (soft.role == RoleKind::Leader).then_some(term);
+        if self.leading != leads && self.leading.is_some() {
+            self.leases.demote();
+            self.drop_renewals(out);
+            self.sending.clear();
+            self.leader_question = None;
+        }
+        self.leading = leads;
+        if self.leader == soft.leader {
+            return;
+        }
+        self.leader = soft.leader;
+        out.leader_changed = true;
+        if let Some(leader) = soft.leader {
+            let (failed, question) = self.reads.on_leader(leader, now_millis);
+            for ticket in failed {
                 out.answers.push((ticket, Answer::Failed(Failure::LeaderChanged)));
+            }
+            if let Some(context) = question {
+                self.raft.read(context);
             }
         }
     }
@@ -306,138 +485,46 @@ impl Member {
         let committed: Vec<Committed> = entries.into_iter().map(committed).collect();
         let mut outcomes = std::mem::take(&mut self.outcomes);
         self.state.apply(&committed, &mut outcomes)?;
-        self.raft.applied(last);
         for outcome in outcomes.drain(..) {
-            if let Some(change) = outcome.change {
-                self.raft.apply_change(&membership_change(change));
-                out.members_changed = true;
-            }
-            self.leases.on_applied(now_millis, &outcome.applied);
-            self.finish_renewal(outcome.request_id, out);
-            match &outcome.applied {
-                Applied::Done(state::Reply::Compact(_)) => out.compaction_begun = true,
-                Applied::Done(state::Reply::Alarm(_)) => self.alarm_proposed = false,
-                Applied::Done(state::Reply::None) => out.members_changed = true,
-                Applied::Done(_) | Applied::Refused(_) => {}
-            }
-            if outcome.request_id != 0 {
-                out.answers.push((Ticket(outcome.request_id), Answer::Applied(outcome.applied)));
-            }
+            self.on_applied(now_millis, outcome, out);
         }
+        self.raft.applied(last);
         self.outcomes = outcomes;
-        self.raise_no_space_above_quota();
+        self.raise_no_space_above_quota(now_millis);
         Ok(())
     }
 
-    /// A write above the quota is applied all the same; the member then asks for the alarm, so
-    /// that the quota itself need not be the same everywhere (interop 6.4).
-    fn raise_no_space_above_quota(&mut self) {
-        let Some(quota) = self.options.quota_bytes else { return };
-        if !self.alarm_proposed && quota < self.backend.sizes().total && !self.no_space_raised() {
-            self.alarm_proposed = self.propose_no_space(AlarmAction::Activate);
+    fn on_applied(&mut self, now_millis: u64, outcome: Outcome, out: &mut Outputs) {
+        if !self.leases.is_leading() && self.leading == Some(outcome.position.term) {
+            // Everything of the terms before is applied: the clock of leases starts.
+            self.leases.promote(now_millis, &self.state);
+        }
+        if let Some(change) = outcome.change {
+            self.raft.apply_change(&membership_change(change));
+            out.members_changed = true;
+            out.removed |= change == MemberChange::Remove(self.options.id);
+        }
+        self.leases.on_applied(now_millis, &outcome.applied);
+        self.finish_renewal(outcome.request_id, out);
+        match &outcome.applied {
+            Applied::Done(state::Reply::Compact(_)) => out.compaction_begun = true,
+            Applied::Done(state::Reply::Alarm(_)) => self.no_space.on_applied(),
+            Applied::Done(state::Reply::None) => out.members_changed = true,
+            Applied::Done(_) | Applied::Refused(_) => {}
+        }
+        if outcome.request_id != 0 {
+            out.answers.push((Ticket(outcome.request_id), Answer::Applied(outcome.applied)));
         }
     }
 
-    /// A full disk raises the same alarm as a full quota: reads and deletions go on (G14).
-    fn on_disk_full(&mut self) {
-        if !self.alarm_proposed && !self.no_space_raised() {
-            self.alarm_proposed = self.propose_no_space(AlarmAction::Activate);
-        }
-        self.raised_for_disk = true;
-    }
-
-    /// What a full disk raised is taken back once there is room; a full quota is the operator's.
-    fn on_disk_room(&mut self) {
-        if self.alarm_proposed {
-            // It is not raised yet, so it could not be taken back; asked again once it is.
-            return;
-        }
-        let below_quota =
-            self.options.quota_bytes.is_none_or(|quota| self.backend.sizes().total <= quota);
-        if self.raised_for_disk && below_quota {
-            let done = !self.no_space_raised() || self.propose_no_space(AlarmAction::Deactivate);
-            self.raised_for_disk = !done;
-        }
-    }
-
-    fn no_space_raised(&self) -> bool {
-        let raised = self.state.reads().alarms();
-        raised.iter().any(|alarm| {
-            alarm.member_id == self.options.id.0 && alarm.alarm == pb::AlarmType::Nospace as i32
-        })
-    }
-
-    fn propose_no_space(&mut self, action: AlarmAction) -> bool {
-        let alarm = Some(pb::AlarmRequest {
-            action: action as i32,
-            member_id: self.options.id.0,
-            alarm: pb::AlarmType::Nospace as i32,
-        });
-        self.propose_own(pb::InternalRaftRequest { alarm, ..Default::default() })
-    }
-
-    fn drive_leases(&mut self, now_millis: u64) {
-        let due = self.leases.due(now_millis);
-        for id in due.revoke {
-            let lease_revoke = Some(pb::LeaseRevokeRequest { id: id.0 });
-            self.propose_own(pb::InternalRaftRequest { lease_revoke, ..Default::default() });
-        }
-        for checkpoint in due.checkpoint {
-            let lease_checkpoint = Some(checkpoint);
-            self.propose_own(pb::InternalRaftRequest { lease_checkpoint, ..Default::default() });
-        }
-    }
-
-    /// Answers at once, unless members know of a shorter rest: then the owner is answered when
-    /// they know better, or the next leader would end the lease too early.
-    fn renew_lease(&mut self, now_millis: u64, ticket: Ticket, id: LeaseId, out: &mut Outputs) {
-        let Some((ttl_seconds, clear)) = self.leases.renew(id, now_millis) else {
-            out.answers.push((ticket, Answer::Lease(None)));
-            return;
-        };
-        let Some(number) = clear else {
-            out.answers.push((ticket, Answer::Lease(Some(ttl_seconds))));
-            return;
-        };
-        let checkpoints = vec![pb::LeaseCheckpoint { id: id.0, remaining_ttl: 0 }];
-        let lease_checkpoint = Some(pb::LeaseCheckpointRequest { checkpoints });
-        let request = pb::InternalRaftRequest { lease_checkpoint, ..Default::default() };
-        match self.propose_with_id(request) {
-            Some(request) => {
-                self.clearing.insert(request, Clearing { ticket, id, number, ttl_seconds });
-            }
-            None => out.answers.push((ticket, Answer::Failed(Failure::Overloaded))),
-        }
-    }
-
-    fn finish_renewal(&mut self, request: u64, out: &mut Outputs) {
-        if let Some(clearing) = self.clearing.remove(&request) {
-            self.leases.checkpoint_cleared(clearing.id, clearing.number);
-            out.answers.push((clearing.ticket, Answer::Lease(Some(clearing.ttl_seconds))));
-        }
-    }
-
-    /// Proposes for nobody; whether it was taken. What is not taken is asked for again later.
-    fn propose_own(&mut self, request: pb::InternalRaftRequest) -> bool {
-        self.propose_with_id(request).is_some()
-    }
-
-    /// Proposes, under an id of this member's own lane.
-    fn propose_with_id(&mut self, mut request: pb::InternalRaftRequest) -> Option<u64> {
+    /// Proposes for nobody, under an id of this member's own lane, which is returned. `None` if it
+    /// was not taken; it is asked for again later.
+    pub(crate) fn propose_own(&mut self, mut request: pb::InternalRaftRequest) -> Option<u64> {
         let id = self.options.ids.next_id();
         request.header = Some(pb::RequestHeader { id, ..Default::default() });
         self.raft.propose(vec![request.encode_to_vec().into()]).ok()?;
         Some(id)
     }
-}
-
-/// A renewal that waits for its checkpoint of 0.
-#[derive(Debug)]
-struct Clearing {
-    ticket: Ticket,
-    id: LeaseId,
-    number: CheckpointNumber,
-    ttl_seconds: i64,
 }
 
 fn committed(entry: Entry) -> Committed {

@@ -28,6 +28,7 @@ pub use read::Reader;
 pub use row::{parse_row_name, revision_name};
 pub use store::{OpenError, Options, Store};
 pub use watch::{
-    Created, Filters, Wake, WatchHub, WatchId, WatchOutput, WatchRefused, WatchSpec, WatchStream,
+    Created, Filters, Wake, WatchHub, WatchId, WatchLag, WatchOutput, WatchRefused, WatchSpec,
+    WatchStream,
 };
 pub use write::{Previous, Txn, Writer};

@@ -148,20 +148,41 @@ impl Store {
         Ok(Self { shared: Arc::new(shared), jobs, options: options.clone() })
     }
 
-    /// Puts another backend, the state of a snapshot, in the place of this one. Readers and watch
-    /// streams stay: watches go on behind what they delivered last, from the new backend.
+    /// Puts what a received backend holds, opened as `next`, in the place of this state. `replace`
+    /// makes that backend this store's own, under the same handle; from its return on readers see
+    /// all of it. Readers and watch streams stay: watches go on behind what they delivered last.
     ///
     /// # Errors
     ///
-    /// As [`Store::open`]; the store is then as before.
-    pub fn restore(&mut self, backend: &Backend) -> Result<(), OpenError> {
-        let Loaded { index, revision, compact, unfinished } = Loaded::read(backend)?;
+    /// Those of `replace`; the member must stop then, readers may be refused what they asked for.
+    ///
+    /// # Panics
+    ///
+    /// If anybody holds a reader of `next`.
+    pub fn restore<E>(
+        &mut self,
+        next: Self,
+        replace: impl FnOnce() -> Result<(), E>,
+    ) -> Result<(), E> {
+        let Self { shared: next, jobs, options: _ } = next;
+        let (revision, compact) = (next.revision(), next.compact_revision());
+        let Ok(Shared { tables: next, .. }) = Arc::try_unwrap(next) else {
+            panic!("a store that comes in has no readers");
+        };
+        let index = next.into_inner().index;
         {
+            // Who hashes rows goes on to the end, in the state in which it began.
+            let _no_hash = self.shared.removal.write();
             let mut tables = self.shared.tables.write();
-            *tables = Tables { index, backend: backend.clone() };
+            // Before rows go: who is reading old ones must find out.
+            let current = self.shared.revision();
+            self.shared.publish(current, compact.max(self.shared.compact_revision()));
+            replace()?;
+            tables.index = index;
             self.shared.publish(revision, compact);
+            self.shared.hashes.lock().clear();
         }
-        self.jobs = Jobs::new(unfinished);
+        self.jobs = jobs;
         self.shared.hub.restore(revision);
         Ok(())
     }

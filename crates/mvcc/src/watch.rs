@@ -54,6 +54,22 @@ impl WatchHub {
     pub fn stream(&self, wake: Arc<dyn Wake>) -> WatchStream {
         WatchStream::new(Arc::clone(&self.shared), wake)
     }
+
+    /// What streams have not pulled yet. Looks at every watched range of every stream under a lock
+    /// that publishing takes: for metrics, not for each request.
+    #[must_use]
+    pub fn lag(&self) -> WatchLag {
+        self.shared.hub.read().groups.lag()
+    }
+}
+
+/// What was published and not pulled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WatchLag {
+    /// Watches whose stream has not pulled what was published for them.
+    pub watches: usize,
+    /// Events that wait for that in memory, counted once for each watch.
+    pub events: usize,
 }
 
 /// What a watch wants.

@@ -258,9 +258,7 @@ fn watches_go_on_over_a_restored_store() {
     stream.create(watch(all(), 4)).unwrap();
     stream.create(watch(all(), 12)).unwrap();
     assert_eq!(answers(&drain(&mut stream)), ["0@5: put k=2@4, put k=3@5"]);
-    let backend = ahead.backend.clone();
-    fixture.store.restore(&backend).unwrap();
-    fixture.backend = backend;
+    fixture.restore_from(&ahead);
     assert_eq!(fixture.store.reader().revision(), 11);
     assert_eq!(bell.0.load(Ordering::Relaxed), 1);
     let caught_up = (4..10).map(|n| format!("put k={n}@{}", n + 2)).collect::<Vec<_>>();
@@ -537,4 +535,37 @@ proptest! {
     fn watch_guarantees_hold(steps in prop::collection::vec(step(), 1..120)) {
         run(steps)?;
     }
+}
+
+/// MET-56, MET-57.
+#[test]
+fn what_streams_have_not_pulled_is_counted() {
+    let mut fixture = Fixture::small();
+    let (mut slow, _) = stream(&fixture.store);
+    let (mut quick, _) = stream(&fixture.store);
+    for watched in [all(), all(), one("a")] {
+        slow.create(watch(watched, 0)).unwrap();
+    }
+    quick.create(watch(all(), 0)).unwrap();
+    let lag = |fixture: &Fixture| {
+        let lag = fixture.store.watch().lag();
+        (lag.watches, lag.events)
+    };
+    fixture.put("b", "1");
+    drain(&mut slow);
+    drain(&mut quick);
+    assert_eq!(lag(&fixture), (0, 0));
+    fixture.put("b", "2");
+    assert_eq!(lag(&fixture), (3, 3));
+    fixture.txn(|txn| {
+        put(txn, "a", "3");
+        put(txn, "b", "3");
+    });
+    drain(&mut quick);
+    assert_eq!(lag(&fixture), (3, 2 * 3 + 1));
+    drain(&mut slow);
+    assert_eq!(lag(&fixture), (0, 0));
+    fixture.put("a", "4");
+    drop(slow);
+    assert_eq!(lag(&fixture), (1, 1));
 }

@@ -78,6 +78,8 @@ pub use entry::{ConfState, Entry, EntryKind, HardState};
 pub use membership::{ChangeRefusal, MembershipChange};
 pub use message::{Append, AppendReply, Body, Message, SnapshotMeta, VoteRequest};
 pub use raft::{ProposeError, Raft, Restored};
-pub use ready::{Persist, PersistToken, Persisted, ReadReady, Ready, RoleKind, SoftState};
+pub use ready::{
+    Persist, PersistToken, Persisted, ReadReady, Ready, RoleKind, SoftState, Unpersisted,
+};
 pub use status::{PeerState, PeerStatus, Status};
 pub use trace::{CampaignRefusal, DropReason, Event};

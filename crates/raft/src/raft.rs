@@ -407,6 +407,37 @@ impl Raft {
         }
     }
 
+    /// Whether this member believes to lead.
+    #[must_use]
+    pub fn is_leader(&self) -> bool {
+        matches!(self.role, Role::Leader(_))
+    }
+
+    /// Whether a change of the members proposed now would be appended as such: this member leads,
+    /// and no earlier change may be unapplied.
+    #[must_use]
+    pub fn takes_change(&self) -> bool {
+        match &self.role {
+            Role::Leader(leader) => leader.pending_change <= self.common.log.applied(),
+            Role::Follower(_) | Role::Candidate(_) => false,
+        }
+    }
+
+    /// Whom this leader hands leadership to, if it does.
+    #[must_use]
+    pub fn transfer_to(&self) -> Option<MemberId> {
+        match &self.role {
+            Role::Leader(leader) => leader.transfer_to,
+            Role::Follower(_) | Role::Candidate(_) => None,
+        }
+    }
+
+    /// This member's term.
+    #[must_use]
+    pub fn term(&self) -> base::Term {
+        self.common.term
+    }
+
     /// Who leads, as far as known.
     #[must_use]
     pub fn leader(&self) -> Option<MemberId> {

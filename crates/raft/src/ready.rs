@@ -93,6 +93,15 @@ pub struct Persisted {
     pub messages: Vec<Message>,
 }
 
+/// A batch that is not durable, and why.
+#[derive(Debug)]
+pub struct Unpersisted<E> {
+    /// The batch, to be tried again before those behind it.
+    pub persist: Persist,
+    /// What failed.
+    pub error: E,
+}
+
 impl Persist {
     /// Runs `write` on the batch and releases the held messages only once it returned `Ok`.
     ///
@@ -107,5 +116,21 @@ impl Persist {
     ) -> Result<Persisted, E> {
         write(&self.entries, self.hard_state.as_ref(), self.snapshot.as_ref())?;
         Ok(Persisted { token: self.token, messages: self.held })
+    }
+
+    /// As [`Persist::persist`] for a `write` that may be tried again, as on a disk that is full:
+    /// the batch comes back with the error, messages and all.
+    ///
+    /// # Errors
+    ///
+    /// Those of `write`.
+    pub fn try_persist<E>(
+        self,
+        write: impl FnOnce(&Self) -> Result<(), E>,
+    ) -> Result<Persisted, Box<Unpersisted<E>>> {
+        match write(&self) {
+            Ok(()) => Ok(Persisted { token: self.token, messages: self.held }),
+            Err(error) => Err(Box::new(Unpersisted { persist: self, error })),
+        }
     }
 }

@@ -27,7 +27,6 @@ mod refusal;
 mod settings;
 mod text;
 mod tls;
-mod tls_files;
 mod urls;
 mod validate;
 mod value;
@@ -37,7 +36,8 @@ use std::net::{IpAddr, UdpSocket};
 use std::path::Path;
 
 pub use arguments::UsageError;
-pub use cluster::{ClusterError, InitialCluster, resolve_host};
+pub(crate) use cluster::same_addresses;
+pub use cluster::{ClusterError, InitialCluster, SrvError, resolve_host};
 pub use data_dir::{DataDir, open_data_dir};
 pub use duration::{DurationError, GoDuration, parse_duration};
 pub use echo::{StartFacts, log_start};
@@ -52,7 +52,6 @@ pub use model::{
 };
 pub use notice::Notice;
 pub use refusal::Refusal;
-pub use tls_files::check_tls_files;
 pub use urls::{Address, MemberUrl, Scheme, UrlError, join as join_urls};
 pub use value::ValueError;
 
@@ -142,7 +141,7 @@ pub fn read_process() -> Reading {
         default_host: &default_host,
     });
     if let Ok(Invocation::Start(config)) = &reading.outcome
-        && let Err(refusal) = check_tls_files(config)
+        && let Err(refusal) = crate::security::check_files(config)
     {
         reading.outcome = Err(refusal.into());
     }

@@ -36,6 +36,7 @@ use crate::handle::Handle;
 use crate::metrics::ConnectionMetrics;
 pub(crate) use call::Call;
 use call::{Arriving, Reply};
+pub(crate) use health::Serving;
 pub(crate) use kv::ReplyFuture;
 use kv::{Kv, KvMethod};
 use messages::Messages;
@@ -78,7 +79,7 @@ struct Shared {
 
 impl Services {
     /// Must be called within the runtime that will serve.
-    pub(crate) fn new(handle: &Handle, slow: SlowCalls) -> Self {
+    pub(crate) fn new(handle: &Handle, slow: SlowCalls, serving: Serving) -> Self {
         let max = message_bytes_max(handle);
         let (lost, leader_lost) = channel::channel(0);
         tokio::spawn(watch_leader(handle.clone(), lost));
@@ -98,9 +99,12 @@ impl Services {
             watch: Watch::new(handle.clone()),
             lease: service!(LeaseServer, lease::Leases::new(handle.clone())),
             cluster: service!(ClusterServer, cluster::Cluster::new(handle.clone())),
-            maintenance: service!(MaintenanceServer, maintenance::Maintenance::new(handle.clone())),
             auth: service!(AuthServer, auth::Auth::new(handle.clone())),
-            health: service!(HealthServer, health::Health),
+            health: service!(HealthServer, health::Health::new(serving.clone())),
+            maintenance: service!(
+                MaintenanceServer,
+                maintenance::Maintenance::new(handle.clone(), serving)
+            ),
             handle: handle.clone(),
         };
         Self { shared: Arc::new(shared) }

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 use proto::etcdserverpb as pb;
-use state::{Applied, Reads, Refusal, Reply};
+use state::{Applied, Quota, Reads, Refusal, Reply};
 use tokio::sync::watch;
 
 use crate::answers::{Missing, Waiter};
@@ -31,8 +31,8 @@ pub(crate) struct Limits {
     pub(crate) request_bytes_max: usize,
     /// Operations in one transaction.
     pub(crate) txn_ops_max: usize,
-    /// Bytes of the database above which writes are refused; `None` for never.
-    pub(crate) quota_bytes: Option<u64>,
+    /// How large the database may grow.
+    pub(crate) quota: Quota,
     /// How long a request may wait for its answer.
     pub(crate) request_timeout: Duration,
     /// How often an idle watch that wants to know is told how far it is.
@@ -220,22 +220,44 @@ impl Handle {
             Answer::Applied(Applied::Done(reply)) => Ok(reply),
             Answer::Applied(Applied::Refused(refusal)) => Err(refusal.into()),
             Answer::Failed(failure) => Err(failure.into()),
-            answer @ (Answer::Read | Answer::Lease(_) | Answer::Leases(_)) => {
+            answer
+            @ (Answer::Read | Answer::Lease(_) | Answer::Leases(_) | Answer::Transferred) => {
                 unreachable!("a proposal was answered by {answer:?}")
             }
         }
     }
 
-    /// Refuses what makes the files grow while a disk is full.
+    /// Refuses a request that would take the database over the quota, after making that known to
+    /// all members, and whatever costs something while a disk is full. `cost_bytes` is by
+    /// [`state::quota`]. Source: etcd server/etcdserver/api/v3rpc/quota.go.
     ///
     /// # Errors
     ///
     /// `Refused(NoSpace)`.
-    pub(crate) fn check_room(&self) -> Result<(), ProposeError> {
-        if self.shared.status.no_room.load(Ordering::Relaxed) {
-            return Err(Refusal::NoSpace.into());
+    pub(crate) async fn admit(&self, cost_bytes: u64) -> Result<(), ProposeError> {
+        let no_room = self.shared.status.no_room.load(Ordering::Relaxed);
+        let size_bytes = self.shared.backend.sizes().total;
+        let over_quota = self.shared.limits.quota.is_exceeded(size_bytes, cost_bytes);
+        if cost_bytes == 0 || !(no_room || over_quota) {
+            return Ok(());
         }
-        Ok(())
+        if !no_room && !self.has_raised_no_space() {
+            let alarm = pb::AlarmRequest {
+                action: pb::alarm_request::AlarmAction::Activate.into(),
+                member_id: self.shared.member.0,
+                alarm: pb::AlarmType::Nospace.into(),
+            };
+            // The request is refused in any case; the next one raises the alarm again.
+            drop(self.propose(RequestKind::Alarm, &alarm).await);
+        }
+        Err(Refusal::NoSpace.into())
+    }
+
+    fn has_raised_no_space(&self) -> bool {
+        let raised = self.shared.reads.alarms();
+        raised.iter().any(|alarm| {
+            alarm.member_id == self.shared.member.0 && alarm.alarm() == pb::AlarmType::Nospace
+        })
     }
 
     /// Waits until what this member has applied includes every write acknowledged before the call.
@@ -264,7 +286,10 @@ impl Handle {
         match answer? {
             Answer::Read => Ok(()),
             Answer::Failed(failure) => Err(failure.into()),
-            answer @ (Answer::Applied(_) | Answer::Lease(_) | Answer::Leases(_)) => {
+            answer @ (Answer::Applied(_)
+            | Answer::Lease(_)
+            | Answer::Leases(_)
+            | Answer::Transferred) => {
                 unreachable!("a read was answered by {answer:?}")
             }
         }
@@ -308,7 +333,10 @@ impl Handle {
         match self.ask(Question::LeasesByExpiry(ticket), ticket).await? {
             Answer::Leases(ids) => Ok(ids),
             Answer::Failed(failure) => Err(failure.into()),
-            answer @ (Answer::Applied(_) | Answer::Lease(_) | Answer::Read) => {
+            answer @ (Answer::Applied(_)
+            | Answer::Lease(_)
+            | Answer::Read
+            | Answer::Transferred) => {
                 unreachable!("a list of leases was answered by {answer:?}")
             }
         }
@@ -428,7 +456,10 @@ impl From<Failure> for ProposeError {
         match failure {
             Failure::NoLeader => Self::NoLeader,
             Failure::Overloaded => Self::Overloaded,
-            Failure::LeaderChanged => Self::LeaderChanged,
+            Failure::LeaderChanged
+            | Failure::NotLeader
+            | Failure::BadTransferee
+            | Failure::TransferAborted => Self::LeaderChanged,
         }
     }
 }
@@ -438,7 +469,7 @@ fn lease_answer(answer: &Answer) -> Result<i64, ProposeError> {
         Answer::Lease(Some(seconds)) => Ok(*seconds),
         Answer::Lease(None) => Err(Refusal::LeaseNotFound.into()),
         Answer::Failed(failure) => Err((*failure).into()),
-        Answer::Applied(_) | Answer::Read | Answer::Leases(_) => {
+        Answer::Applied(_) | Answer::Read | Answer::Leases(_) | Answer::Transferred => {
             unreachable!("a lease was answered by {answer:?}")
         }
     }

@@ -16,6 +16,7 @@ use base::version;
 use hyper::body::Incoming;
 
 use crate::grpc::ReplyFuture;
+use crate::guard::Secured;
 use crate::handle::Handle;
 
 /// Changes the level of the log by its name; the error says why not.
@@ -53,6 +54,7 @@ impl std::fmt::Debug for Plain {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Port {
     Clients,
+    Calls,
     Metrics,
     Peers,
 }
@@ -65,6 +67,11 @@ impl Plain {
         set_log_level: SetLogLevel,
     ) -> Self {
         Self::new(Port::Clients, handle, browsers, Some(set_log_level))
+    }
+
+    /// What a port for gRPC alone serves: nothing (V2-015).
+    pub(crate) fn for_calls_only(handle: Handle) -> Self {
+        Self::new(Port::Calls, handle, Browsers::default(), None)
     }
 
     /// What a port for metrics serves (HTTP-16).
@@ -101,7 +108,9 @@ impl Shared {
         if self.port != Port::Clients {
             return self.route(request).await;
         }
-        if !self.browsers.allow_host(&request) {
+        // A page cannot make a name with a certificate.
+        let is_secured = request.extensions().get::<Secured>().is_some();
+        if !is_secured && !self.browsers.allow_host(&request) {
             return text(
                 StatusCode::MISDIRECTED_REQUEST,
                 "the Host header names no host of --host-whitelist",
@@ -134,6 +143,10 @@ impl Shared {
         let is_get = request.method() == Method::GET;
         let path = request.uri().path();
         match (self.port, path) {
+            (Port::Calls, _) => text(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "this port is for gRPC; HTTP is served at --listen-client-http-urls",
+            ),
             (Port::Clients | Port::Metrics, "/metrics") => self.metrics(),
             (Port::Clients | Port::Metrics, path) if health::is_path(path) => {
                 if !is_get {

@@ -12,6 +12,7 @@
 //!
 //! Source: process contract, section 4; etcd client/pkg/logutil/zap.go (keys, time format).
 
+mod compress;
 mod format;
 mod journal;
 mod level;

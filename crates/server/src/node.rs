@@ -11,7 +11,6 @@
 //! is told at once that there is no space (G14).
 
 use std::collections::{HashMap, VecDeque};
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
@@ -339,48 +338,57 @@ impl Node {
         self.committer.consider(&self.backend);
         // Without other members there is nobody to send to.
         out.send.clear();
+        out.snapshots.clear();
         out.snapshot_wanted.clear();
         Ok(())
     }
 
     /// Writes the oldest batch; `false` if there is none or no room for it.
     fn write_next(&mut self, out: &mut Outputs) -> Result<bool, NodeError> {
-        let Some(batch) = self.unwritten.front() else { return Ok(false) };
         if self.room.retry.is_some_and(|retry| Instant::now() < retry) {
             return Ok(false);
         }
-        let (entries, hard_state) = (&batch.entries, batch.hard_state.as_ref());
+        let Some(batch) = self.unwritten.pop_front() else { return Ok(false) };
         let began = Instant::now();
-        let mut written = self.wal.append_and_sync(entries, hard_state, batch.must_sync);
-        let full = matches!(written, Err(AppendError::NoSpace { .. }));
-        if full {
-            // Or what is given up here would go to the database.
-            let _held_off = self.committer.hold_off();
-            if self.room.reserve.release() {
-                written = self.wal.append_and_sync(entries, hard_state, batch.must_sync);
-                self.room.reserve.take_back();
+        let mut full = false;
+        let persisted = batch.try_persist(|batch| {
+            let (entries, hard_state) = (&batch.entries, batch.hard_state.as_ref());
+            let mut written = self.wal.append_and_sync(entries, hard_state, batch.must_sync);
+            full = matches!(written, Err(AppendError::NoSpace { .. }));
+            if full {
+                // Or what is given up here would go to the database.
+                let _held_off = self.committer.hold_off();
+                if self.room.reserve.release() {
+                    written = self.wal.append_and_sync(entries, hard_state, batch.must_sync);
+                    self.room.reserve.take_back();
+                }
             }
-        }
-        match written {
-            Ok(()) => {
+            if written.is_ok() {
                 let disk = &self.reports.metrics.disk;
                 disk.on_append(entries, batch.must_sync, began.elapsed());
             }
-            Err(error @ AppendError::NoSpace { .. }) => {
+            written
+        });
+        let persisted = match persisted {
+            Ok(persisted) => persisted,
+            Err(unpersisted) => {
+                let raft::Unpersisted { persist, error } = *unpersisted;
+                let AppendError::NoSpace { .. } = error else {
+                    return Err(NodeError::Log(error));
+                };
                 if self.room.retry.is_none() {
                     tracing::warn!(error = %error, "the log takes nothing until there is room");
                 }
+                self.unwritten.push_front(persist);
                 self.room.retry = Some(Instant::now() + FULL_DISK_PAUSE);
                 self.on_no_room(out)?;
                 return Ok(false);
             }
-            Err(error) => return Err(NodeError::Log(error)),
-        }
+        };
         if self.room.retry.take().is_some() {
             tracing::info!("the log has room again");
         }
-        let batch = self.unwritten.pop_front().expect("it was just written");
-        let Ok(persisted) = batch.persist(|_, _, _| Ok::<(), Infallible>(()));
+        out.send.extend(persisted.messages);
         let (answered, began) = (out.answers.len(), Instant::now());
         self.step(Input::Persisted(persisted.token), out)?;
         let applied = &out.answers[answered..];

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use crate::boot::BootOptions;
+use crate::boot::{BootOptions, OriginOptions};
 use crate::committer::Pace;
 use crate::config::{
-    AutoCompaction, Config, Gate, InitialCluster, MemberUrl, MetricsDetail, Quota,
+    AutoCompaction, Bootstrap, Config, Gate, InitialCluster, MemberUrl, MetricsDetail,
 };
 use crate::grpc::SlowCalls;
 use crate::handle::Limits;
 use crate::http::Browsers;
+use crate::ping_policy::PingPolicy;
 use crate::port::PortLimits;
 
 /// The parts' options.
@@ -21,6 +22,8 @@ pub(crate) struct Options {
     pub(crate) limits: Limits,
     /// Limits of connections.
     pub(crate) port: PortLimits,
+    /// The longest time to open a connection to another member.
+    pub(crate) dial_timeout: Duration,
     /// One unit of logical time: the heartbeat interval.
     pub(crate) tick: Duration,
     /// The least time without a leader before an election, in ticks.
@@ -33,6 +36,10 @@ pub(crate) struct Options {
     pub(crate) snapshot_entries: u64,
     /// Entries kept in memory behind a snapshot for members that lag.
     pub(crate) snapshot_catchup_entries: u64,
+    /// Snapshot files that are kept; `None` for all.
+    pub(crate) snapshot_files_max: Option<usize>,
+    /// Segments of the log that are kept; `None` for all.
+    pub(crate) wal_files_max: Option<usize>,
     /// Between two steps of a compaction.
     pub(crate) compaction_pause: Duration,
     /// When history is forgotten by itself.
@@ -43,10 +50,12 @@ pub(crate) struct Options {
     pub(crate) extensive_metrics: bool,
     /// Which calls are logged.
     pub(crate) slow_calls: SlowCalls,
-    /// A batch that takes longer to apply is counted.
+    /// A batch that takes longer to apply is counted and logged.
     pub(crate) slow_apply: Duration,
     /// Who may ask from a browser.
     pub(crate) browsers: Browsers,
+    /// Whether a member that defragments says that it does not serve.
+    pub(crate) stops_on_defrag: bool,
     /// Switches: name, stage, state.
     pub(crate) features: Vec<(&'static str, &'static str, bool)>,
 }
@@ -59,19 +68,17 @@ const LOCK_TIMEOUT: Duration = Duration::from_millis(1500);
 const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
 
 impl Options {
-    pub(crate) fn new(config: &Config, cluster: &InitialCluster) -> Self {
+    pub(crate) fn new(config: &Config, cluster: InitialCluster) -> Self {
         let election_timeout = config.cluster.election_timeout();
         let texts = |urls: &[MemberUrl]| urls.iter().map(ToString::to_string).collect();
-        let initial_cluster =
-            cluster.members().map(|(name, urls)| (name.to_owned(), texts(urls))).collect();
         let keep_alive = config.limits.keep_alive;
         Self {
             boot: BootOptions {
                 data_dir: config.storage.data_dir.clone(),
                 wal_dir: config.storage.wal_dir.clone(),
                 name: config.name.clone(),
-                initial_cluster,
-                token: config.cluster.token.clone(),
+                origin: origin(config, cluster),
+                force_new_cluster: config.cluster.force_new_cluster,
                 backend: backend::Options {
                     sync: !config.storage.unsafe_no_fsync,
                     lock_timeout: Some(LOCK_TIMEOUT),
@@ -84,7 +91,9 @@ impl Options {
                 concurrent_streams_max: config.limits.concurrent_streams_max,
                 keepalive_interval: keep_alive.interval.unwrap_or(FOR_EVER),
                 keepalive_timeout: keep_alive.timeout.unwrap_or(FOR_EVER),
+                pings: PingPolicy::new(keep_alive.client_interval_min),
             },
+            dial_timeout: Duration::from_secs(1) + election_timeout,
             tick: config.cluster.heartbeat_interval,
             election_ticks: config.cluster.election_ticks.into(),
             pre_vote: config.cluster.pre_vote,
@@ -94,6 +103,8 @@ impl Options {
             },
             snapshot_entries: config.storage.snapshot_entries,
             snapshot_catchup_entries: config.storage.snapshot_catchup_entries,
+            snapshot_files_max: config.storage.snapshot_files_max.map(to_usize),
+            wal_files_max: config.storage.wal_files_max.map(to_usize),
             compaction_pause: config.compaction.sleep_interval,
             auto_compaction: config.compaction.auto,
             advertised_client_urls: texts(&config.advertise.clients),
@@ -104,8 +115,28 @@ impl Options {
                 origins: config.http.cors.clone(),
                 hosts: config.http.host_whitelist.clone(),
             },
+            stops_on_defrag: config.features.gates.is_enabled(Gate::StopGRPCServiceOnDefrag),
             features: features(config),
         }
+    }
+}
+
+fn origin(config: &Config, cluster: InitialCluster) -> OriginOptions {
+    let (token, discovery) = match &config.bootstrap {
+        // Who meets by a token is one cluster by it, too.
+        Bootstrap::Discovery(discovery) => (&discovery.token, Some(discovery.clone())),
+        Bootstrap::Static(_) | Bootstrap::DiscoveryUrl { .. } | Bootstrap::Srv { .. } => {
+            (&config.cluster.token, None)
+        }
+    };
+    OriginOptions {
+        name: config.name.clone(),
+        state: config.cluster.state,
+        cluster,
+        token: token.clone(),
+        discovery,
+        learners_max: config.cluster.learners_max,
+        request_timeout: config.request_timeout(),
     }
 }
 
@@ -126,10 +157,7 @@ fn limits(config: &Config, election_timeout: Duration) -> Limits {
     Limits {
         request_bytes_max: to_usize(config.limits.request_bytes_max),
         txn_ops_max: to_usize(config.limits.txn_operations_max),
-        quota_bytes: match config.storage.quota {
-            Quota::Bytes(bytes) => Some(bytes),
-            Quota::Unlimited => None,
-        },
+        quota: config.storage.quota,
         // G-012: five seconds for the disk, two elections for the leader.
         request_timeout: Duration::from_secs(5) + election_timeout * 2,
         watch_progress_interval: config.features.watch_progress_interval,

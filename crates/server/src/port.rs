@@ -23,8 +23,11 @@ use tokio::sync::watch;
 use crate::coalesce::Coalescing;
 use crate::connections::{Connections, Permit};
 use crate::grpc::{Call, Remote, ReplyBody, ReplyFuture, Services};
+use crate::guard::{Admitted, Guard, Secured};
 use crate::http::Plain;
 use crate::listen::{Connection, Detached, Listener};
+use crate::ping_policy::{PingPolicy, Policed};
+use crate::ports::BoundPort;
 use crate::shards::Shards;
 
 /// How a port treats its connections.
@@ -36,6 +39,8 @@ pub(crate) struct PortLimits {
     pub(crate) keepalive_interval: Duration,
     /// How long the answer to that may take.
     pub(crate) keepalive_timeout: Duration,
+    /// How often clients may ask that of the server.
+    pub(crate) pings: PingPolicy,
 }
 
 /// A client has this long to send its request's head.
@@ -43,6 +48,9 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What HTTP/2 begins with is this long, and so is any head of HTTP/1.1 at least.
 const PREFACE_BYTES: usize = 24;
+
+/// What a connection with TLS begins with, and no request.
+const TLS_FIRST_BYTE: u8 = 22;
 
 /// Bytes in flight towards the server before it must be read: large, because requests are small
 /// and their number is bounded elsewhere.
@@ -63,6 +71,7 @@ struct Served {
     services: Option<Services>,
     plain: Plain,
     remote: Remote,
+    secured: Option<Secured>,
 }
 
 /// An answer of either kind.
@@ -93,7 +102,10 @@ impl hyper::service::Service<http::Request<Incoming>> for Served {
     type Error = Infallible;
     type Future = Answering;
 
-    fn call(&self, request: http::Request<Incoming>) -> Answering {
+    fn call(&self, mut request: http::Request<Incoming>) -> Answering {
+        if let Some(secured) = &self.secured {
+            request.extensions_mut().insert(secured.clone());
+        }
         let content_type = request.headers().get(http::header::CONTENT_TYPE);
         let is_grpc =
             content_type.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
@@ -118,20 +130,18 @@ pub(crate) struct Room {
     pub(crate) connections: Connections,
 }
 
-/// Serves a listener until `stop` turns true; then open calls have a second to end.
+/// Serves a port until `stop` turns true; then open calls have a second to end.
 pub(crate) async fn serve(
-    listener: Listener,
+    port: BoundPort,
     service: Service,
     room: Room,
     shards: Shards,
-    mut stop: watch::Receiver<bool>,
+    stop: watch::Receiver<bool>,
 ) {
+    let BoundPort { listener, guard } = port;
     let builder = builder(room.limits);
     let graceful = GracefulShutdown::new();
-    let stopping = async move {
-        // A sender that is gone means stop, too.
-        let _stopped = stop.wait_for(|stop| *stop).await;
-    };
+    let stopping = stopped(stop.clone());
     tokio::pin!(stopping);
     loop {
         let stream = tokio::select! {
@@ -148,16 +158,20 @@ pub(crate) async fn serve(
         let Ok(stream) = stream.detach() else { continue };
         let Service { services, plain } = service.clone();
         let services = services.map(|services| services.for_connection());
-        let served = Served { services, plain, remote: Remote(address) };
-        let (builder, watcher) = (builder.clone(), graceful.watcher());
+        // Browsers and scrapers keep to no such rule.
+        let pings = services.is_some().then_some(room.limits.pings);
+        let served = Served { services, plain, remote: Remote(address), secured: None };
+        let (builder, watched) =
+            (builder.clone(), Watched { watcher: graceful.watcher(), permit, pings });
+        let guard = guard.clone().map(|guard| (guard, stop.clone()));
         shards.spawn(async move {
             match stream {
                 Detached::Tcp(stream) => match TcpStream::from_std(stream) {
-                    Ok(stream) => connection(stream, &builder, served, watcher, permit).await,
+                    Ok(stream) => begin(stream, guard, &builder, served, watched).await,
                     Err(error) => tracing::debug!(error = %error, "connection lost"),
                 },
                 Detached::Unix(stream) => match UnixStream::from_std(stream) {
-                    Ok(stream) => connection(stream, &builder, served, watcher, permit).await,
+                    Ok(stream) => begin(stream, guard, &builder, served, watched).await,
                     Err(error) => tracing::debug!(error = %error, "connection lost"),
                 },
             }
@@ -169,19 +183,62 @@ pub(crate) async fn serve(
     }
 }
 
+/// Waits for the end of the server.
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    // A sender that is gone means stop, too.
+    let _stopped = stop.wait_for(|stop| *stop).await;
+}
+
+/// What goes with a connection until it ends.
+struct Watched {
+    watcher: Watcher,
+    permit: Permit,
+    pings: Option<PingPolicy>,
+}
+
+/// Serves one connection on this thread, if it may pass.
+async fn begin<S>(
+    stream: S,
+    guard: Option<(Guard, watch::Receiver<bool>)>,
+    builder: &auto::Builder<TokioExecutor>,
+    mut served: Served,
+    watched: Watched,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let Some((guard, stop)) = guard else {
+        return connection(stream, builder, served, watched).await;
+    };
+    let admitting = Box::pin(guard.admit(stream, served.remote.0));
+    let admitted = tokio::select! {
+        admitted = admitting => admitted,
+        () = stopped(stop) => None,
+    };
+    let Some(Admitted { socket, secured }) = admitted else { return };
+    served.secured.clone_from(&secured);
+    let serving = Box::pin(connection(socket, builder, served, watched));
+    tokio::select! {
+        () = serving => {}
+        () = guard.revoked(secured) => {
+            tracing::warn!("closed a connection whose certificate was revoked");
+        }
+    }
+}
+
 /// Serves one connection on this thread.
 async fn connection<S>(
     stream: S,
     builder: &auto::Builder<TokioExecutor>,
     served: Served,
-    watcher: Watcher,
-    permit: Permit,
+    watched: Watched,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let Watched { watcher, permit, pings } = watched;
     let begun = Begun::default();
     let (stream, drain) = Coalescing::new(stream);
-    let io = TokioIo::new(Counted { io: stream, begun: begun.clone() });
+    let counted = Counted { io: stream, begun: begun.clone() };
+    let io = TokioIo::new(Policed::new(counted, pings));
     let serving = builder.serve_connection_with_upgrades(io, served).into_owned();
     drain.flushing(run(watcher.watch(serving), begun, permit)).await;
 }
@@ -263,10 +320,9 @@ impl Begun {
         PREFACE_BYTES <= self.bytes.load(Ordering::Relaxed)
     }
 
-    fn add(&self, bytes: usize) {
-        if !self.is_begun() {
-            self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        }
+    /// Whether these were the first.
+    fn add(&self, bytes: usize) -> bool {
+        !self.is_begun() && self.bytes.fetch_add(bytes, Ordering::Relaxed) == 0
     }
 }
 
@@ -285,7 +341,11 @@ impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.io).poll_read(context, buffer);
-        self.begun.add(buffer.filled().len() - before);
+        let is_first = self.begun.add(buffer.filled().len() - before);
+        // Somebody who speaks TLS to a plain port understands no answer; etcd gives none either.
+        if is_first && buffer.filled().get(before) == Some(&TLS_FIRST_BYTE) {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "this is TLS")));
+        }
         polled
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::mpsc::Receiver;
 use tokio::sync::watch;
 
 use crate::answers::{self, Given};
-use crate::boot::{self, Booted};
+use crate::boot::Booted;
 use crate::committer::{Committer, CommitterQueue};
 use crate::handle::{Handle, Parts, Published};
 use crate::metrics::Metrics;
@@ -49,14 +49,14 @@ struct Joined {
 }
 
 impl Running {
-    /// Opens or makes the member and starts its threads.
+    /// Starts the member's threads.
     ///
     /// # Errors
     ///
-    /// The data directory, or no threads.
-    pub(crate) fn start(options: &Options) -> Result<Self, StartError> {
+    /// No threads.
+    pub(crate) fn start(options: &Options, booted: Booted) -> Result<Self, StartError> {
         let Joined { handle, answers, node, committer, preparer, node_queue, committer_queue } =
-            Joined::new(options, boot::boot(&options.boot)?);
+            Joined::new(options, booted);
         let (preparer_queue, preparer_stop) = PreparerQueue::new();
         let preparer = spawn("log-prepare", move || preparer::run(&preparer, &preparer_stop))?;
         let (failed_sender, failed) = watch::channel(false);
@@ -115,10 +115,11 @@ impl Joined {
             restored,
             state,
             backend,
-            wal,
+            mut wal,
             wal_dir,
             snap_dir,
             restarted,
+            ..
         } = booted;
         tracing::info!(
             "local-member-id" = %id,
@@ -154,7 +155,9 @@ impl Joined {
             options.snapshot_entries,
             options.snapshot_catchup_entries,
             restored.snapshot.index,
-        );
+        )
+        .keeping(options.snapshot_files_max);
+        wal.set_keep(options.wal_files_max.unwrap_or(0));
         let preparer = wal.preparer();
         let raft = consensus(options, id, wall_millis, restored);
         let node = Node::new(NodeParts {
@@ -190,7 +193,7 @@ fn member(options: &Options, id: base::MemberId, wall_millis: u64) -> member::Op
     let election_millis = options.limits.election_timeout.as_millis();
     member::Options {
         id,
-        quota_bytes: options.limits.quota_bytes,
+        quota_bytes: options.limits.quota.bytes(),
         election_millis: u64::try_from(election_millis).unwrap_or(u64::MAX),
         ids: RequestIds::for_member(id, wall_millis),
     }

@@ -18,15 +18,14 @@ use wal::{Mark, Wal};
 
 use crate::reserve::is_no_space;
 
-/// How many snapshot files are kept, as etcd's default.
-const FILES_KEPT: usize = 5;
-
 /// Decides and does it, for the node loop.
 #[derive(Debug)]
 pub(crate) struct Snapshots {
     dir: Arc<dyn Dir>,
     every_entries: u64,
     catchup_entries: u64,
+    /// How many files of each kind are kept; `None` for all.
+    files_max: Option<usize>,
     last: Index,
 }
 
@@ -69,7 +68,13 @@ impl Snapshots {
         catchup_entries: u64,
         last: Index,
     ) -> Self {
-        Self { dir, every_entries, catchup_entries, last }
+        Self { dir, every_entries, catchup_entries, files_max: None, last }
+    }
+
+    /// Keeps this many of the newest files, all of them for `None`.
+    pub(crate) fn keeping(mut self, files_max: Option<usize>) -> Self {
+        self.files_max = files_max;
+        self
     }
 
     /// Takes a snapshot at `durable` if enough entries lie behind the last one; the index up to
@@ -117,13 +122,16 @@ impl Snapshots {
 
     /// Old files are a courtesy to older releases; failing to remove one harms nobody.
     fn remove_old_files(&self) {
+        let Some(files_max) = self.files_max else { return };
         let Ok(names) = self.dir.list() else { return };
-        let mut files: Vec<String> =
-            names.into_iter().filter(|name| name.ends_with(".snap")).collect();
-        files.truncate(files.len().saturating_sub(FILES_KEPT));
-        for name in files {
-            if let Err(error) = self.dir.remove(&name) {
-                tracing::warn!(name, error = %error, "cannot remove an old snapshot file");
+        for kind in [".snap", ".snap.db"] {
+            let files = names.iter().filter(|name| name.ends_with(kind));
+            let mut files: Vec<&String> = files.collect();
+            files.truncate(files.len().saturating_sub(files_max));
+            for name in files {
+                if let Err(error) = self.dir.remove(name) {
+                    tracing::warn!(name, error = %error, "cannot remove an old snapshot file");
+                }
             }
         }
     }

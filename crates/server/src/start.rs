@@ -9,24 +9,27 @@ use std::time::Duration;
 
 use base::version;
 use proto::membershippb;
+use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
-use crate::boot::BootError;
+use crate::boot::{self, BootError, Booted, srv};
 use crate::compactor;
 use crate::config::{
-    self, ClusterState, Config, DataDir, InitialCluster, ListenError, MemberUrl, Refusal,
+    self, Bootstrap, ClusterError, Config, DataDir, InitialCluster, ListenError, Refusal, SrvError,
     StartFacts,
 };
 use crate::connections::Connections;
-use crate::grpc::Services;
+use crate::grpc::{Services, Serving};
 use crate::handle::{Handle, ProposeError, RequestKind};
 use crate::http::{Plain, SetLogLevel};
-use crate::listen::Listener;
 use crate::logging;
 use crate::node::NodeError;
 use crate::options::Options;
+use crate::peers::ask::{Asker, PlainDial};
 use crate::port;
+use crate::ports::{self, Ports};
 use crate::running::Running;
+use crate::security::{Security, SecurityError};
 use crate::shards::Shards;
 use crate::signals::Signal;
 
@@ -36,6 +39,9 @@ pub enum StartError {
     /// The data directory cannot be used.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// TLS cannot be spoken as asked for.
+    #[error(transparent)]
+    Security(#[from] SecurityError),
     /// What is asked for is not built yet.
     #[error("{what} is not built yet; {remedy}")]
     NotBuilt {
@@ -69,7 +75,11 @@ impl StartError {
     pub fn log(&self) {
         match self {
             Self::Refused(refusal) => config::log_refusal("failed to start etcd", refusal),
+            Self::Security(SecurityError::Refused(refusal)) => {
+                config::log_refusal("failed to start etcd", refusal);
+            }
             Self::NotBuilt { .. }
+            | Self::Security(SecurityError::SelfSigned { .. })
             | Self::Boot(_)
             | Self::Listen(_)
             | Self::Threads(_)
@@ -88,14 +98,18 @@ impl StartError {
 /// See [`StartError`].
 pub fn run(config: &Config) -> Result<Option<Signal>, StartError> {
     raise_file_limit();
-    let options = prepare(config)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(StartError::Threads)?;
+    let (options, security) = prepare(config, &runtime)?;
     // Ports first: a port in use must not cost a recovery.
-    let ports = runtime.block_on(Ports::bind(config))?;
-    let mut running = Running::start(&options)?;
+    let ports = runtime.block_on(Ports::bind(config, &security)).map_err(StartError::Listen)?;
+    let booted = match boot(&options, &runtime) {
+        Err(BootError::Removed { .. }) if !options.boot.force_new_cluster => return Ok(None),
+        booted => booted?,
+    };
+    let mut running = Running::start(&options, booted)?;
     let served = runtime.block_on(serve(&options, &mut running, ports));
     // Nothing new comes in; what was accepted is answered or told that the server stopped.
     let ended = running.stop();
@@ -118,7 +132,7 @@ fn raise_file_limit() {
 }
 
 /// Looks at the data directory and, for a new member, at its cluster, and says what is started.
-fn prepare(config: &Config) -> Result<Options, StartError> {
+fn prepare(config: &Config, runtime: &Runtime) -> Result<(Options, Security), StartError> {
     let (found, notices) = config::open_data_dir(&config.storage.data_dir)?;
     notices.iter().for_each(config::Notice::log);
     let initialized = has_log(config);
@@ -131,24 +145,57 @@ fn prepare(config: &Config) -> Result<Options, StartError> {
     // A restart ignores the initial cluster, right or wrong.
     let mut cluster = InitialCluster::default();
     if !initialized {
-        cluster = config.initial_cluster(&config::resolve_host).map_err(Refusal::from)?;
-        if cluster.members().count() > 1 || config.cluster.state == ClusterState::Existing {
-            return Err(StartError::NotBuilt {
-                what: "a cluster of several members",
-                remedy: "start one member with --initial-cluster naming only itself",
-            });
-        }
+        cluster = runtime.block_on(initial_cluster(config)).map_err(Refusal::from)?;
+        config.check_cluster(&cluster, &config::resolve_host).map_err(Refusal::from)?;
     }
-    let all = config.listen.clients.iter().chain(&config.listen.metrics);
-    if all.chain(&config.listen.peers).any(|url| url.scheme().is_tls()) {
-        return Err(StartError::NotBuilt {
-            what: "TLS on a listener",
-            remedy: "use http:// or unix:// URLs on a trusted network until it is",
-        });
-    }
+    let security = Security::load(config)?;
     let initial_cluster = cluster.to_string();
     config::log_start(config, &StartFacts { member_initialized: initialized, initial_cluster });
-    Ok(Options::new(config, &cluster))
+    Ok((Options::new(config, cluster), security))
+}
+
+/// The founders as far as they are known before a discovery service is asked.
+async fn initial_cluster(config: &Config) -> Result<InitialCluster, ClusterError> {
+    match &config.bootstrap {
+        Bootstrap::Static(text) => InitialCluster::parse(text),
+        Bootstrap::Discovery(_) => Ok(InitialCluster::of(&config.name, &config.advertise.peers)),
+        Bootstrap::DiscoveryUrl { url, .. } => Err(ClusterError::DiscoveryUrl(url.clone())),
+        Bootstrap::Srv { domain, service_name } => {
+            let dns = srv::Dns::of_system();
+            let advertised = &config.advertise.peers;
+            let text = srv::find(&dns, domain, service_name, &config.name, advertised).await?;
+            let cluster = InitialCluster::parse(&text)?;
+            if cluster.urls_of(&config.name).is_none() {
+                return Err(SrvError::LocalMissing(config.name.clone()).into());
+            }
+            Ok(cluster)
+        }
+    }
+}
+
+/// Opens the member of the data directory, or makes one after finding out who it is.
+fn boot(options: &Options, runtime: &Runtime) -> Result<Booted, BootError> {
+    let opened = boot::open(&options.boot)?;
+    let mut origin = None;
+    if opened.has_log() {
+        if options.boot.origin.discovery.is_some() {
+            tracing::warn!(
+                "discovery token is ignored since cluster already initialized; valid logs are found"
+            );
+        }
+    } else {
+        let dial = PlainDial { timeout: options.dial_timeout };
+        let found =
+            async { boot::origin::find(&options.boot.origin, &Asker::new(Arc::new(dial))).await };
+        origin = Some(runtime.block_on(found)?);
+    }
+    let booted = opened.boot(&options.boot, origin);
+    if let Err(error @ BootError::Removed { .. }) = &booted {
+        let error: &(dyn std::error::Error + 'static) = error;
+        tracing::warn!(error, "server error");
+        tracing::warn!("data-dir used by this member must be removed");
+    }
+    booted
 }
 
 /// Whether the log has a segment.
@@ -156,33 +203,6 @@ fn has_log(config: &Config) -> bool {
     let Ok(entries) = std::fs::read_dir(config.wal_dir()) else { return false };
     let mut paths = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
     paths.any(|path| path.extension().is_some_and(|extension| extension == "wal"))
-}
-
-/// Every socket of a member.
-#[derive(Debug)]
-struct Ports {
-    clients: Vec<Listener>,
-    metrics: Vec<Listener>,
-    peers: Vec<Listener>,
-}
-
-impl Ports {
-    async fn bind(config: &Config) -> Result<Self, StartError> {
-        let listen = &config.listen;
-        Ok(Self {
-            peers: bind(&listen.peers, "listen-peer-urls").await?,
-            clients: bind(&listen.clients, "listen-client-urls").await?,
-            metrics: bind(&listen.metrics, "listen-metrics-urls").await?,
-        })
-    }
-}
-
-async fn bind(urls: &[MemberUrl], flag: &'static str) -> Result<Vec<Listener>, StartError> {
-    let mut listeners = Vec::new();
-    for url in urls {
-        listeners.push(Listener::bind(url, flag).await.map_err(StartError::Listen)?);
-    }
-    Ok(listeners)
 }
 
 /// Serves clients until a signal arrives or a thread fails.
@@ -205,33 +225,36 @@ async fn serve(
     published.map_err(StartError::Publish)?;
     tracing::info!("ready to serve client requests");
     let handle = &running.handle;
-    let services = Services::new(handle, options.slow_calls);
+    let services = Services::new(handle, options.slow_calls, Serving::new(options.stops_on_defrag));
     let connections = Connections::new(handle.metrics().clone());
     let compactor = compactor::run(options.auto_compaction, handle.clone(), stopping.clone());
     let mut tasks = vec![tokio::spawn(compactor)];
-    let serve_port = |listener, services, plain| {
+    let serve_port = |bound, services, plain| {
         let service = port::Service { services, plain };
         let room = port::Room { limits: options.port, connections: connections.clone() };
-        tokio::spawn(port::serve(listener, service, room, shards.clone(), stopping.clone()))
+        tokio::spawn(port::serve(bound, service, room, shards.clone(), stopping.clone()))
     };
-    for listener in ports.clients {
-        tracing::info!(
-            traffic = "grpc+http",
-            address = listener.address(),
-            "serving client traffic insecurely; this is strongly discouraged!"
-        );
-        let plain = Plain::for_clients(handle.clone(), options.browsers.clone(), set_log_level());
-        tasks.push(serve_port(listener, Some(services.clone()), plain));
+    let for_clients =
+        || Plain::for_clients(handle.clone(), options.browsers.clone(), set_log_level());
+    let is_split = !ports.clients_http.is_empty();
+    for bound in ports.clients {
+        ports::log_client_port(&bound, if is_split { "grpc" } else { "grpc+http" });
+        let plain = if is_split { Plain::for_calls_only(handle.clone()) } else { for_clients() };
+        tasks.push(serve_port(bound, Some(services.clone()), plain));
     }
-    for listener in ports.metrics {
-        tracing::info!(address = listener.address(), "serving metrics");
+    for bound in ports.clients_http {
+        ports::log_client_port(&bound, "http");
+        tasks.push(serve_port(bound, None, for_clients()));
+    }
+    for bound in ports.metrics {
+        tracing::info!(address = bound.listener.address(), "serving metrics");
         let plain = Plain::for_metrics(handle.clone());
-        tasks.push(serve_port(listener, None, plain));
+        tasks.push(serve_port(bound, None, plain));
     }
-    for listener in ports.peers {
-        tracing::info!(address = listener.address(), "serving peer traffic");
+    for bound in ports.peers {
+        tracing::info!(address = bound.listener.address(), "serving peer traffic");
         let plain = Plain::for_peers(handle.clone());
-        tasks.push(serve_port(listener, None, plain));
+        tasks.push(serve_port(bound, None, plain));
     }
     crate::signals::notify_ready();
     let signal = tokio::select! {

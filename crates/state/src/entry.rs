@@ -72,6 +72,16 @@ pub enum Halt {
         #[source]
         source: backend::ReadError,
     },
+    /// A received snapshot could not be installed. At the next start that is finished, or the
+    /// member is as it was.
+    #[error("installing the received snapshot at {position}")]
+    Restore {
+        /// Where it stands in the log.
+        position: LogPosition,
+        /// The cause.
+        #[source]
+        source: backend::ReplaceError,
+    },
     /// An entry that this release does not know; a newer member wrote it.
     #[error("entry {position} is of a kind this release does not know; upgrade this member")]
     Unknown {

@@ -214,6 +214,12 @@ impl Leases {
         }
     }
 
+    /// Shows readers this table in the place of whatever they saw.
+    pub(crate) fn publish_whole(&mut self, readers: &RwLock<LeaseTable>) {
+        self.unpublished.clear();
+        *readers.write() = self.table.clone();
+    }
+
     fn record(&mut self, effect: Effect) {
         effect.perform(&mut self.table);
         self.unpublished.push(effect);

@@ -36,6 +36,15 @@ impl Quota {
         }
     }
 
+    /// The bytes, if there is a limit.
+    #[must_use]
+    pub fn bytes(self) -> Option<u64> {
+        match self {
+            Self::Unlimited => None,
+            Self::Bytes(bytes) => Some(bytes),
+        }
+    }
+
     /// Whether a request of this cost takes a database of this size over the quota. What costs
     /// nothing never does.
     #[must_use]

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
-use backend::{Backend, Batch, Bucket};
+use backend::{Backend, Batch, Bucket, ReadError, VisitRow};
 use base::{LeaseId, MemberId};
 use bytes::Bytes;
 use prost::Message;
@@ -54,6 +54,34 @@ pub(crate) struct AuthFacts {
     pub(crate) revision: u64,
 }
 
+/// Where facts are read from: the live database, or a copy of it.
+pub(crate) trait Rows {
+    fn value(&self, bucket: Bucket, key: &[u8]) -> Result<Option<Bytes>, ReadError>;
+
+    /// Visits the rows of a bucket in order.
+    fn visit(&self, bucket: Bucket, visit: &mut VisitRow<'_>) -> Result<(), ReadError>;
+}
+
+impl Rows for Backend {
+    fn value(&self, bucket: Bucket, key: &[u8]) -> Result<Option<Bytes>, ReadError> {
+        self.get(bucket, key)
+    }
+
+    fn visit(&self, bucket: Bucket, visit: &mut VisitRow<'_>) -> Result<(), ReadError> {
+        self.scan(bucket, &[], None, &mut |key, value| visit(key, value))
+    }
+}
+
+impl Rows for backend::Copy {
+    fn value(&self, bucket: Bucket, key: &[u8]) -> Result<Option<Bytes>, ReadError> {
+        self.get(bucket, key)
+    }
+
+    fn visit(&self, bucket: Bucket, visit: &mut VisitRow<'_>) -> Result<(), ReadError> {
+        self.scan_bucket(bucket, visit)
+    }
+}
+
 /// Reads the facts a backend holds. A database that never saw auth gets its first revision, as
 /// etcd gives it at its first start.
 pub(crate) fn load_facts(backend: &Backend) -> Result<Facts, OpenError> {
@@ -82,7 +110,7 @@ pub(crate) fn load_leases(backend: &Backend) -> Result<Vec<leasepb::Lease>, Open
     Ok(leases)
 }
 
-fn load_members(backend: &Backend) -> Result<Members, OpenError> {
+pub(crate) fn load_members(backend: &dyn Rows) -> Result<Members, OpenError> {
     let id = |key: &[u8]| {
         let text = str::from_utf8(key).ok()?;
         u64::from_str_radix(text, 16).ok().map(MemberId)
@@ -110,7 +138,7 @@ fn load_alarms(backend: &Backend) -> Result<Alarms, OpenError> {
     Ok(Alarms::restore(alarms.into_iter()))
 }
 
-fn load_versions(backend: &Backend) -> Result<Versions, OpenError> {
+pub(crate) fn load_versions(backend: &dyn Rows) -> Result<Versions, OpenError> {
     let mut versions = Versions::default();
     if let Some(text) = get(backend, Bucket::Cluster, CLUSTER_VERSION)? {
         let version = str::from_utf8(&text).ok().and_then(ClusterVersion::parse);
@@ -135,18 +163,18 @@ fn load_auth(backend: &Backend) -> Result<AuthFacts, OpenError> {
     Ok(AuthFacts { enabled, revision })
 }
 
-fn get(backend: &Backend, bucket: Bucket, key: &[u8]) -> Result<Option<Bytes>, OpenError> {
-    backend.get(bucket, key).map_err(OpenError::Backend)
+fn get(backend: &dyn Rows, bucket: Bucket, key: &[u8]) -> Result<Option<Bytes>, OpenError> {
+    backend.value(bucket, key).map_err(OpenError::Backend)
 }
 
 /// Visits a bucket; `visit` returns `None` for what no etcd wrote.
 fn for_each(
-    backend: &Backend,
+    backend: &dyn Rows,
     bucket: Bucket,
     mut visit: impl FnMut(&[u8], &[u8]) -> Option<()>,
 ) -> Result<(), OpenError> {
     let mut wrong = None;
-    let scanned = backend.scan(bucket, &[], None, &mut |key, value| match visit(key, value) {
+    let scanned = backend.visit(bucket, &mut |key, value| match visit(key, value) {
         Some(()) => ControlFlow::Continue(()),
         None => {
             wrong = Some(damaged(bucket, key));

@@ -53,7 +53,8 @@ impl SnapshotFile<'_> {
     }
 
     /// The tree of the v2 store with nothing but the cluster's own part.
-    fn store_json(&self) -> Vec<u8> {
+    #[must_use]
+    pub fn store_json(&self) -> Vec<u8> {
         let mut members = Map::new();
         for member in self.members {
             let path = format!("/0/members/{}", member.id);

@@ -16,7 +16,7 @@ use crate::apply::Applier;
 use crate::lease::Leases;
 use crate::reads::Shared;
 use crate::schema::{self, Facts};
-use crate::{Committed, Halt, LeaseTerm, Outcome, Reads, members};
+use crate::{Committed, Halt, LeaseTerm, Outcome, Reads, Received, members};
 
 /// How many rows are looked at in one step when leases take up their keys.
 const ATTACH_STEP_ROWS: usize = 4096;
@@ -181,6 +181,44 @@ impl State {
             self.applied = position;
         }
         Ok((applier.facts_changed, halted))
+    }
+
+    /// Puts a received snapshot in the place of this state, in the database `backend` that it is
+    /// over. Handles for readers and watches stay; they see the new state from the return on.
+    ///
+    /// # Errors
+    ///
+    /// The database could not be replaced: the member must stop. At its next start the replacement
+    /// is finished, or the old state is still there.
+    pub fn restore(
+        &mut self,
+        received: Received,
+        backend: &Backend,
+    ) -> Result<(), backend::ReplaceError> {
+        let Received { incoming, state } = received;
+        let Self { store, mut leases, facts, applied, compact_revision, reads, .. } = state;
+        drop(reads);
+        self.store.restore(store, || backend.replace_with(incoming))?;
+        let shared = self.reads.shared();
+        leases.publish_whole(&shared.leases);
+        shared.show(facts.clone());
+        self.leases = leases;
+        self.facts = facts;
+        self.applied = applied;
+        self.compact_revision = compact_revision;
+        Ok(())
+    }
+
+    /// What all members must agree on beside the log.
+    #[must_use]
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Whether this id was removed and may never come back.
+    #[must_use]
+    pub fn is_removed(&self, id: base::MemberId) -> bool {
+        self.facts.members.removed.contains(&id)
     }
 
     /// A handle for readers.

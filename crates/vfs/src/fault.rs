@@ -15,7 +15,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::random::Random;
-use crate::{Dir, File, Lock, Open};
+use crate::{Dir, File, FileIdentity, Lock, Open};
 
 /// What a disk writes whole or not at all.
 const SECTOR: u64 = 512;
@@ -291,6 +291,11 @@ impl File for FaultFile {
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.plan.admit(Kind::Write)?;
         self.inner.set_len(len)
+    }
+
+    fn identity(&self) -> io::Result<FileIdentity> {
+        self.plan.refuse_if_stopped()?;
+        self.inner.identity()
     }
 
     fn try_lock(&self, kind: Lock) -> io::Result<bool> {

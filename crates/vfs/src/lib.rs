@@ -107,6 +107,15 @@ pub trait Dir: Debug + Send + Sync {
     fn path(&self) -> PathBuf;
 }
 
+/// Names a file while it is open, see [`File::identity`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileIdentity {
+    /// The file system.
+    pub device: u64,
+    /// The file's number on it.
+    pub number: u64,
+}
+
 /// An open file. Positions are bytes from its start.
 pub trait File: Debug + Send + Sync {
     /// Reads up to `buffer.len()` bytes; 0 at the end of the file.
@@ -175,6 +184,14 @@ pub trait File: Debug + Send + Sync {
     ///
     /// The operating system's, other than "would block".
     fn try_lock(&self, kind: Lock) -> io::Result<bool>;
+
+    /// Which file this is, whatever its name is by now: two open files are the same one exactly if
+    /// this is the same. Numbers come back once the last of a file's handles is closed.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's.
+    fn identity(&self) -> io::Result<FileIdentity>;
 
     /// Reads exactly `buffer.len()` bytes.
     ///

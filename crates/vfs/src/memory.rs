@@ -26,7 +26,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::random::Random;
-use crate::{Dir, File, Lock, Open};
+use crate::{Dir, File, FileIdentity, Lock, Open};
 use disk::{Disk, HandleId, NodeId};
 
 /// A folder of a disk in memory; clones are the same folder.
@@ -207,6 +207,10 @@ impl File for MemoryFile {
         disk.writes += 1;
         disk.file_mut(self.node).set_len(len);
         Ok(())
+    }
+
+    fn identity(&self) -> io::Result<FileIdentity> {
+        Ok(FileIdentity { device: 0, number: self.node as u64 })
     }
 
     fn try_lock(&self, kind: Lock) -> io::Result<bool> {

@@ -3,13 +3,13 @@
 use std::fs;
 use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::{Dir, File, Lock, Open};
+use crate::{Dir, File, FileIdentity, Lock, Open};
 
 /// A folder of the operating system.
 #[derive(Debug)]
@@ -153,6 +153,11 @@ impl File for OsFile {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.file.set_len(len)
+    }
+
+    fn identity(&self) -> io::Result<FileIdentity> {
+        let metadata = self.file.metadata()?;
+        Ok(FileIdentity { device: metadata.dev(), number: metadata.ino() })
     }
 
     fn try_lock(&self, kind: Lock) -> io::Result<bool> {

@@ -77,6 +77,33 @@ const KEEP: usize = 5;
 /// A buffer that one large batch made bigger than this is not kept.
 const BUFFER_KEPT_LEN: usize = 8 << 20;
 
+/// What a new log begins with.
+#[derive(Default)]
+struct Beginning<'a> {
+    entries: &'a [Entry],
+    hard_state: Option<&'a HardState>,
+}
+
+impl Beginning<'_> {
+    /// Gives the last index.
+    fn encode(&self, encoder: &mut Encoder) -> Index {
+        let mut last = Index(0);
+        for entry in self.entries {
+            assert!(entry.index == last.next(), "entry {} begins a log at {last}", entry.index);
+            last = entry.index;
+            encoder.entry(entry);
+        }
+        if let Some(state) = self.hard_state {
+            assert!(
+                state.commit <= last && state.term > Term(0),
+                "{state:?} in a log that begins with {last} entries"
+            );
+            encoder.hard_state(state);
+        }
+        last
+    }
+}
+
 impl Wal {
     /// Whether `<parent>/<name>` holds a log, that is, a name that ends in `.wal`.
     ///
@@ -119,13 +146,40 @@ impl Wal {
         if Self::exists(&**parent, name).map_err(failed)? {
             return Err(CreateError::Exists { folder });
         }
-        Self::make(parent, name, metadata, options).map_err(failed)
+        Self::make(parent, name, metadata, &Beginning::default(), options).map_err(failed)
+    }
+
+    /// Makes a log that begins with entries: as [`Wal::create`] and [`Wal::append_and_sync`], but a
+    /// crash leaves either all of them or no log. They must be small against a segment.
+    ///
+    /// # Errors
+    ///
+    /// As [`Wal::create`].
+    ///
+    /// # Panics
+    ///
+    /// If the entries are not those from 1 on, or the hard state is empty or beyond them.
+    pub fn create_begun(
+        parent: &Arc<dyn Dir>,
+        name: &str,
+        metadata: &Metadata,
+        entries: &[Entry],
+        hard_state: &HardState,
+    ) -> Result<Self, CreateError> {
+        let folder = parent.path().join(name);
+        let failed = |source| CreateError::Io { folder: folder.clone(), source };
+        if Self::exists(&**parent, name).map_err(failed)? {
+            return Err(CreateError::Exists { folder });
+        }
+        let beginning = Beginning { entries, hard_state: Some(hard_state) };
+        Self::make(parent, name, metadata, &beginning, Options::default()).map_err(failed)
     }
 
     fn make(
         parent: &Arc<dyn Dir>,
         name: &str,
         metadata: &Metadata,
+        beginning: &Beginning<'_>,
         options: Options,
     ) -> io::Result<Self> {
         let staged = format!("{name}.tmp");
@@ -137,6 +191,7 @@ impl Wal {
         encoder.crc_record();
         encoder.metadata(&metadata);
         encoder.mark(&Mark::default());
+        let last = beginning.encode(&mut encoder);
 
         let dir = parent.subdir(&staged)?;
         let file = dir.open(&SegmentName::FIRST.to_string(), Open::Create)?;
@@ -168,8 +223,8 @@ impl Wal {
             claimed: 0,
             crc: encoder.crc,
             encoder,
-            hard_state: HardState::default(),
-            last: Index(0),
+            hard_state: beginning.hard_state.copied().unwrap_or_default(),
+            last,
             keep: KEEP,
             unclean: false,
             poisoned: false,

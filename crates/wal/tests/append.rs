@@ -128,3 +128,17 @@ fn appends_are_not_synced_if_that_is_asked_for() {
     log.mark(&mark(1, 1)).unwrap();
     assert_eq!(disk.syncs(), syncs);
 }
+
+/// C5: nobody finds a log that has its name and not its first entries.
+#[test]
+fn a_log_begins_with_its_first_entries() {
+    let disk = MemoryDir::new();
+    let log = Wal::create_begun(&disk.shared(), "wal", &METADATA, &entries(1..=3, 1), &state(1, 3));
+    let mut log = log.unwrap();
+    log.append_and_sync(&entries(4..=4, 1), None, true).unwrap();
+    drop(log);
+    let (log, replay) = Wal::open(&disk.crash(1).shared(), "wal", newest).unwrap();
+    assert_eq!(replay.entries, entries(1..=4, 1));
+    assert_eq!(replay.hard_state, state(1, 3));
+    assert_eq!(log.last_index(), Index(4));
+}

@@ -6,6 +6,7 @@
 
 #![allow(clippy::print_stdout, reason = "a skipped test says so on the output of the test run")]
 
+pub mod cluster;
 pub mod differential;
 mod ended;
 mod keys;

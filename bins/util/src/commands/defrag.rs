@@ -74,8 +74,8 @@ fn defragment(path: &Path, lock_timeout: Option<Duration>) -> Result<(), DefragE
     fields.extend(size_fields(before, None));
     log::info("defragmenting", &fields);
     let after = replace(&*folder, &name, path, &source)?;
-    // A member that waited for the lock of the old file must not go on with it: without a byte it
-    // finds no database there and has to be started again.
+    // Members of ours that waited for the lock of the old file look at its name again and go on with
+    // the new one. Other programs must not go on with what it held.
     drop(file.set_len(0));
     fields.truncate(1);
     fields.extend(size_fields(after, Some(before)));

@@ -3,15 +3,15 @@
 //! Invariants: a group exists as long as it has a member; its queue ascends and holds every event
 //! of its range from `complete_from` up to the hub's revision; a queued event is in the ring.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use base::KeyRange;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::Wake;
 use super::ranges::{GroupId, Ranges};
+use super::{Wake, WatchLag};
 
 /// Watches of one range.
 #[derive(Debug)]
@@ -49,7 +49,8 @@ pub(super) struct Inbox {
 
 #[derive(Debug, Default)]
 struct News {
-    groups: BTreeSet<GroupId>,
+    /// Groups, and the number of the first batch that is new to the stream.
+    groups: BTreeMap<GroupId, u64>,
     woken: bool,
 }
 
@@ -58,16 +59,16 @@ impl Inbox {
         Arc::new(Self { wake, news: Mutex::default() })
     }
 
-    /// Notes news of a group; `true` if the stream is to be woken for it.
-    fn note(&self, group: GroupId) -> bool {
+    /// Notes that a batch has news of a group; `true` if the stream is to be woken for it.
+    fn note(&self, group: GroupId, batch: u64) -> bool {
         let mut news = self.news.lock();
-        news.groups.insert(group);
+        news.groups.entry(group).or_insert(batch);
         !std::mem::replace(&mut news.woken, true)
     }
 
     /// Takes what was noted; the next note wakes again.
-    pub(super) fn take(&self) -> BTreeSet<GroupId> {
-        std::mem::take(&mut *self.news.lock()).groups
+    pub(super) fn take(&self) -> impl Iterator<Item = GroupId> {
+        std::mem::take(&mut *self.news.lock()).groups.into_keys()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -75,7 +76,12 @@ impl Inbox {
     }
 
     pub(super) fn has(&self, group: GroupId) -> bool {
-        self.news.lock().groups.contains(&group)
+        self.news.lock().groups.contains_key(&group)
+    }
+
+    /// The first batch with news of a group that the stream has not taken.
+    fn first_new(&self, group: GroupId) -> Option<u64> {
+        self.news.lock().groups.get(&group).copied()
     }
 
     pub(super) fn wake(&self) {
@@ -109,6 +115,17 @@ impl Groups {
     pub(super) fn all_mut(&mut self) -> impl Iterator<Item = (GroupId, &mut Group)> {
         let ids = 0..GroupId::try_from(self.slots.len()).expect("group numbers fit");
         ids.zip(&mut self.slots).filter_map(|(id, slot)| slot.as_mut().map(|group| (id, group)))
+    }
+
+    /// What streams have not taken; looks at every stream of every group.
+    pub(super) fn lag(&self) -> WatchLag {
+        let mut lag = WatchLag::default();
+        for (slot, id) in self.slots.iter().zip(0..) {
+            let of_group = slot.as_ref().map(|group| group.lag(id)).unwrap_or_default();
+            lag.watches += of_group.watches;
+            lag.events += of_group.events;
+        }
+        lag
     }
 
     /// Appends the groups whose range holds the key.
@@ -182,8 +199,22 @@ impl Group {
 
     /// Tells every member that the group has news; collects those to be woken.
     pub(super) fn note(&self, id: GroupId, wake: &mut Vec<Arc<Inbox>>) {
-        let sleeping = self.members.iter().filter(|member| member.inbox.note(id));
+        let batch = self.queue.back().map_or(0, |queued| queued.batch);
+        let sleeping = self.members.iter().filter(|member| member.inbox.note(id, batch));
         wake.extend(sleeping.map(|member| Arc::clone(&member.inbox)));
+    }
+
+    /// What the streams of the group's watches have not taken.
+    fn lag(&self, id: GroupId) -> WatchLag {
+        let mut lag = WatchLag::default();
+        for Member { inbox, watches } in &self.members {
+            if let Some(batch) = inbox.first_new(id) {
+                let taken = self.queue.partition_point(|queued| queued.batch < batch);
+                lag.watches += watches;
+                lag.events += watches * (self.queue.len() - taken);
+            }
+        }
+        lag
     }
 
     /// Forgets queued events of a batch that leaves the ring.

@@ -19,7 +19,7 @@ pub(crate) struct Fixture {
     pub(crate) store: Store,
     pub(crate) backend: Backend,
     pub(crate) options: Options,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Fixture {
@@ -28,7 +28,7 @@ impl Fixture {
         let dir = vfs::OsDir::open(folder.path()).unwrap();
         let backend = Backend::open(&dir, "db", &backend::Options::default()).unwrap();
         let store = Store::open(&backend, &options).unwrap();
-        Self { store, backend, options, _folder: folder }
+        Self { store, backend, options, folder }
     }
 
     /// Small pieces of everything, so that little data reaches every border.
@@ -74,6 +74,17 @@ impl Fixture {
 
     pub(crate) fn finish_compactions(&mut self) {
         while self.store.compact_step().unwrap() != CompactStep::Idle {}
+    }
+
+    /// Takes over the state of another store as a member takes over a snapshot.
+    pub(crate) fn restore_from(&mut self, other: &Self) {
+        let mut copy = other.backend.copy().unwrap();
+        let bytes = copy.read(usize::try_from(copy.len()).unwrap()).unwrap();
+        std::fs::write(self.folder.path().join("in.snap.db"), bytes).unwrap();
+        let incoming = self.backend.open_incoming("in.snap.db").unwrap();
+        let next = Store::open(incoming.backend(), &self.options).unwrap();
+        let backend = self.backend.clone();
+        self.store.restore(next, || backend.replace_with(incoming)).unwrap();
     }
 
     /// Opens the store anew from what the backend has.

@@ -18,8 +18,6 @@ use super::settings::Settings;
 use super::tls;
 use crate::logging::{self, Format, Level, Output, Rotation};
 
-/// 2 GiB.
-const QUOTA_BYTES_DEFAULT: u64 = 2 * 1024 * 1024 * 1024;
 /// Above it, defragmentation and snapshots take too long.
 const QUOTA_BYTES_RECOMMENDED: u64 = 8 * 1024 * 1024 * 1024;
 /// Above it, one request can hold up a member.
@@ -185,19 +183,19 @@ impl Builder<'_> {
     /// B11: a negative quota is none, and that is said.
     fn quota(&mut self) -> Quota {
         let given = self.settings.signed("quota-backend-bytes");
-        let Ok(bytes) = u64::try_from(given) else {
-            self.notices
-                .push(Notice::warn("disabled backend quota").with("quota-size-bytes", given));
-            return Quota::Unlimited;
-        };
-        if bytes > QUOTA_BYTES_RECOMMENDED {
-            self.notices.push(
+        let quota = Quota::from_flag(given);
+        match quota {
+            Quota::Unlimited => self
+                .notices
+                .push(Notice::warn("disabled backend quota").with("quota-size-bytes", given)),
+            Quota::Bytes(bytes) if bytes > QUOTA_BYTES_RECOMMENDED => self.notices.push(
                 Notice::warn("quota exceeds the maximum value")
                     .with("quota-size-bytes", bytes)
                     .with("quota-maximum-size-bytes", QUOTA_BYTES_RECOMMENDED),
-            );
+            ),
+            Quota::Bytes(_) => {}
         }
-        Quota::Bytes(if bytes == 0 { QUOTA_BYTES_DEFAULT } else { bytes })
+        quota
     }
 
     fn limits(&mut self) -> Limits {
@@ -277,7 +275,7 @@ impl Builder<'_> {
         })
     }
 
-    fn logging(&self) -> Result<Logging, Refusal> {
+    fn logging(&mut self) -> Result<Logging, Refusal> {
         let settings = self.settings;
         let level = match settings.bool("debug") {
             true => Level::Debug,
@@ -292,6 +290,11 @@ impl Builder<'_> {
             true => Some(Rotation::parse(settings.text("log-rotation-config-json"))?),
             false => None,
         };
+        if rotation.as_ref().is_some_and(|rotation| rotation.local_time) {
+            self.notices.push(Notice::warn(
+                "localtime of --log-rotation-config-json has no effect; log files are named by UTC",
+            ));
+        }
         Ok(Logging {
             settings: logging::Settings {
                 level,

@@ -7,6 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::text::quote;
 use super::urls::{Address, MemberUrl, UrlError, join};
@@ -74,6 +76,23 @@ pub enum ClusterError {
     /// Two members, or one twice, at the same URL.
     #[error("initial cluster {0} has duplicate url")]
     DuplicateUrl(String),
+    /// v2 discovery, which etcd 3.7 has no more.
+    #[error("--discovery={0} is v2 discovery, which is not supported since etcd 3.7")]
+    DiscoveryUrl(String),
+    /// DNS names no cluster, or one without this member.
+    #[error(transparent)]
+    Srv(#[from] SrvError),
+}
+
+/// Why the records of a domain are no cluster for this member.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SrvError {
+    /// No service has a record that can be used.
+    #[error("{0}")]
+    NoRecords(String),
+    /// No record leads to this member.
+    #[error("cannot find local etcd member {} in SRV records", quote(.0))]
+    LocalMissing(String),
 }
 
 impl ClusterError {
@@ -92,6 +111,15 @@ impl ClusterError {
                 "forgot to set --initial-advertise-peer-urls? both flags must give the same URLs for this member".to_owned()
             }
             Self::DuplicateUrl(_) => "give every member URLs of its own".to_owned(),
+            Self::DiscoveryUrl(_) => {
+                "use v3 discovery: --discovery-token and --discovery-endpoints".to_owned()
+            }
+            Self::Srv(SrvError::NoRecords(_)) => {
+                "make SRV records for _etcd-server-ssl._tcp or _etcd-server._tcp of the domain that --discovery-srv names".to_owned()
+            }
+            Self::Srv(SrvError::LocalMissing(_)) => {
+                "one record must lead to a host and port of --initial-advertise-peer-urls, under the service of its scheme".to_owned()
+            }
         }
     }
 }
@@ -125,6 +153,14 @@ impl InitialCluster {
             urls.sort();
         }
         Ok(Self { members })
+    }
+
+    /// A cluster of one member.
+    #[must_use]
+    pub fn of(name: &str, urls: &[MemberUrl]) -> Self {
+        let mut urls = urls.to_vec();
+        urls.sort();
+        Self { members: [(name.to_owned(), urls)].into() }
     }
 
     /// Names and peer URLs, in the order of the names.
@@ -219,14 +255,39 @@ impl fmt::Display for InitialCluster {
     }
 }
 
-/// Asks the operating system for the addresses of a host.
+/// How long a name may be unknown: where containers are started together, names come up late.
+const RESOLVE_MAX: Duration = Duration::from_secs(30);
+
+/// Between two attempts to resolve a name.
+const RESOLVE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Asks the operating system for the addresses of a host, for up to 30 seconds. Blocks its thread.
 #[must_use]
 pub fn resolve_host(host: &str, port: u16) -> Option<Vec<SocketAddr>> {
-    Some((host, port).to_socket_addrs().ok()?.collect())
+    let began = Instant::now();
+    let mut told = String::new();
+    loop {
+        let error = match (host, port).to_socket_addrs() {
+            Ok(addresses) => return Some(addresses.collect()),
+            Err(error) => error.to_string(),
+        };
+        if told != error {
+            tracing::warn!(host, error, "failed to resolve URL Host; trying again");
+            told = error;
+        }
+        if RESOLVE_MAX <= began.elapsed() {
+            return None;
+        }
+        thread::sleep(RESOLVE_PAUSE);
+    }
 }
 
-/// Whether two lists lead to the same places; if not, the difference in words.
-fn same_addresses(
+/// Whether two lists, both sorted, lead to the same places.
+///
+/// # Errors
+///
+/// The difference in words.
+pub(crate) fn same_addresses(
     left: &[MemberUrl],
     right: &[MemberUrl],
     resolve: &dyn Fn(&str, u16) -> Option<Vec<SocketAddr>>,

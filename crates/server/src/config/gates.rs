@@ -87,6 +87,21 @@ impl Gate {
         }
     }
 
+    /// Whether the gate switches anything in this release.
+    pub(crate) fn acts(self) -> bool {
+        match self {
+            Self::StopGRPCServiceOnDefrag => true,
+            Self::CompactHashCheck
+            | Self::FastLeaseKeepAlive
+            | Self::InitialCorruptCheck
+            | Self::LeaseCheckpoint
+            | Self::LeaseCheckpointPersist
+            | Self::PriorityRequest
+            | Self::SetMemberLocalAddr
+            | Self::TxnModeWriteWithSharedBuffer => false,
+        }
+    }
+
     /// Its stage; beta gates are on by default.
     #[must_use]
     pub fn stage(self) -> Stage {
@@ -187,6 +202,14 @@ impl FeatureGates {
     pub fn is_enabled(&self, gate: Gate) -> bool {
         let default = gate.stage() == Stage::Beta;
         self.enabled.get(&gate).copied().unwrap_or(default)
+    }
+
+    /// Gates that were given another state than their default and switch nothing: `A=true,B=false`.
+    pub(crate) fn without_effect(&self) -> String {
+        let idle = Gate::ALL.into_iter().filter(|gate| !gate.acts());
+        let changed = idle.filter(|gate| self.is_enabled(*gate) != (gate.stage() == Stage::Beta));
+        let shown = changed.map(|gate| format!("{}={}", gate.name(), self.is_enabled(gate)));
+        shown.collect::<Vec<_>>().join(",")
     }
 
     /// What a list set the gate to by its own name.

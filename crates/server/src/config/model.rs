@@ -10,6 +10,9 @@ use super::gates::FeatureGates;
 use super::urls::MemberUrl;
 use crate::logging;
 
+// How large the database may become; state decides what it means.
+pub use state::Quota;
+
 /// Everything a member is told.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -46,22 +49,21 @@ pub struct Config {
 }
 
 impl Config {
-    /// The cluster that a member without data founds or joins, checked for this member's place in
-    /// it. `resolve` finds the addresses of host names, see [`super::resolve_host`].
+    /// Checks this member's place in the cluster that it founds or joins. `resolve` finds the
+    /// addresses of host names, see [`super::resolve_host`].
     ///
     /// # Errors
     ///
-    /// [`ClusterError`]; [`ClusterError::Unset`] also when the cluster is to be discovered.
-    pub fn initial_cluster(
+    /// [`ClusterError`].
+    pub fn check_cluster(
         &self,
+        cluster: &InitialCluster,
         resolve: &dyn Fn(&str, u16) -> Option<Vec<SocketAddr>>,
-    ) -> Result<InitialCluster, ClusterError> {
-        let cluster = self.bootstrap.initial_cluster()?;
+    ) -> Result<(), ClusterError> {
         match self.cluster.state {
-            ClusterState::New => cluster.check_new(&self.name, &self.advertise.peers, resolve)?,
-            ClusterState::Existing => cluster.check_joining(&self.name)?,
+            ClusterState::New => cluster.check_new(&self.name, &self.advertise.peers, resolve),
+            ClusterState::Existing => cluster.check_joining(&self.name),
         }
-        Ok(cluster)
     }
 
     /// The folder of the member's own files: `member` in the data folder.
@@ -188,22 +190,6 @@ pub enum Bootstrap {
     },
 }
 
-impl Bootstrap {
-    /// The members named by `--initial-cluster`; none with another way of finding them.
-    ///
-    /// # Errors
-    ///
-    /// [`ClusterError`] with the place in the text.
-    pub fn initial_cluster(&self) -> Result<InitialCluster, ClusterError> {
-        match self {
-            Self::Static(text) => InitialCluster::parse(text),
-            Self::DiscoveryUrl { .. } | Self::Discovery(_) | Self::Srv { .. } => {
-                Ok(InitialCluster::default())
-            }
-        }
-    }
-}
-
 /// v3 discovery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Discovery {
@@ -278,15 +264,6 @@ impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
     }
-}
-
-/// How large the database may become.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Quota {
-    /// So many bytes.
-    Bytes(u64),
-    /// As large as the disk.
-    Unlimited,
 }
 
 /// What is kept on disk.

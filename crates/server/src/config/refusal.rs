@@ -229,9 +229,20 @@ pub enum Refusal {
     /// Both ways to tell allowed peers.
     #[error("--peer-cert-allowed-cn and --peer-cert-allowed-hostname cannot both be set")]
     AllowedTwice,
-    /// Listening with TLS is not built yet.
-    #[error("listening with TLS on {0} is not supported yet")]
-    TlsNotYet(String),
+    /// The settings leave nothing to speak, or nobody to trust.
+    #[error(transparent)]
+    Tls(tls::PolicyError),
+    /// A file that another flag names holds what it should, but not so that it can be used.
+    #[error("cannot use --{flag} {}", .path.display())]
+    TlsFile {
+        /// The flag.
+        flag: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: tls::FileProblem,
+    },
     /// A file that another flag names cannot be read.
     #[error("cannot read --{flag} {}", .path.display())]
     UnreadableFile {
@@ -339,7 +350,7 @@ impl Refusal {
                 "set --distributed-tracing-sampling-rate to a number from 0 to 1000000".to_owned()
             }
             Self::HalfPair { .. } => "give both the key and the certificate".to_owned(),
-            Self::TlsNotYet(_) => "use an http or unix URL".to_owned(),
+            Self::TlsFile { flag, .. } => format!("make the file anew, or set --{flag} to another"),
             Self::ClientTlsMissing(_) | Self::MetricsTlsMissing | Self::PeerTlsMissing(_) => {
                 "give the certificate and the key, or use an http URL".to_owned()
             }
@@ -363,6 +374,7 @@ impl Refusal {
             | Self::TlsRange { .. }
             | Self::CipherSuitesWithTls13
             | Self::AllowedTwice
+            | Self::Tls(_)
             | Self::SharedClientUrl(_) => String::new(),
         }
     }

@@ -1,6 +1,7 @@
 //! Whole configurations: command line, variables and file in, a [`Config`] or a refusal out.
 
 mod documents;
+mod every_flag;
 mod from_file;
 mod refused;
 mod values;

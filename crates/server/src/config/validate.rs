@@ -19,9 +19,6 @@ use crate::logging::Format;
 /// Milliseconds: with more, a failed leader is noticed far too late.
 const ELECTION_TIMEOUT_MAX: u64 = 50_000;
 
-/// Listeners do not speak TLS yet: an https URL is refused rather than served in the clear.
-const TLS_ACTS: bool = false;
-
 /// Checks what can be checked without touching files or listeners.
 pub(crate) fn check(settings: &Settings, notices: &mut Vec<Notice>) -> Result<(), Refusal> {
     logging(settings)?;
@@ -260,11 +257,7 @@ fn tls_of_listeners(settings: &Settings, notices: &mut Vec<Notice>) -> Result<()
     if metrics.iter().any(|url| url.scheme().is_tls()) && !has_client_cert {
         return Err(Refusal::MetricsTlsMissing);
     }
-    let mut listeners = settings.urls("listen-peer-urls").iter().chain(clients()).chain(metrics);
-    match listeners.find(|url| url.scheme().is_tls() && !TLS_ACTS) {
-        Some(url) => Err(Refusal::TlsNotYet(url.to_string())),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 /// SRV-036: certificates that a plain listener does not use.
@@ -396,8 +389,14 @@ fn setting_notice(flag: &Flag, settings: &Settings) -> Option<Notice> {
             "--v2-deprecation is deprecated and scheduled for removal in v3.8. The default value is enforced, ignoring user input.",
         ),
         _ if !flag.acts && settings.is_changed(flag) => {
-            let value =
-                if flag.is_secret() { "***".to_owned() } else { settings.value(name).to_string() };
+            let value = match name {
+                "feature-gates" => settings.gates(name).without_effect(),
+                _ if flag.is_secret() => "***".to_owned(),
+                _ => settings.value(name).to_string(),
+            };
+            if value.is_empty() {
+                return None;
+            }
             Notice::warn("flag is accepted but has no effect yet")
                 .with("flag", format!("--{name}"))
                 .with("value", value)

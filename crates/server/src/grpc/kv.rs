@@ -167,7 +167,7 @@ impl Kv {
 
     async fn propose_put(&self, request: &pb::PutRequest) -> Result<pb::PutResponse, Status> {
         state::check_put(request).map_err(|refusal| refused(&refusal))?;
-        self.handle.check_room()?;
+        self.handle.admit(state::quota::put_cost_bytes(request)).await?;
         let reply = self.handle.propose(RequestKind::Put, request).await?;
         let Reply::Put(mut response) = reply else {
             unreachable!("a put was answered by {reply:?}")
@@ -251,9 +251,7 @@ impl Kv {
         &self,
         request: &pb::TxnRequest,
     ) -> Result<Plain<pb::TxnResponse>, Status> {
-        if state::quota::txn_cost_bytes(request) > 0 {
-            self.handle.check_room()?;
-        }
+        self.handle.admit(state::quota::txn_cost_bytes(request)).await?;
         let reply = self.handle.propose(RequestKind::Txn, request).await?;
         let Reply::Txn(mut response) = reply else {
             unreachable!("a txn was answered by {reply:?}")

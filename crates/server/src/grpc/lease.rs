@@ -50,7 +50,7 @@ impl Service for Leases {
         &self,
         request: Request<pb::LeaseGrantRequest>,
     ) -> Result<Response<pb::LeaseGrantResponse>, Status> {
-        self.handle.check_room()?;
+        self.handle.admit(state::quota::LEASE_COST_BYTES).await?;
         let mut request = request.into_inner();
         if request.id == 0 {
             // The proposer chooses: a request id without its sign bit is unique and positive.

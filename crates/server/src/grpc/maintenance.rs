@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use super::health::Serving;
 use super::status;
 use crate::handle::{Handle, ProposeError, RequestKind};
 
@@ -28,11 +29,12 @@ const SNAPSHOT_QUEUE_LEN: usize = 2;
 #[derive(Clone, Debug)]
 pub(crate) struct Maintenance {
     handle: Handle,
+    serving: Serving,
 }
 
 impl Maintenance {
-    pub(crate) fn new(handle: Handle) -> Self {
-        Self { handle }
+    pub(crate) fn new(handle: Handle, serving: Serving) -> Self {
+        Self { handle, serving }
     }
 
     fn current_header(&self) -> pb::ResponseHeader {
@@ -92,7 +94,7 @@ impl Service for Maintenance {
             db_size_in_use: bytes(sizes.in_use),
             is_learner: node.learner,
             storage_version: self.handle.reads().storage_version().unwrap_or_default(),
-            db_size_quota: self.handle.limits().quota_bytes.map_or(0, bytes),
+            db_size_quota: self.handle.limits().quota.bytes().map_or(0, bytes),
             downgrade_info: Some(pb::DowngradeInfo::default()),
         }))
     }
@@ -104,7 +106,10 @@ impl Service for Maintenance {
         let backend = self.handle.backend().clone();
         let disk = &self.handle.metrics().disk;
         let (began, inflight) = (Instant::now(), disk.begin_defrag());
+        let pause = self.serving.begin_defrag();
         blocking(move || {
+            // Ends with the work, even if nobody waits for it any more.
+            let _pause = pause;
             tracing::info!("starting defragmentation");
             let before = backend.sizes();
             while backend.shrink_step().map_err(|error| status::backend(&error))? {}

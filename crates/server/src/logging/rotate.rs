@@ -2,13 +2,15 @@
 //!
 //! The full file is renamed to `name-2006-01-02T15-04-05.000.ext` beside the new one; the oldest
 //! ones are removed. Settings and names are those of the Go library etcd uses, so that tools
-//! that collect such files find them. Compression is not done.
+//! that collect such files find them. Files put aside are compressed on a thread of their own
+//! ([`super::compress`]); names are in UTC whatever `localtime` says.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use super::compress::{self, Compressor};
 use super::format::timestamp;
 use super::output::append;
 
@@ -24,6 +26,10 @@ pub struct Rotation {
     pub age_max: Option<Duration>,
     /// More files are removed, oldest first; `None` keeps them.
     pub files_max: Option<usize>,
+    /// Whether files put aside are compressed.
+    pub compress: bool,
+    /// Whether local time was asked for in their names; they are in UTC all the same.
+    pub local_time: bool,
 }
 
 /// Why the settings of a rotation cannot be understood.
@@ -50,6 +56,8 @@ impl Rotation {
             maxsize: u64,
             maxage: u64,
             maxbackups: usize,
+            compress: bool,
+            localtime: bool,
         }
         let json: Json = serde_json::from_str(json).map_err(|source| {
             if source.is_data() {
@@ -64,6 +72,8 @@ impl Rotation {
             age_max: (json.maxage > 0)
                 .then(|| DAY.saturating_mul(u32::try_from(json.maxage).unwrap_or(u32::MAX))),
             files_max: (json.maxbackups > 0).then_some(json.maxbackups),
+            compress: json.compress,
+            local_time: json.localtime,
         })
     }
 }
@@ -75,13 +85,18 @@ pub(super) struct Rotating {
     rotation: Rotation,
     file: File,
     len: u64,
+    compressor: Option<Compressor>,
 }
 
 impl Rotating {
     pub(super) fn open(path: &Path, rotation: &Rotation) -> io::Result<Self> {
         let file = append(path)?;
         let len = file.metadata()?.len();
-        Ok(Self { path: path.to_owned(), rotation: rotation.clone(), file, len })
+        let compressor = match rotation.compress {
+            true => Some(Compressor::start(path)?),
+            false => None,
+        };
+        Ok(Self { path: path.to_owned(), rotation: rotation.clone(), file, len, compressor })
     }
 
     pub(super) fn write(&mut self, line: &str) -> io::Result<()> {
@@ -97,31 +112,60 @@ impl Rotating {
         fs::rename(&self.path, put_aside(&self.path, now))?;
         self.file = append(&self.path)?;
         self.len = 0;
-        self.remove_old(now)
+        self.remove_old(now)?;
+        if let Some(compressor) = &self.compressor {
+            compressor.wake();
+        }
+        Ok(())
     }
 
     fn remove_old(&self, now: SystemTime) -> io::Result<()> {
-        let (prefix, suffix) = ends(&self.path);
-        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let mut aside = Vec::new();
-        for entry in fs::read_dir(folder.unwrap_or_else(|| Path::new(".")))? {
-            let entry = entry?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let is_ours = name.strip_prefix(&prefix).and_then(|rest| rest.strip_suffix(&suffix));
-            if is_ours.is_some_and(|middle| middle.len() == "2006-01-02T15-04-05.000".len()) {
-                aside.push((name, entry.path(), entry.metadata()?.modified()?));
-            }
-        }
-        // Names sort by time.
-        aside.sort();
+        let aside = aside(&self.path)?;
         let surplus = self.rotation.files_max.map_or(0, |max| aside.len().saturating_sub(max));
-        for (position, (_, path, modified)) in aside.iter().enumerate() {
-            let age = now.duration_since(*modified).unwrap_or_default();
+        for (position, file) in aside.iter().enumerate() {
+            let age = now.duration_since(file.modified).unwrap_or_default();
             if position < surplus || self.rotation.age_max.is_some_and(|max| age > max) {
-                fs::remove_file(path)?;
+                remove(&file.path)?;
             }
         }
         Ok(())
+    }
+}
+
+/// A file that was put aside.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Aside {
+    pub(super) path: PathBuf,
+    pub(super) modified: SystemTime,
+}
+
+/// The files put aside for `path`, oldest first.
+pub(super) fn aside(path: &Path) -> io::Result<Vec<Aside>> {
+    let (prefix, suffix) = ends(path);
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let mut aside = Vec::new();
+    for entry in fs::read_dir(folder.unwrap_or_else(|| Path::new(".")))? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let plain = name.strip_suffix(compress::EXTENSION).unwrap_or(&name);
+        let time = plain.strip_prefix(&prefix).and_then(|rest| rest.strip_suffix(&suffix));
+        if time.is_some_and(|time| time.len() == "2006-01-02T15-04-05.000".len()) {
+            // The compressor may have replaced it since.
+            if let Ok(metadata) = entry.metadata() {
+                aside.push(Aside { path: entry.path(), modified: metadata.modified()? });
+            }
+        }
+    }
+    // Names sort by time.
+    aside.sort();
+    Ok(aside)
+}
+
+/// Removes a file unless the compressor has done so already.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 
@@ -159,7 +203,8 @@ mod tests {
     fn a_full_file_is_put_aside_and_the_oldest_is_removed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("etcd.log");
-        let rotation = Rotation { file_bytes_max: 10, age_max: None, files_max: Some(2) };
+        let rotation =
+            Rotation { file_bytes_max: 10, files_max: Some(2), ..Rotation::parse("{}").unwrap() };
         let mut log = Rotating::open(&path, &rotation).unwrap();
         for (second, line) in ["first\n", "second\n", "third\n", "fourth\n"].iter().enumerate() {
             if second > 0 {

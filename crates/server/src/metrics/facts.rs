@@ -27,6 +27,8 @@ pub(super) struct Facts {
     keys: IntGauge,
     revision: IntGauge,
     compact_revision: IntGauge,
+    slow_watches: IntGauge,
+    pending_events: IntGauge,
 }
 
 impl Facts {
@@ -116,6 +118,14 @@ impl Facts {
                 "etcd_debugging_mvcc_compact_revision",
                 "The revision of the last compaction.",
             ),
+            slow_watches: gauge(
+                "etcd_debugging_mvcc_slow_watcher_total",
+                "Watches whose client has not taken what was published for them.",
+            ),
+            pending_events: gauge(
+                "etcd_debugging_mvcc_pending_events_total",
+                "Events that wait in memory to be sent to watchers.",
+            ),
         }
     }
 
@@ -131,7 +141,7 @@ impl Facts {
         self.committed.set(signed(status.committed));
         self.applied.set(signed(status.applied));
         self.pending.set(handle.pending_proposals());
-        self.quota_bytes.set(handle.limits().quota_bytes.map_or(0, signed));
+        self.quota_bytes.set(handle.limits().quota.bytes().map_or(0, signed));
         let own = handle.member_id().to_string();
         self.id.with_label_values(&[own.as_str()]).set(1);
         let sizes = handle.backend().sizes();
@@ -142,6 +152,9 @@ impl Facts {
         self.keys.set(signed(reads.keys().key_count() as u64));
         self.revision.set(reads.keys().revision());
         self.compact_revision.set(reads.keys().compact_revision());
+        let lag = reads.watch().lag();
+        self.slow_watches.set(signed(lag.watches as u64));
+        self.pending_events.set(signed(lag.events as u64));
         self.refresh_lists(handle, &own);
     }
 

@@ -9,6 +9,7 @@ use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec
 use state::{Applied, Reply};
 
 use super::register::{Buckets, Register, SECONDS};
+use crate::config::GoDuration;
 use crate::handle::RequestKind;
 
 /// What is measured about a member.
@@ -147,7 +148,8 @@ impl Server {
         }
     }
 
-    /// A batch of entries was applied; each counts with its share of the time.
+    /// A batch of entries was applied; each counts with its share of the time, and a slow batch
+    /// is told to the log.
     pub(crate) fn on_batch(
         &self,
         answers: &[(Ticket, Answer)],
@@ -160,6 +162,12 @@ impl Server {
         }
         if slow_min < took {
             self.slow_applies.inc();
+            tracing::warn!(
+                took = %GoDuration::from(took),
+                "expected-duration" = %GoDuration::from(slow_min),
+                entries,
+                "apply request took too long"
+            );
         }
         for (_, answer) in answers {
             if let Answer::Applied(applied) = answer

@@ -32,9 +32,7 @@ const COUNTERS: [(&str, &str); 5] = [
     ),
 ];
 
-const GAUGES: [(&str, &str); 8] = [
-    ("etcd_debugging_mvcc_pending_events_total", "Events that wait to be sent to watchers."),
-    ("etcd_debugging_mvcc_slow_watcher_total", "Watchers that are behind."),
+const GAUGES: [(&str, &str); 6] = [
     ("etcd_debugging_store_watchers", "Watchers of the v2 store."),
     ("etcd_grpc_proxy_cache_hits_total", "Hits of a proxy's cache; this process is none."),
     ("etcd_grpc_proxy_cache_keys_total", "Keys in a proxy's cache; this process is none."),

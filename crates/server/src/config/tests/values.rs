@@ -10,6 +10,14 @@ fn config(arguments: &[&str]) -> Config {
     Given::flags(arguments).config().0
 }
 
+/// The cluster that the arguments name, if this member may found or join it.
+fn cluster(arguments: &[&str]) -> Result<InitialCluster, ClusterError> {
+    let config = config(arguments);
+    let Bootstrap::Static(text) = &config.bootstrap else { panic!("{:?}", config.bootstrap) };
+    let cluster = InitialCluster::parse(text)?;
+    config.check_cluster(&cluster, &|_, _| None).map(|()| cluster)
+}
+
 /// The defaults of SRV-040 to SRV-130.
 #[test]
 fn defaults_are_those_of_etcd() {
@@ -102,14 +110,12 @@ fn the_cluster_follows_the_name_and_the_host_follows_the_route() {
 /// SRV-032, SRV-072: a member that joins need not advertise what the cluster says.
 #[test]
 fn the_cluster_is_checked_for_this_member() {
-    let alone = config(&["--name=a"]).initial_cluster(&|_, _| None).unwrap();
+    let alone = cluster(&["--name=a"]).unwrap();
     assert_eq!(alone.to_string(), "a=http://localhost:2380");
     let other = ["--name=a", "--initial-cluster=a=http://127.0.0.1:9,b=http://127.0.0.1:8"];
-    assert!(config(&other).initial_cluster(&|_, _| None).is_err());
+    assert!(cluster(&other).is_err());
     let joining = [&other[..], &["--initial-cluster-state=existing"]].concat();
-    assert_eq!(config(&joining).initial_cluster(&|_, _| None).unwrap().members().count(), 2);
-    let discovered = config(&["--discovery-srv=example.com"]).initial_cluster(&|_, _| None);
-    assert_eq!(discovered.unwrap_err(), ClusterError::Unset);
+    assert_eq!(cluster(&joining).unwrap().members().count(), 2);
 }
 
 /// SRV-027, SRV-075, SRV-078, SRV-079: discovery replaces the default cluster.
@@ -177,12 +183,13 @@ fn older_names_set_the_flags_of_today() {
 /// A flag that has no effect yet is told about, unless it says what is so anyway.
 #[test]
 fn flags_without_effect_are_told() {
-    let (_, notices) = Given::flags(&["--auto-tls", "--force-new-cluster=false", "--vv"]).config();
+    let (_, notices) =
+        Given::flags(&["--enable-pprof", "--force-new-cluster=false", "--vv"]).config();
     let told: Vec<_> = notices.iter().filter(|line| line.contains("flag is")).collect();
     assert_eq!(
         told,
         [
-            "warn flag is accepted but has no effect yet flag=\"--auto-tls\" value=\"true\"",
+            "warn flag is accepted but has no effect yet flag=\"--enable-pprof\" value=\"true\"",
             "warn flag is no longer supported - ignoring flag-name=\"vv\"",
         ]
     );

@@ -1,0 +1,455 @@
+//! TLS on the ports of a running server, beside real etcd where the machine has it. CB-70 to CB-74,
+//! SRV-090 to SRV-104; A3 to A5.
+
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use certificates::{Authority, Holder, Pair, write};
+use rcgen::ExtendedKeyUsagePurpose;
+use retcd_conformance::real_etcd;
+use tls::{ClientPolicy, Protocols, Settings, Version};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+const OURS: &str = env!("CARGO_BIN_EXE_etcd");
+
+/// For anything that is awaited, on a machine that does much else.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn free_address() -> anyhow::Result<SocketAddr> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?)
+}
+
+/// A running server with a peer port of its own, and the client URLs it is given.
+struct Member {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Member {
+    /// Starts a server whose client, peer and metrics URLs are among the flags.
+    fn start(program: &Path, folder: &Path, flags: &[String]) -> anyhow::Result<Self> {
+        let log = folder.join("log");
+        let output = File::create(&log)?;
+        let child = Command::new(program)
+            .env_clear()
+            .args(["--name", "m0", "--data-dir"])
+            .arg(folder.join("data"))
+            .args(flags)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .spawn()?;
+        let mut member = Self { child, log };
+        member.await_line(|line| line.contains("serving client traffic"))?;
+        Ok(member)
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    fn await_line(&mut self, is_wanted: impl Fn(&str) -> bool) -> anyhow::Result<String> {
+        let began = Instant::now();
+        loop {
+            let ended = self.child.try_wait()?;
+            if let Some(line) = self.log().lines().find(|line| is_wanted(line)) {
+                return Ok(line.to_owned());
+            }
+            if ended.is_some() || PATIENCE < began.elapsed() {
+                bail!("a line did not come in the log:\n{}", self.log());
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Why the server refused connections on a kind of port, in order.
+    fn refusals(&self, role: &str) -> Vec<String> {
+        let message = format!("rejected connection on {role} endpoint");
+        let log = self.log();
+        let lines = log.lines().filter_map(|line| serde_json::from_str(line).ok());
+        let refused = lines.filter(|line: &serde_json::Value| line["msg"] == message.as_str());
+        refused.map(|line| line["error"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
+    fn await_refusals(&self, role: &str, count: usize) -> anyhow::Result<Vec<String>> {
+        let began = Instant::now();
+        loop {
+            let refused = self.refusals(role);
+            if count <= refused.len() {
+                return Ok(refused);
+            }
+            if PATIENCE < began.elapsed() {
+                bail!("nobody was refused {count} times:\n{}", self.log());
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// An authority, a server's pair and the folder they are in.
+struct Site {
+    folder: tempfile::TempDir,
+    authority: Authority,
+    cert: PathBuf,
+    key: PathBuf,
+    ca: PathBuf,
+}
+
+impl Site {
+    fn new() -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let authority = Authority::new("authority");
+        let ca = write(folder.path(), "ca.pem", authority.certificate());
+        let pair = authority.issue(&Holder::new("server", &["127.0.0.1", "localhost"]));
+        let (cert, key) = pair.write(folder.path(), "server");
+        Ok(Self { folder, authority, cert, key, ca })
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The files of a port, with `--` or `--peer-` before their names.
+    fn files(&self, prefix: &str) -> Vec<String> {
+        vec![
+            format!("{prefix}cert-file={}", self.cert.display()),
+            format!("{prefix}key-file={}", self.key.display()),
+            format!("{prefix}trusted-ca-file={}", self.ca.display()),
+            format!("{prefix}client-cert-auth"),
+        ]
+    }
+
+    fn settings(&self, pair: Option<&Pair>) -> Settings {
+        let files = pair.map(|pair| pair.write(self.path(), "client"));
+        let (cert_file, key_file) = files.unzip();
+        let trusted_ca_file = Some(self.ca.clone());
+        Settings { cert_file, key_file, trusted_ca_file, ..Settings::default() }
+    }
+
+    fn client(&self, holder: &Holder) -> anyhow::Result<ClientPolicy> {
+        let pair = self.authority.issue(holder);
+        Ok(ClientPolicy::new(&self.settings(Some(&pair)), Protocols::Unsaid)?)
+    }
+}
+
+fn client_urls(urls: &str) -> Vec<String> {
+    vec![format!("--listen-client-urls={urls}"), format!("--advertise-client-urls={urls}")]
+}
+
+fn peer_urls(scheme: &str, address: SocketAddr) -> Vec<String> {
+    vec![
+        format!("--listen-peer-urls={scheme}://{address}"),
+        format!("--initial-advertise-peer-urls={scheme}://{address}"),
+        format!("--initial-cluster=m0={scheme}://{address}"),
+    ]
+}
+
+/// A plain answer over TLS; the error is Go's text.
+async fn ask(policy: &ClientPolicy, address: SocketAddr, path: &str) -> Result<String, String> {
+    let asking = async {
+        let stream = tokio::net::TcpStream::connect(address).await.map_err(|e| e.to_string())?;
+        let stream = policy.connect("127.0.0.1", stream).await;
+        let mut stream = stream.map_err(|error| error.words)?;
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let said = |error: std::io::Error| tls::describe(&error);
+        stream.write_all(request.as_bytes()).await.map_err(said)?;
+        stream.flush().await.map_err(said)?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.map_err(said)?;
+        Ok(answer)
+    };
+    tokio::time::timeout(PATIENCE, asking).await.map_err(|_| "too late".to_owned())?
+}
+
+/// What a plain connection is answered.
+fn ask_plainly(address: SocketAddr, request: &[u8]) -> anyhow::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(request)?;
+    let mut answer = Vec::new();
+    // A connection that is reset is no answer either.
+    stream.read_to_end(&mut answer).ok();
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+const HEALTH: &[u8] = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+
+/// V2-015: both on one port, each alone, and neither where the other is spoken.
+#[tokio::test]
+async fn a_port_speaks_what_its_url_says() -> anyhow::Result<()> {
+    let site = Site::new()?;
+    let (both, secure, plain) = (free_address()?, free_address()?, free_address()?);
+    let urls = format!("http://{both},https://{both},https://{secure},http://{plain}");
+    let flags = [client_urls(&urls), peer_urls("http", free_address()?), site.files("--")].concat();
+    let member = Member::start(Path::new(OURS), site.path(), &flags)?;
+    let client = site.client(&Holder::new("client", &[]))?;
+    for address in [both, secure] {
+        let answer = ask(&client, address, "/health").await.map_err(anyhow::Error::msg)?;
+        assert!(answer.contains("\"health\":\"true\""), "{answer}");
+    }
+    for address in [both, plain] {
+        assert!(ask_plainly(address, HEALTH)?.contains("\"health\":\"true\""));
+    }
+    assert_eq!(ask_plainly(secure, HEALTH)?, "");
+    let refused = member.await_refusals("client", 1)?;
+    assert_eq!(refused, ["tls: first record does not look like a TLS handshake"]);
+    assert!(ask(&client, plain, "/health").await.is_err());
+    let log = member.log();
+    assert!(log.contains("serving client traffic securely") && log.contains("insecurely"));
+    assert!(log.contains("starting with client TLS"), "{log}");
+    Ok(())
+}
+
+/// A4: on the one port, on each of split ports, and on the metrics port.
+#[tokio::test]
+async fn revoked_clients_are_refused_on_every_port() -> anyhow::Result<()> {
+    let site = Site::new()?;
+    let (grpc, http, metrics, peer) =
+        (free_address()?, free_address()?, free_address()?, free_address()?);
+    let list = write(site.path(), "crl.pem", site.authority.revocation_list(&[]));
+    let more = vec![
+        format!("--listen-client-http-urls=https://{http}"),
+        format!("--listen-metrics-urls=https://{metrics}"),
+        format!("--client-crl-file={}", list.display()),
+        format!("--peer-crl-file={}", list.display()),
+    ];
+    let urls = client_urls(&format!("https://{grpc}"));
+    let peers = [peer_urls("https", peer), site.files("--peer-")].concat();
+    let flags = [urls, site.files("--"), peers, more].concat();
+    let member = Member::start(Path::new(OURS), site.path(), &flags)?;
+    let client = site.client(&Holder { serial: 4242, ..Holder::new("client", &["127.0.0.1"]) })?;
+    for (address, path, expected) in [
+        (grpc, "/health", "415 Unsupported Media Type"),
+        (http, "/health", "\"health\":\"true\""),
+        (metrics, "/metrics", "etcd_server_has_leader"),
+        (peer, "/version", "etcdserver"),
+    ] {
+        let answer = ask(&client, address, path).await.map_err(anyhow::Error::msg)?;
+        assert!(answer.contains(expected), "{answer}");
+    }
+    write(site.path(), "crl.pem", site.authority.revocation_list(&[4242]));
+    for address in [grpc, http, metrics, peer] {
+        assert!(ask(&client, address, "/health").await.is_err());
+    }
+    let text = "transport: certificate serial 1092 revoked";
+    assert_eq!(member.await_refusals("client", 3)?, [text; 3]);
+    assert_eq!(member.await_refusals("peer", 1)?, [text]);
+    let other = site.client(&Holder { serial: 7, ..Holder::new("other", &[]) })?;
+    ask(&other, http, "/health").await.map_err(anyhow::Error::msg)?;
+    Ok(())
+}
+
+/// CB-72, and the texts of the process contract.
+#[tokio::test]
+async fn peers_are_who_and_where_their_certificates_say() -> anyhow::Result<()> {
+    let site = Site::new()?;
+    let peer = free_address()?;
+    let urls = client_urls(&format!("http://{}", free_address()?));
+    let peers = [peer_urls("https", peer), site.files("--peer-")].concat();
+    let allowed = vec!["--peer-cert-allowed-cn=m1,m2".to_owned()];
+    let member = Member::start(Path::new(OURS), site.path(), &[urls, peers, allowed].concat())?;
+    for (name, host, passes) in
+        [("m1", "127.0.0.1", true), ("m3", "127.0.0.1", false), ("m2", "10.0.0.9", false)]
+    {
+        let client = site.client(&Holder::new(name, &[host]))?;
+        let answer = ask(&client, peer, "/version").await;
+        assert_eq!(answer.is_ok_and(|answer| answer.contains("etcdserver")), passes, "{name}");
+    }
+    let refused = member.await_refusals("peer", 2)?;
+    assert_eq!(refused[0], "client certificate authentication failed");
+    assert_eq!(refused[1], "x509: certificate is valid for 10.0.0.9, not 127.0.0.1");
+    assert!(member.log().contains("starting with peer TLS"));
+    Ok(())
+}
+
+/// SRV-096.
+#[tokio::test]
+async fn a_member_makes_its_own_certificates() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (client, peer) = (free_address()?, free_address()?);
+    let auto = ["--auto-tls", "--peer-auto-tls", "--self-signed-cert-validity=2"];
+    let urls = client_urls(&format!("https://{client}"));
+    let flags = [urls, peer_urls("https", peer), auto.map(str::to_owned).into()].concat();
+    let cert = folder.path().join("data/fixtures/client/cert.pem");
+    let careless = Settings { skip_verification: true, ..Settings::default() };
+    let careless = ClientPolicy::new(&careless, Protocols::Unsaid)?;
+    let mut made = Vec::new();
+    for _ in 0..2 {
+        let mut member = Member::start(Path::new(OURS), folder.path(), &flags)?;
+        for address in [client, peer] {
+            let answer = ask(&careless, address, "/version").await.map_err(anyhow::Error::msg)?;
+            assert!(answer.contains("etcdserver"), "{answer}");
+        }
+        made.push(fs::read_to_string(&cert)?);
+        let errors = member.log();
+        assert!(!errors.contains("\"level\":\"error\""), "{errors}");
+        Command::new("kill").arg(member.child.id().to_string()).status()?;
+        member.child.wait()?;
+    }
+    assert_eq!(made[0], made[1]);
+    let trusting = Settings { trusted_ca_file: Some(cert), ..Settings::default() };
+    let trusting = ClientPolicy::new(&trusting, Protocols::Unsaid)?;
+    let _member = Member::start(Path::new(OURS), folder.path(), &flags)?;
+    ask(&trusting, client, "/version").await.map_err(anyhow::Error::msg)?;
+    Ok(())
+}
+
+/// SRV-104: what both sides allow is spoken, and nothing else.
+#[tokio::test]
+async fn versions_and_suites_are_kept_to() -> anyhow::Result<()> {
+    let site = Site::new()?;
+    let address = free_address()?;
+    let suite = "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384";
+    let narrow = ["--tls-max-version=TLS1.2".to_owned(), format!("--cipher-suites={suite}")];
+    let urls = client_urls(&format!("https://{address}"));
+    let flags = [urls, peer_urls("http", free_address()?), site.files("--"), narrow.into()];
+    let member = Member::start(Path::new(OURS), site.path(), &flags.concat())?;
+    let pair = site.authority.issue(&Holder::new("client", &[]));
+    let settings = site.settings(Some(&pair));
+    for (min, suites, passes) in [
+        (None, vec![], true),
+        (Some(Version::V13), vec![], false),
+        (None, vec![suite], true),
+        (None, vec!["TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"], false),
+    ] {
+        let cipher_suites = suites.into_iter().map(str::to_owned).collect();
+        let settings = Settings { version_min: min, cipher_suites, ..settings.clone() };
+        let client = ClientPolicy::new(&settings, Protocols::Unsaid)?;
+        let answer = ask(&client, address, "/health").await;
+        assert_eq!(answer.is_ok(), passes, "{min:?}: {answer:?}");
+    }
+    let refused = member.await_refusals("client", 2)?;
+    assert_eq!(refused[0], "tls: client offered only unsupported versions");
+    assert_eq!(refused[1], "tls: no cipher suite supported by both client and server");
+    Ok(())
+}
+
+/// G24: who says nothing costs nobody else anything.
+#[tokio::test]
+async fn slow_handshakes_do_not_hinder_others() -> anyhow::Result<()> {
+    let site = Site::new()?;
+    let address = free_address()?;
+    let urls = client_urls(&format!("https://{address}"));
+    let flags = [urls, peer_urls("http", free_address()?), site.files("--")].concat();
+    let _member = Member::start(Path::new(OURS), site.path(), &flags)?;
+    let mut silent = Vec::new();
+    for number in 0..200 {
+        let mut stream = TcpStream::connect(address)?;
+        // Half of them begin, and stop in the middle of the first record.
+        if number % 2 == 0 {
+            stream.write_all(&[22, 3, 1, 2, 0, 1])?;
+        }
+        silent.push(stream);
+    }
+    let client = site.client(&Holder::new("client", &[]))?;
+    for _ in 0..10 {
+        ask(&client, address, "/health").await.map_err(anyhow::Error::msg)?;
+    }
+    Ok(())
+}
+
+/// CB-70 with etcd's own client, of both lines.
+#[test]
+fn real_clients_write_with_certificates() -> anyhow::Result<()> {
+    let site = Site::new()?;
+    let (address, socket) = (free_address()?, site.path().join("socket:1"));
+    let pair = site.authority.issue(&Holder::new("client", &[]));
+    let (cert, key) = pair.write(site.path(), "client");
+    let urls = client_urls(&format!("https://{address},unixs://{}", socket.display()));
+    let flags = [urls, peer_urls("http", free_address()?), site.files("--")].concat();
+    let _member = Member::start(Path::new(OURS), site.path(), &flags)?;
+    for line in ["3.5", "3.4"] {
+        let Some(folder) = real_etcd(line) else { continue };
+        let run = |arguments: &[&str], own: bool| {
+            let mut command = Command::new(folder.join("etcdctl"));
+            command.env_clear().env("ETCDCTL_API", "3").arg("--cacert").arg(&site.ca);
+            command.args(["--endpoints", &format!("https://{address}")]);
+            if own {
+                command.arg("--cert").arg(&cert).arg("--key").arg(&key);
+            }
+            let ended = command.args(arguments).output()?;
+            let text = String::from_utf8_lossy(&ended.stdout).into_owned();
+            anyhow::Ok((ended.status.success(), text))
+        };
+        assert_eq!(run(&["put", "key", line], true)?, (true, "OK\n".to_owned()));
+        assert_eq!(run(&["get", "key"], true)?, (true, format!("key\n{line}\n")));
+        let (passed, text) = run(&["--command-timeout=2s", "get", "key"], false)?;
+        assert!(!passed, "{text}");
+    }
+    Ok(())
+}
+
+/// A5: the same clients are refused by real etcd, in the same words.
+#[tokio::test]
+async fn bad_clients_are_refused_as_by_real_etcd() -> anyhow::Result<()> {
+    let Some(real) = real_etcd("3.5") else { return Ok(()) };
+    let site = Site::new()?;
+    let mut members = Vec::new();
+    for (number, program) in [PathBuf::from(OURS), real.join("etcd")].into_iter().enumerate() {
+        let folder = site.path().join(number.to_string());
+        fs::create_dir(&folder)?;
+        let address = free_address()?;
+        let urls = client_urls(&format!("https://{address}"));
+        let list = write(site.path(), "crl.der", site.authority.revocation_list_der(&[99]));
+        let list = vec![format!("--client-crl-file={}", list.display())];
+        let flags = [urls, peer_urls("http", free_address()?), site.files("--"), list].concat();
+        members.push((Member::start(&program, &folder, &flags)?, address));
+    }
+    let good = Holder::new("client", &[]);
+    let only_server = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let issue = |holder: Holder| Some(site.authority.issue(&holder));
+    let cases = [
+        issue(good.clone()),
+        None,
+        issue(Holder { usages: only_server, ..good.clone() }),
+        Some(Authority::new("stranger").issue(&good)),
+        issue(Holder { serial: 99, ..good.clone() }),
+        issue(Holder { common_name: None, ..good.clone() }),
+        issue(Holder { is_authority: true, ..good.clone() }),
+        issue(Holder { usages: Vec::new(), ..good.clone() }),
+    ];
+    for (number, pair) in cases.into_iter().enumerate() {
+        let client = ClientPolicy::new(&site.settings(pair.as_ref()), Protocols::Unsaid)?;
+        let mut passed = Vec::new();
+        for (_, address) in &members {
+            let answer = ask(&client, *address, "/health").await;
+            passed.push(answer.is_ok_and(|answer| answer.contains("true")));
+        }
+        assert_eq!(passed[0], passed[1], "case {number}");
+    }
+    let refused = members[1].0.await_refusals("client", 4)?;
+    let ours = members[0].0.await_refusals("client", refused.len())?;
+    assert_eq!(ours, refused);
+    Ok(())
+}
+
+/// A certificate whose time has come to pass is named with the clock of the host. B25.
+#[test]
+fn certificates_that_are_not_valid_now_are_told() -> anyhow::Result<()> {
+    let site = Site::new()?;
+    let early = Holder { from_days: 3, ..Holder::new("server", &["127.0.0.1"]) };
+    let (cert, key) = site.authority.issue(&early).write(site.path(), "early");
+    let urls = client_urls(&format!("https://{}", free_address()?));
+    let files =
+        vec![format!("--cert-file={}", cert.display()), format!("--key-file={}", key.display())];
+    let flags = [urls, peer_urls("http", free_address()?), files].concat();
+    let mut member = Member::start(Path::new(OURS), site.path(), &flags)?;
+    let line = member.await_line(|line| line.contains("certificate not yet valid, host clock is"));
+    let line = line.context("the certificate is told")?;
+    assert!(line.contains("early.pem") && line.contains("not-before"), "{line}");
+    Ok(())
+}

@@ -1,0 +1,162 @@
+//! A database that comes from another member and takes the place of this one's.
+//!
+//! The file lies beside the database under a name of its own, durable before anything here is
+//! called. Nothing of it is trusted: every page is checked before it can become the database.
+//!
+//! Order: the file is checked and its checksums are written beside those of the database; then the
+//! checksums get their name, then the file gets its own, each durable before the next. A crash
+//! between the two leaves the old database with checksums that do not speak of it, which are made
+//! anew at opening; the replacement is finished by [`finish_replacement`].
+//!
+//! Source: etcd: server/etcdserver/api/snap/db.go, server/storage/backend.go (what is renamed when).
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::LogPosition;
+use bytes::Bytes;
+use vfs::{Dir, File, Lock, Open};
+
+use crate::db::Home;
+use crate::open::{Trust, lock, open_file};
+use crate::sums::SumFile;
+use crate::{Backend, Bucket, OpenError, Options, ReadError};
+
+/// A received database, whole and not yet in use.
+#[derive(Debug)]
+pub struct Incoming {
+    backend: Backend,
+}
+
+/// Why a received database did not become the database.
+#[derive(Debug, thiserror::Error)]
+#[error("giving {from} the name {to}")]
+pub struct ReplaceError {
+    /// The file.
+    pub from: String,
+    /// Its new name.
+    pub to: String,
+    /// The cause.
+    #[source]
+    pub source: io::Error,
+}
+
+impl Incoming {
+    /// Opens and checks `name` in `dir`; `options` are those of the database.
+    ///
+    /// # Errors
+    ///
+    /// The file is locked, damaged, or cannot be read.
+    pub fn open(dir: &Arc<dyn Dir>, name: &str, options: &Options) -> Result<Self, OpenError> {
+        let path = dir.path().join(name).display().to_string();
+        let io = |source| OpenError::Io { file: path.clone(), source };
+        let file: Arc<dyn File> = dir.open(name, Open::Write).map_err(io)?;
+        if !lock(&*file, Lock::WholeFile, Some(Duration::ZERO)).map_err(io)? {
+            return Err(OpenError::Locked { file: path });
+        }
+        let opened = open_file(file, &path, &SumFile::name(name), options, Trust::Nothing)?;
+        let home = Home { dir: Arc::clone(dir), name: name.to_owned(), options: options.clone() };
+        Ok(Self { backend: Backend::of(home, opened) })
+    }
+
+    /// How far the log is applied in it; the term is 0 if etcd 3.4 wrote it.
+    #[must_use]
+    pub fn applied(&self) -> LogPosition {
+        self.backend.applied()
+    }
+
+    /// The value of a key.
+    ///
+    /// # Errors
+    ///
+    /// As [`Backend::get`].
+    pub fn get(&self, bucket: Bucket, key: &[u8]) -> Result<Option<Bytes>, ReadError> {
+        self.backend.get(bucket, key)
+    }
+
+    /// The database for whoever reads its state before it is in its place. To be dropped before
+    /// [`Backend::replace_with`].
+    #[must_use]
+    pub fn backend(&self) -> &Backend {
+        &self.backend
+    }
+
+    /// Removes the files: the database is not wanted.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's.
+    pub fn discard(self) -> io::Result<()> {
+        let Home { dir, name, options } = self.backend.home().clone();
+        drop(self);
+        if let Some(aux) = &options.aux
+            && aux.exists(&SumFile::name(&name))?
+        {
+            aux.remove(&SumFile::name(&name))?;
+        }
+        dir.remove(&name)
+    }
+}
+
+impl Backend {
+    /// Opens and checks a received file that lies beside the database under `name`, which takes a
+    /// pass over all of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Incoming::open`].
+    pub fn open_incoming(&self, name: &str) -> Result<Incoming, OpenError> {
+        let Home { dir, options, .. } = self.home();
+        Incoming::open(dir, name, options)
+    }
+
+    /// Makes a received database this one, under its name; durable on return. All clones of the
+    /// handle see it from then on, at once; copies that were pinned before stay what they were.
+    /// Changes that were not committed are dropped: they belong to the state that ends here.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's. Which of the two the folder holds is then unknown, and the member
+    /// must stop; readers still have the old one.
+    ///
+    /// # Panics
+    ///
+    /// If a clone of [`Incoming::backend`] is still held.
+    pub fn replace_with(&self, incoming: Incoming) -> Result<(), ReplaceError> {
+        let from = incoming.backend.home().clone();
+        let to = self.home();
+        self.supersede(incoming.backend, || rename(&from, &to.name))
+    }
+}
+
+/// Gives a received file the name of the database, if a crash came between the word in the log that
+/// this shall be done and the doing. Before the database is opened.
+///
+/// # Errors
+///
+/// The file does not open, or cannot be renamed; the database is then as before.
+pub fn finish_replacement(
+    dir: &Arc<dyn Dir>,
+    name: &str,
+    incoming: &str,
+    options: &Options,
+) -> Result<(), OpenError> {
+    let incoming = Incoming::open(dir, incoming, options)?;
+    let from = incoming.backend.home().clone();
+    drop(incoming);
+    rename(&from, name).map_err(|error| OpenError::Io { file: error.from, source: error.source })
+}
+
+fn rename(from: &Home, to: &str) -> Result<(), ReplaceError> {
+    let renamed = || {
+        if let Some(aux) = &from.options.aux {
+            aux.rename(&SumFile::name(&from.name), &SumFile::name(to))?;
+            aux.sync()?;
+        }
+        from.dir.rename(&from.name, to)?;
+        from.dir.sync()
+    };
+    let path = |name: &str| from.dir.path().join(name).display().to_string();
+    renamed().map_err(|source| ReplaceError { from: path(&from.name), to: path(to), source })
+}

@@ -1,0 +1,171 @@
+//! Why a member does not start, in words that say what to do.
+
+use std::io;
+
+use base::{ClusterId, Index, MemberId};
+
+use super::origin::OriginError;
+
+/// Why a member does not start. Each text names what to do next.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// The folder.
+    #[error("cannot access data directory: {path}")]
+    DataDir {
+        /// Where.
+        path: String,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The database.
+    #[error("opening the database")]
+    Backend(#[source] backend::OpenError),
+    /// G11.
+    #[error("the database {db} cannot be used: {DATABASE_REMEDY}")]
+    DatabaseDamaged {
+        /// Where it is.
+        db: String,
+        /// Its damage.
+        #[source]
+        source: backend::OpenError,
+    },
+    /// The state in it.
+    #[error("the state in the database {db} cannot be used: {DATABASE_REMEDY}")]
+    State {
+        /// Where it is.
+        db: String,
+        /// Its damage.
+        #[source]
+        source: state::OpenError,
+    },
+    /// The log.
+    #[error("opening the log")]
+    Log(#[source] wal::OpenError),
+    /// A new log.
+    #[error("making the log")]
+    NewLog(#[source] wal::CreateError),
+    /// G12.
+    #[error(
+        "log missing for the database at {db}, which is applied up to index {applied}: restore the \
+         log folder {wal}, or restore from a snapshot, or remove this member and add it again"
+    )]
+    LogMissing {
+        /// The database.
+        db: String,
+        /// How far it is applied.
+        applied: Index,
+        /// Where the log should be.
+        wal: String,
+    },
+    /// D19, D20.
+    #[error(
+        "the log ends at index {last} but the database is applied up to index {applied}: the log is \
+         older than the database or its newest segments are missing; restore both from the same \
+         backup, or remove this member and add it again"
+    )]
+    LogBehind {
+        /// The log's last entry.
+        last: Index,
+        /// How far the database is applied.
+        applied: Index,
+    },
+    /// D19.
+    #[error(
+        "the database is applied only up to index {applied}, but the log goes on only behind a newer snapshot: \
+         failed to find database snapshot file (snap: snapshot file doesn't exist); restore both \
+         from the same backup, or remove this member and add it again"
+    )]
+    DatabaseBehind {
+        /// How far the database is applied.
+        applied: Index,
+        /// What the log said.
+        #[source]
+        source: wal::OpenError,
+    },
+    /// D18.
+    #[error(
+        "the database {db} is missing and the log in {wal} begins only behind index {needed}, so the state cannot be made from it: restore a database that is applied up to index {needed} or further, or restore from a snapshot, or remove this member and add it again"
+    )]
+    DatabaseMissing {
+        /// Where the database should be.
+        db: String,
+        /// The log.
+        wal: String,
+        /// The least index that the log can continue.
+        needed: Index,
+    },
+    /// D21.
+    #[error(
+        "the log in {wal} is that of member {log_member} of cluster {cluster}, but the database {db} is that of a cluster with only the members {members}: do not mix files of several members; restore both from the same backup"
+    )]
+    OtherOwner {
+        /// The log.
+        wal: String,
+        /// Whom it names.
+        log_member: MemberId,
+        /// Of which cluster.
+        cluster: ClusterId,
+        /// The database.
+        db: String,
+        /// Whom it names.
+        members: String,
+    },
+    /// C8.
+    #[error(
+        "the received snapshot {file} cannot be used, and the log goes on only behind it: remove \
+         this member and add it again"
+    )]
+    ReceivedDamaged {
+        /// Where it is.
+        file: String,
+        /// Its damage.
+        #[source]
+        source: Box<BootError>,
+    },
+    /// C8.
+    #[error(
+        "the received snapshot {file} is applied only up to index {applied} instead of {needed}: \
+         remove this member and add it again"
+    )]
+    ReceivedBehind {
+        /// Where it is.
+        file: String,
+        /// How far it is applied.
+        applied: Index,
+        /// What the log says.
+        needed: Index,
+    },
+    /// C8.
+    #[error("making the received snapshot {file} the database")]
+    Install {
+        /// Where it is.
+        file: String,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// M3. Its end, not a failure.
+    #[error(
+        "the member has been permanently removed from the cluster: member {member} of cluster \
+         {cluster} cannot come back; to have it in the cluster again add it as a new member and \
+         start it with an empty data directory"
+    )]
+    Removed {
+        /// This member.
+        member: MemberId,
+        /// Its cluster.
+        cluster: ClusterId,
+    },
+    /// M8.
+    #[error("making a new cluster of this member alone")]
+    Force(#[source] wal::AppendError),
+    /// Who a new member is.
+    #[error(transparent)]
+    Origin(#[from] OriginError),
+}
+
+/// What an operator does about a database that cannot be used.
+const DATABASE_REMEDY: &str = "move the file away and start again if the log holds everything from its first entry on (a \
+     start says so if it does not), else restore from a snapshot, or remove this member and add it \
+     again";

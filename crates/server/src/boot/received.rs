@@ -1,0 +1,140 @@
+//! A snapshot that another member sent and that was not installed when the member stopped.
+//!
+//! The sender's database comes as `<index>.snap.db`; once it is whole the log gets a mark at its
+//! index, and then the file takes the place of the database. If the log has the mark and its commit
+//! index reaches it, but the database does not, the last step is done here. Every other such file is
+//! of no use: without the mark the leader sends a snapshot again. Names and order are etcd's, so that
+//! either can end what the other began.
+//! Source: etcd server/storage/backend.go (`RecoverSnapshotBackend`), api/snap/snapshotter.go.
+
+use std::cell::Cell;
+use std::io;
+use std::sync::Arc;
+
+use backend::Backend;
+use base::Index;
+use state::State;
+use vfs::Dir;
+use wal::Mark;
+
+use super::{BootError, Database};
+
+/// How the names of received databases end; their beginning is the index in hex.
+const SUFFIX: &str = ".snap.db";
+
+/// A whole snapshot that the log counts on.
+#[derive(Debug)]
+pub(super) struct Received {
+    name: String,
+    index: Index,
+}
+
+/// The file for the log's newest mark, if it is there. Other files are removed.
+///
+/// # Errors
+///
+/// The operating system's, from listing the folder.
+pub(super) fn find(
+    snap_dir: &Arc<dyn Dir>,
+    wal_parent: &dyn Dir,
+    wal_name: &str,
+) -> io::Result<Option<Received>> {
+    let names = snap_dir.list()?;
+    let names: Vec<&String> = names.iter().filter(|name| name.ends_with(SUFFIX)).collect();
+    if names.is_empty() {
+        return Ok(None);
+    }
+    let newest = Cell::new(Index(0));
+    let look = |marks: &[Mark]| {
+        newest.set(marks.last().map_or(Index(0), |mark| mark.position.index));
+        None
+    };
+    match wal::read(wal_parent, wal_name, look) {
+        Ok(_) | Err(wal::OpenError::NoMark { .. }) => {}
+        // Whoever opens the log to write says what is wrong with it.
+        Err(_) => return Ok(None),
+    }
+    let index = newest.get();
+    let wanted = format!("{:016x}{SUFFIX}", index.0);
+    for name in names.iter().filter(|name| ***name != wanted) {
+        tracing::info!(path = name.as_str(), "found orphaned .snap.db file; deleting");
+        remove(snap_dir.as_ref(), name);
+    }
+    let found = names.iter().any(|name| **name == wanted);
+    Ok(found.then_some(Received { name: wanted, index }))
+}
+
+/// Removes what was being received or shrunk when the member stopped.
+pub(super) fn remove_partial(snap_dir: &dyn Dir) {
+    let Ok(names) = snap_dir.list() else { return };
+    for name in names.iter().filter(|name| name.starts_with("tmp") || name.starts_with("db.tmp")) {
+        tracing::info!(path = name.as_str(), "found a file that was not finished; deleting");
+        remove(snap_dir, name);
+    }
+}
+
+/// What stays costs room and nothing else.
+fn remove(snap_dir: &dyn Dir, name: &str) {
+    if let Err(error) = snap_dir.remove(name) {
+        tracing::warn!(path = name, error = %error, "failed to remove a file of no use");
+    }
+}
+
+impl Received {
+    /// The database, after this file took its place if it is ahead of it.
+    ///
+    /// # Errors
+    ///
+    /// The file is no whole state up to the mark; then the database is as it was.
+    pub(super) fn open(&self, database: &Database<'_>) -> Result<(Backend, State), BootError> {
+        let snap_dir = database.snap_dir;
+        let file = database.path(&self.name);
+        let mut applied = Index(0);
+        let failed = |source| BootError::Install { file: file.clone(), source };
+        if snap_dir.exists("db").map_err(failed)? {
+            match database.open() {
+                Ok((_, state)) if state.applied().index < self.index => {
+                    applied = state.applied().index;
+                }
+                Ok(opened) => {
+                    tracing::info!(
+                        "consistent-index" = opened.1.applied().index.0,
+                        "snapshot-index" = self.index.0,
+                        "Skipping snapshot backend"
+                    );
+                    remove(snap_dir.as_ref(), &self.name);
+                    return Ok(opened);
+                }
+                // What replaces it is whole.
+                Err(BootError::DatabaseDamaged { .. } | BootError::State { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        tracing::info!(
+            "consistent-index" = applied.0,
+            "snapshot-index" = self.index.0,
+            "Recovering from snapshot backend"
+        );
+        self.verify(database)?;
+        snap_dir.rename(&self.name, "db").map_err(failed)?;
+        snap_dir.sync().map_err(failed)?;
+        database.open()
+    }
+
+    /// Reads all of the file: nobody else has checked it since it was written.
+    fn verify(&self, database: &Database<'_>) -> Result<(), BootError> {
+        let file = database.path(&self.name);
+        let damaged =
+            |source| BootError::ReceivedDamaged { file: file.clone(), source: Box::new(source) };
+        let options = backend::Options { aux: None, ..database.backend.clone() };
+        let backend = Backend::open(database.snap_dir, &self.name, &options)
+            .map_err(|source| damaged(BootError::Backend(source)))?;
+        let state = State::open(&backend, database.state)
+            .map_err(|source| damaged(BootError::State { db: file.clone(), source }))?;
+        let applied = state.applied().index;
+        if applied < self.index {
+            return Err(BootError::ReceivedBehind { file, applied, needed: self.index });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,155 @@
+//! Every flag of the table does something or says that it does nothing.
+//!
+//! A flag does something if giving it another value changes what the server is built from, is
+//! refused, or is answered with a notice. That the parts use what they are given is the compiler's
+//! matter: it tells of fields that nobody reads.
+
+use super::*;
+use crate::config::flags::{self, Role};
+use crate::config::value::Kind;
+use crate::options::Options;
+
+/// The line of a flag that does nothing.
+const NO_EFFECT: &str = "flag is accepted but has no effect yet";
+
+/// Flags whose other value does not follow from their kind, or which need others besides.
+const SPECIAL: &[(&str, &[&str], &str)] = &[
+    ("auto-compaction-mode", &["--auto-compaction-retention=5"], "revision"),
+    ("auto-compaction-retention", &[], "5m"),
+    ("auth-token", &[], "jwt,sign-method=HS256"),
+    ("backend-bbolt-freelist-type", &[], "array"),
+    ("cors", &[], "http://other.example:80"),
+    ("discovery-fallback", &[], "proxy"),
+    ("enable-log-rotation", &["--log-outputs=etcd.log"], "true"),
+    ("feature-gates", &[], "InitialCorruptCheck=true"),
+    ("initial-cluster", &[], "default=http://localhost:2380,b=http://localhost:7002"),
+    ("initial-cluster-state", &[], "existing"),
+    (
+        "listen-client-urls",
+        &["--advertise-client-urls=http://localhost:7002"],
+        "http://127.0.0.1:7001",
+    ),
+    ("log-format", &[], "console"),
+    ("log-level", &[], "debug"),
+    (
+        "log-rotation-config-json",
+        &["--log-outputs=etcd.log", "--enable-log-rotation"],
+        "{\"maxsize\": 100, \"compress\": true}",
+    ),
+    ("metrics", &[], "extensive"),
+    ("proxy", &[], "on"),
+    ("tls-max-version", &[], "TLS1.3"),
+    ("tls-min-version", &[], "TLS1.3"),
+    ("v2-deprecation", &[], "gone"),
+];
+
+/// Flags whose warning says that the whole has no effect although a part of it is taken.
+const PARTLY: &[&str] = &["discovery", "discovery-srv", "discovery-srv-name", "feature-gates"];
+
+/// Flags about several members, for which the code that uses them comes with the cluster.
+const OF_CLUSTERS: &[&str] = &["strict-reconfig-check"];
+
+/// Flags of which `start` itself takes the value out of the [`Config`], see [`taken`].
+fn taken(config: &Config) -> String {
+    let listen = &config.listen;
+    let cluster = config.bootstrap.initial_cluster().unwrap_or_default();
+    format!(
+        "{:?} {:?} {:?} {:?} {:?} {:?} {:?}",
+        Options::new(config, &cluster),
+        listen.peers,
+        listen.clients,
+        listen.metrics,
+        config.advertise.peers,
+        config.cluster.state,
+        config.logging.settings,
+    )
+}
+
+fn other_value(flag: &flags::Flag) -> String {
+    if let Some((_, _, value)) = SPECIAL.iter().find(|(name, ..)| *name == flag.name) {
+        return (*value).to_owned();
+    }
+    let number = || flag.default.parse::<i64>().expect("the default is a number");
+    match flag.kind {
+        Kind::Bool => (flag.default == "false").to_string(),
+        // Twice as much keeps elections longer than heartbeats.
+        Kind::Unsigned | Kind::Unsigned32 | Kind::Signed if number() == i64::from(u32::MAX) => {
+            "7".to_owned()
+        }
+        Kind::Unsigned | Kind::Unsigned32 | Kind::Signed => (number() * 2 + 1).to_string(),
+        Kind::Duration => "7s".to_owned(),
+        Kind::Urls => "http://127.0.0.1:7001".to_owned(),
+        Kind::Origins => "http://other.example".to_owned(),
+        Kind::Text | Kind::Words | Kind::WordSet => "other".to_owned(),
+        Kind::Choice(_) | Kind::Choices(_) | Kind::Level | Kind::Gates | Kind::Ignored => {
+            panic!("--{} needs a value in the table of this test", flag.name)
+        }
+    }
+}
+
+/// What a command line leads to.
+#[derive(Debug, PartialEq)]
+enum Outcome {
+    Refused,
+    Accepted { taken: String, notices: Vec<String> },
+}
+
+fn outcome(arguments: &[&str]) -> Outcome {
+    let reading = Given::flags(arguments).read();
+    let Ok(Invocation::Start(config)) = reading.outcome else { return Outcome::Refused };
+    let notices = reading.notices.iter().map(shown);
+    // The line that repeats the arguments differs by itself.
+    let notices = notices.filter(|line| !line.contains("Running: ")).collect();
+    Outcome::Accepted { taken: taken(&config), notices }
+}
+
+fn says_no_effect(outcome: &Outcome, name: &str) -> bool {
+    let Outcome::Accepted { notices, .. } = outcome else { return false };
+    let field = format!("flag=\"--{name}\"");
+    notices.iter().any(|line| line.contains(NO_EFFECT) && line.contains(&field))
+}
+
+/// SRV-040 to SRV-131.
+#[test]
+fn every_flag_acts_or_says_that_it_does_not() {
+    let mut wrong = Vec::new();
+    for flag in flags::all().iter().filter(|flag| flag.role == Role::Setting) {
+        let special = SPECIAL.iter().find(|(name, ..)| *name == flag.name);
+        let besides = special.map_or(&[] as &[&str], |(_, besides, _)| besides);
+        let given = format!("--{}={}", flag.name, other_value(flag));
+        let without = outcome(besides);
+        let with = outcome(&[besides, &[given.as_str()]].concat());
+        assert_ne!(without, Outcome::Refused, "--{}", flag.name);
+        let says = says_no_effect(&with, flag.name);
+        let acts = match (&without, &with) {
+            (_, Outcome::Refused) => true,
+            (Outcome::Accepted { taken: before, .. }, Outcome::Accepted { taken: after, .. }) => {
+                before != after || (!says && without != with)
+            }
+            (Outcome::Refused, Outcome::Accepted { .. }) => false,
+        };
+        let excepted = if says { PARTLY } else { OF_CLUSTERS };
+        if acts == says && !excepted.contains(&flag.name) {
+            wrong.push(format!("{given}: acts: {acts}, says that it does not: {says}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// SRV-140 to SRV-147.
+#[test]
+fn every_gate_acts_or_says_that_it_does_not() {
+    for gate in Gate::ALL {
+        let on = Given::flags(&[]).config().0.features.gates.is_enabled(gate);
+        let given = format!("--feature-gates={}={}", gate.name(), !on);
+        // Persisting needs checkpoints to persist.
+        let besides = "--feature-gates=LeaseCheckpoint=true";
+        let besides = if gate == Gate::LeaseCheckpointPersist { besides } else { "--name=a" };
+        let outcome = outcome(&[besides, "--initial-cluster=a=http://localhost:2380", &given]);
+        assert_ne!(outcome, Outcome::Refused, "{given}");
+        let Outcome::Accepted { notices, .. } = &outcome else { continue };
+        let shown = format!("{}={}", gate.name(), !on);
+        let says = notices.iter().any(|line| line.contains(NO_EFFECT) && line.contains(&shown));
+        assert_eq!(says, !gate.acts(), "{given}");
+    }
+}

@@ -1,0 +1,137 @@
+//! Opening connections, behind a small trait so that TLS and unix sockets are not our business;
+//! and connections that do not wait forever.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+use url::Url;
+
+use crate::local_member::BoxFuture;
+
+/// Bytes in both directions.
+pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Connection for T {}
+
+/// Opens connections to peers.
+pub trait Dial: Send + Sync + 'static {
+    /// Connects to the host of `url`. Names are resolved anew at each call, because a peer may
+    /// have moved. The caller limits the time.
+    fn dial(&self, url: Url) -> BoxFuture<io::Result<Box<dyn Connection>>>;
+}
+
+/// Plain TCP, for `http://`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TcpDial;
+
+impl Dial for TcpDial {
+    fn dial(&self, url: Url) -> BoxFuture<io::Result<Box<dyn Connection>>> {
+        Box::pin(async move {
+            if url.scheme() != "http" {
+                let problem = format!("peer URL {url} needs more than plain TCP");
+                return Err(io::Error::new(io::ErrorKind::Unsupported, problem));
+            }
+            let (host, port) = host_and_port(&url)?;
+            // A literal IPv6 address has brackets in a URL only.
+            let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+            let stream = TcpStream::connect((host, port)).await?;
+            stream.set_nodelay(true)?;
+            Ok(Box::new(stream) as Box<dyn Connection>)
+        })
+    }
+}
+
+/// The host as the URL spells it, and the port.
+///
+/// # Errors
+/// If the URL lacks one of them.
+pub fn host_and_port(url: &Url) -> io::Result<(String, u16)> {
+    let missing = || io::Error::new(io::ErrorKind::InvalidInput, format!("no host in {url}"));
+    let host = url.host_str().ok_or_else(missing)?;
+    let port = url.port_or_known_default().ok_or_else(missing)?;
+    Ok((host.to_owned(), port))
+}
+
+/// A connection on which a write that makes no progress for a while fails. For the port on which
+/// peers attach their streams: one that stopped reading must not be kept.
+#[derive(Debug)]
+pub struct WriteTimed<T> {
+    inner: T,
+    limit: Duration,
+    waiting: Option<Pin<Box<Sleep>>>,
+}
+
+impl<T> WriteTimed<T> {
+    /// etcd's limit.
+    pub const PEER_LIMIT: Duration = Duration::from_secs(5);
+
+    /// Limits the time that a write to `inner` may make no progress.
+    pub fn new(inner: T, limit: Duration) -> Self {
+        Self { inner, limit, waiting: None }
+    }
+
+    fn limit<R>(
+        &mut self,
+        context: &mut Context<'_>,
+        polled: Poll<io::Result<R>>,
+    ) -> Poll<io::Result<R>> {
+        if polled.is_ready() {
+            self.waiting = None;
+            return polled;
+        }
+        let limit = self.limit;
+        let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        ready!(waiting.as_mut().poll(context));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "write timed out")))
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for WriteTimed<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(context, buffer)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for WriteTimed<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.inner).poll_write(context, buffer);
+        self.limit(context, polled)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.inner).poll_write_vectored(context, buffers);
+        self.limit(context, polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.inner).poll_flush(context);
+        self.limit(context, polled)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.inner).poll_shutdown(context);
+        self.limit(context, polled)
+    }
+}

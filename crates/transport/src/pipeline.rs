@@ -1,0 +1,146 @@
+//! Messages one by one by POST: while no stream is attached, and to joining members that are not
+//! known yet. Up to four are under way; a bounded number wait.
+//! Source: etcd: server/etcdserver/api/rafthttp/pipeline.go.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, StatusCode, header};
+use parking_lot::Mutex;
+use raft::Message;
+use tokio::sync::Notify;
+use url::Url;
+
+use crate::link::{self, Link, RequestError};
+use crate::peer::Target;
+use crate::pieces::Pieces;
+use crate::transport::Shared;
+use crate::wire;
+
+/// Requests under way at the same time.
+pub(crate) const WORKERS: usize = 4;
+
+/// Messages that wait.
+pub(crate) const WAITING_MAX: usize = 64;
+
+/// What answering takes at least, before a request is given up.
+const ANSWER_TIME: Duration = Duration::from_secs(5);
+
+/// The slowest network on which a large message still passes.
+const BYTES_PER_SECOND_MIN: usize = 64 << 10;
+
+/// What waits to be posted.
+#[derive(Debug, Default)]
+pub(crate) struct Pipeline {
+    waiting: Mutex<VecDeque<Message>>,
+    arrived: Notify,
+}
+
+impl Pipeline {
+    /// Returns false if there is no room.
+    pub(crate) fn push(&self, message: Message) -> bool {
+        let mut waiting = self.waiting.lock();
+        if waiting.len() == WAITING_MAX {
+            return false;
+        }
+        waiting.push_back(message);
+        drop(waiting);
+        self.arrived.notify_one();
+        true
+    }
+
+    async fn next(&self) -> Message {
+        loop {
+            let message = self.waiting.lock().pop_front();
+            match message {
+                Some(message) => return message,
+                None => self.arrived.notified().await,
+            }
+        }
+    }
+}
+
+/// Posts messages until the task is aborted.
+pub(crate) async fn run(shared: Arc<Shared>, target: Arc<Target>, pipeline: Arc<Pipeline>) {
+    let mut kept = None;
+    loop {
+        let message = pipeline.next().await;
+        let mut pieces = Pieces::default();
+        wire::encode(&message, &Bytes::new(), &mut pieces);
+        let body = pieces.take_joined();
+        let body_bytes = body.len();
+        let url = target.urls.pick();
+        let allowed = ANSWER_TIME
+            + Duration::from_secs(1)
+                * u32::try_from(body_bytes / BYTES_PER_SECOND_MIN).unwrap_or(u32::MAX);
+        let posting = post(&shared, &mut kept, &url, body);
+        let posted = match tokio::time::timeout(allowed, posting).await {
+            Ok(posted) => posted,
+            Err(_) => Err(RequestError::Timeout("posting a message")),
+        };
+        match posted {
+            Ok(()) => {
+                target.status.activate();
+                target.metrics.sent_bytes.add(body_bytes);
+            }
+            Err(error) => {
+                kept = None;
+                target.urls.failed(&url);
+                target.metrics.sent_failures.add(1);
+                if matches!(error, RequestError::Removed) {
+                    shared.member.removed_from_cluster();
+                }
+                target.status.deactivate("pipeline", "write", Some(&url), &error.reason());
+                shared.member.unreachable(target.id);
+            }
+        }
+    }
+}
+
+/// Posts one message, on the connection `kept` from the last one if it still serves: peers close
+/// those that are not used, so a failure there is followed by a second attempt.
+async fn post(
+    shared: &Shared,
+    kept: &mut Option<(Url, Link)>,
+    url: &Url,
+    body: Bytes,
+) -> Result<(), RequestError> {
+    if let Some((_, link)) = kept.as_mut().filter(|(at, link)| at == url && link.is_open()) {
+        match post_on(shared, link, url, body.clone()).await {
+            Err(RequestError::Http(_)) => {}
+            answered => return answered,
+        }
+    }
+    *kept = None;
+    let (_, link) = kept.insert((url.clone(), Link::open(shared, url).await?));
+    post_on(shared, link, url, body).await
+}
+
+async fn post_on(
+    shared: &Shared,
+    link: &mut Link,
+    url: &Url,
+    body: Bytes,
+) -> Result<(), RequestError> {
+    let mut request = link::request(shared, Method::POST, url, "/raft", link::full(body));
+    let kind = HeaderValue::from_static("application/protobuf");
+    request.headers_mut().insert(header::CONTENT_TYPE, kind);
+    let answer = link.send(request).await?;
+    check(link, answer).await
+}
+
+/// What the answer to a message or a snapshot means.
+pub(crate) async fn check(
+    link: &mut Link,
+    answer: http::Response<hyper::body::Incoming>,
+) -> Result<(), RequestError> {
+    let (head, mut body) = answer.into_parts();
+    let text = link.text(&mut body).await?;
+    match head.status {
+        StatusCode::NO_CONTENT => Ok(()),
+        StatusCode::FORBIDDEN => Err(RequestError::Removed),
+        other => Err(link::refusal(other, &head.headers, &text)),
+    }
+}

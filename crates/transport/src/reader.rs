@@ -1,0 +1,229 @@
+//! One stream that this member opens at a peer and on which the peer's messages come in.
+//!
+//! It is opened again whenever it ends, with at least a tenth of a second between two attempts and
+//! the next URL after a failure. All messages of what can be read at once are handed over together.
+//! Source: etcd: server/etcdserver/api/rafthttp/stream.go (streamReader).
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use http::{HeaderValue, Method, StatusCode};
+use hyper::body::Incoming;
+use raft::{Body, Message};
+use tokio::time::{Instant, timeout};
+
+use crate::codec::{Decoder, Received, StreamError, StreamKind};
+use crate::headers::{self, Release};
+use crate::link::{self, Link, RequestError};
+use crate::peer::Target;
+use crate::transport::Shared;
+
+/// Between the beginnings of two attempts.
+const DIAL_PAUSE: Duration = Duration::from_millis(100);
+
+/// A peer that says nothing for so long is lost: it sends three signs of life in this time.
+pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What is read before messages are handed over.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// Reads the peer's stream until the task is aborted.
+pub(crate) async fn run(shared: Arc<Shared>, target: Arc<Target>, kind: StreamKind) {
+    loop {
+        let began = Instant::now();
+        let url = target.urls.pick();
+        match open(&shared, &target, kind, &url).await {
+            Ok((link, body)) => {
+                target.status.activate();
+                tracing::info!(
+                    "stream-reader-type" = kind.name(),
+                    "local-member-id" = %shared.config.local,
+                    "remote-peer-id" = %target.id,
+                    "established TCP streaming connection with remote peer"
+                );
+                let end = read(&shared, &target, kind, link, body).await;
+                on_end(&shared, &target, kind, &url, &end);
+            }
+            Err(error) => {
+                target.urls.failed(&url);
+                if matches!(error, RequestError::Removed) {
+                    shared.member.removed_from_cluster();
+                }
+                // Not knowing each other's streams says nothing about being reachable.
+                if !matches!(error, RequestError::UnsupportedStream) {
+                    target.status.deactivate(kind.name(), "dial", Some(&url), &error.reason());
+                }
+            }
+        }
+        tokio::time::sleep_until(began + DIAL_PAUSE).await;
+    }
+}
+
+/// Why a stream ended.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    /// The peer ended it properly.
+    #[error("EOF")]
+    Ended,
+    #[error("connection broken")]
+    Broken(#[source] hyper::Error),
+    #[error("nothing heard for {} s", READ_TIMEOUT.as_secs())]
+    Silent,
+    #[error("unreadable stream")]
+    Unreadable(#[from] StreamError),
+}
+
+fn on_end(shared: &Shared, target: &Target, kind: StreamKind, url: &url::Url, end: &End) {
+    let mut reason = end.to_string();
+    let mut source = std::error::Error::source(end);
+    while let Some(error) = source {
+        reason = format!("{reason}: {error}");
+        source = error.source();
+    }
+    let garbage = matches!(end, End::Unreadable(_));
+    if garbage {
+        target.metrics.received_failures.add(1);
+        target.urls.failed(url);
+    }
+    if !garbage || shared.said.may_say("unreadable stream", target.id) {
+        tracing::warn!(
+            "stream-reader-type" = kind.name(),
+            "local-member-id" = %shared.config.local,
+            "remote-peer-id" = %target.id,
+            error = reason,
+            "lost TCP streaming connection with remote peer"
+        );
+    }
+    if !matches!(end, End::Ended) {
+        target.status.deactivate(kind.name(), "read", Some(url), &reason);
+    }
+}
+
+async fn open(
+    shared: &Shared,
+    target: &Target,
+    kind: StreamKind,
+    url: &url::Url,
+) -> Result<(Link, Incoming), RequestError> {
+    let mut link = Link::open(shared, url).await?;
+    let path = format!("/raft/stream/{}/{}", kind.path(), shared.config.local);
+    let mut request = link::request(shared, Method::GET, url, &path, link::empty());
+    let to = HeaderValue::from_str(&target.id.to_string()).expect("hex digits are plain");
+    request.headers_mut().insert(headers::TO, to);
+    let answer = timeout(READ_TIMEOUT, link.send(request))
+        .await
+        .map_err(|_| RequestError::Timeout("opening the stream"))??;
+    let (head, mut body) = answer.into_parts();
+    let release = Release::of(&head.headers, headers::SERVER_VERSION);
+    match head.status {
+        StatusCode::OK if release.is_some_and(Release::has_streams) => Ok((link, body)),
+        StatusCode::OK => Err(RequestError::UnsupportedStream),
+        StatusCode::GONE => Err(RequestError::Removed),
+        StatusCode::NOT_FOUND => Err(RequestError::NotFound),
+        StatusCode::PRECONDITION_FAILED => {
+            let text = link.text(&mut body).await?;
+            Err(link::refusal(head.status, &head.headers, &text))
+        }
+        other => Err(RequestError::Status(other)),
+    }
+}
+
+async fn read(
+    shared: &Shared,
+    target: &Target,
+    kind: StreamKind,
+    mut link: Link,
+    mut body: Incoming,
+) -> End {
+    let mut decoder = Decoder::new(kind, shared.config.local, target.id);
+    loop {
+        let mut read_bytes = 0;
+        // Everything that has arrived, up to a bound: the connection is asked again after each
+        // chunk, until it has nothing more at hand.
+        let reading = poll_fn(|context| {
+            while read_bytes < BATCH_BYTES {
+                match link.poll_body(&mut body, context) {
+                    Poll::Ready(Some(Ok(bytes))) => {
+                        read_bytes += bytes.len();
+                        decoder.push(bytes);
+                    }
+                    Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(End::Broken(error))),
+                    Poll::Ready(None) => return Poll::Ready(Some(End::Ended)),
+                    Poll::Pending if read_bytes == 0 => return Poll::Pending,
+                    Poll::Pending => break,
+                }
+            }
+            Poll::Ready(None)
+        });
+        let end = timeout(READ_TIMEOUT, reading).await.unwrap_or(Some(End::Silent));
+        target.metrics.received_bytes.add(read_bytes);
+        let decoded = hand_over(shared, target, &mut decoder);
+        match (decoded, end) {
+            (Err(error), _) => return error.into(),
+            (Ok(()), Some(end)) => return end,
+            (Ok(()), None) => {}
+        }
+    }
+}
+
+/// Decodes all that is complete and gives it to the member.
+fn hand_over(shared: &Shared, target: &Target, decoder: &mut Decoder) -> Result<(), StreamError> {
+    let mut messages = Vec::new();
+    let mut proposals = Vec::new();
+    let mut result = Ok(());
+    loop {
+        match decoder.decode() {
+            Ok(Some(Received::Message(message))) => {
+                if message.to != shared.config.local {
+                    on_misdirected(shared, target, &message);
+                } else if matches!(message.body, Body::Propose(_)) {
+                    proposals.push(message);
+                } else {
+                    messages.push(message);
+                }
+            }
+            Ok(Some(Received::LinkHeartbeat)) => {}
+            Ok(None) => break,
+            Err(error) => {
+                result = Err(error);
+                break;
+            }
+        }
+    }
+    if target.is_cut() {
+        return result;
+    }
+    let mut dropped = 0;
+    if !messages.is_empty() {
+        dropped += shared.member.receive(messages);
+    }
+    if !proposals.is_empty() {
+        dropped += shared.member.receive_proposals(proposals);
+    }
+    if 0 < dropped {
+        target.metrics.received_failures.add(dropped);
+        if shared.said.may_say("receiving buffer full", target.id) {
+            tracing::warn!(
+                "local-member-id" = %shared.config.local,
+                "remote-peer-id" = %target.id,
+                dropped,
+                "dropped Raft message since receiving buffer is full (overloaded network)"
+            );
+        }
+    }
+    result
+}
+
+fn on_misdirected(shared: &Shared, target: &Target, message: &Message) {
+    target.metrics.received_failures.add(1);
+    if shared.said.may_say("message for another member", target.id) {
+        tracing::warn!(
+            "local-member-id" = %shared.config.local,
+            "remote-peer-id" = %target.id,
+            "mismatch-member-id" = %message.to,
+            "rejected Raft message to mismatch member"
+        );
+    }
+}

@@ -1,0 +1,159 @@
+//! A watch that is pinned to one member, records everything and goes on where it broke off.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use history::{Observation, WatchRecord};
+use proto::etcdserverpb as pb;
+use proto::etcdserverpb::watch_client::WatchClient;
+use proto::etcdserverpb::watch_request::RequestUnion;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Endpoint;
+
+use super::recorder::Recorder;
+
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// Between two questions for progress.
+const PROGRESS_PAUSE: Duration = Duration::from_millis(300);
+
+/// A running watch.
+#[derive(Debug)]
+pub(crate) struct Watcher {
+    pub(crate) member: usize,
+    sees_everything: bool,
+    state: Arc<State>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct State {
+    recorder: Arc<Recorder>,
+    client: u64,
+    member: usize,
+    /// The first revision that was not delivered.
+    next: AtomicI64,
+    /// The record in use; `usize::MAX` before the first.
+    record: AtomicUsize,
+}
+
+impl Watcher {
+    pub(crate) fn start(
+        recorder: &Arc<Recorder>,
+        member: usize,
+        endpoint: String,
+        request: pb::WatchCreateRequest,
+        asks_progress: bool,
+    ) -> Self {
+        let state = Arc::new(State {
+            recorder: Arc::clone(recorder),
+            client: recorder.number(),
+            member,
+            next: AtomicI64::new(request.start_revision),
+            record: AtomicUsize::new(usize::MAX),
+        });
+        let sees_everything = request.range_end == b"\0"[..];
+        let of_task = Arc::clone(&state);
+        let task = tokio::spawn(async move {
+            loop {
+                // What broke it is in the record; whoever waits for the end has a bound.
+                of_task.follow(&endpoint, &request, asks_progress).await.ok();
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+        });
+        Self { member, sees_everything, state, task }
+    }
+
+    /// Whether it watches all keys.
+    pub(crate) fn sees_everything(&self) -> bool {
+        self.sees_everything
+    }
+
+    /// Everything below was delivered.
+    pub(crate) fn next(&self) -> i64 {
+        self.state.next.load(Ordering::Acquire)
+    }
+
+    /// Ends the watch, which must have had everything up to a revision.
+    pub(crate) fn finish(self, caught_up: i64) {
+        self.task.abort();
+        let record = self.state.record.load(Ordering::Acquire);
+        if record != usize::MAX {
+            self.state.recorder.set_caught_up(record, caught_up);
+        }
+    }
+
+    /// Ends the watch.
+    pub(crate) fn abort(self) {
+        self.task.abort();
+    }
+}
+
+impl State {
+    async fn follow(
+        &self,
+        endpoint: &str,
+        request: &pb::WatchCreateRequest,
+        asks_progress: bool,
+    ) -> anyhow::Result<()> {
+        let channel = Endpoint::from_shared(endpoint.to_owned())?
+            .connect_timeout(CONNECT_TIME_MAX)
+            .connect()
+            .await?;
+        let mut client = WatchClient::new(channel).max_decoding_message_size(usize::MAX);
+        let (requests, receiver) = mpsc::channel(4);
+        let start_revision = self.next.load(Ordering::Acquire);
+        let request = pb::WatchCreateRequest { start_revision, ..request.clone() };
+        let create = RequestUnion::CreateRequest(request.clone());
+        requests.send(pb::WatchRequest { request_union: Some(create) }).await?;
+        let opened = self.recorder.now();
+        let mut answers = client.watch(ReceiverStream::new(receiver)).await?.into_inner();
+        let record = self.recorder.open_watch(WatchRecord {
+            client: self.client,
+            member: u64::try_from(self.member).unwrap_or(u64::MAX),
+            opened,
+            request,
+            ..WatchRecord::default()
+        });
+        self.record.store(record, Ordering::Release);
+        loop {
+            let answer = tokio::time::timeout(PROGRESS_PAUSE, answers.message());
+            let Ok(answer) = answer.await else {
+                if asks_progress {
+                    let question = RequestUnion::ProgressRequest(pb::WatchProgressRequest {});
+                    // A full queue means that the last question was not taken yet.
+                    requests.try_send(pb::WatchRequest { request_union: Some(question) }).ok();
+                }
+                continue;
+            };
+            let Some(response) = answer? else { return Ok(()) };
+            let ended = response.canceled;
+            self.note(&response);
+            let received = self.recorder.now();
+            self.recorder.observe(record, Observation { received, response });
+            if ended {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Remembers where to go on.
+    fn note(&self, response: &pb::WatchResponse) {
+        let header = response.header.as_ref().map_or(0, |header| header.revision);
+        let events = response.events.iter().filter_map(|event| event.kv.as_ref());
+        let newest = events.map(|pair| pair.mod_revision).max();
+        if response.canceled {
+            self.next.fetch_max(response.compact_revision, Ordering::AcqRel);
+        } else if response.created {
+            if self.next.load(Ordering::Acquire) == 0 {
+                self.next.store(header + 1, Ordering::Release);
+            }
+        } else if !response.fragment {
+            self.next.fetch_max(newest.unwrap_or(header) + 1, Ordering::AcqRel);
+        }
+    }
+}
