@@ -5,6 +5,7 @@
 
 mod health;
 mod log_level;
+mod peers;
 mod vars;
 
 use std::sync::Arc;
@@ -147,6 +148,9 @@ impl Shared {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 "this port is for gRPC; HTTP is served at --listen-client-http-urls",
             ),
+            (Port::Peers, path) if path == "/raft" || path.starts_with("/raft/") => {
+                self.handle.peers().serve(request).await
+            }
             (Port::Clients | Port::Metrics, "/metrics") => self.metrics(),
             (Port::Clients | Port::Metrics, path) if health::is_path(path) => {
                 if !is_get {
@@ -167,7 +171,8 @@ impl Shared {
                 Some(_) => method_not_allowed("PUT"),
                 None => not_found(),
             },
-            _ => not_found(),
+            (Port::Peers, _) => peers::answer(&self.handle, request).await,
+            (Port::Clients | Port::Metrics, _) => not_found(),
         }
     }
 

@@ -7,6 +7,7 @@
 mod calls;
 mod disk;
 mod facts;
+mod network;
 mod process;
 mod register;
 mod server;
@@ -87,6 +88,12 @@ impl Metrics {
         for (name, stage, enabled) in features {
             scraped.facts.set_feature(name, stage, enabled);
         }
+    }
+
+    /// Adds what is counted of the other members.
+    pub(crate) fn set_peers(&self, own: base::MemberId, peers: Arc<transport::Metrics>) {
+        let added = self.registry.register(Box::new(network::Network::new(own, peers)));
+        added.expect("there is one network");
     }
 
     /// The text of a scrape.

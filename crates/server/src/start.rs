@@ -11,23 +11,24 @@ use base::version;
 use proto::membershippb;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
-use crate::boot::{self, BootError, Booted, srv};
+use crate::boot::{self, BootError, Booted, SrvError, srv};
 use crate::compactor;
 use crate::config::{
-    self, Bootstrap, ClusterError, Config, DataDir, InitialCluster, ListenError, Refusal, SrvError,
-    StartFacts,
+    self, Bootstrap, Config, DataDir, InitialCluster, ListenError, Refusal, StartFacts,
 };
 use crate::connections::Connections;
-use crate::grpc::{Services, Serving};
+use crate::grpc::{self, Services};
 use crate::handle::{Handle, ProposeError, RequestKind};
 use crate::http::{Plain, SetLogLevel};
 use crate::logging;
 use crate::node::NodeError;
 use crate::options::Options;
-use crate::peers::ask::{Asker, PlainDial};
+use crate::peers::ask::{Asker, Dial};
+use crate::peers::{handover, monitor};
 use crate::port;
-use crate::ports::{self, Ports};
+use crate::ports::{self, BoundPort, Ports};
 use crate::running::Running;
 use crate::security::{Security, SecurityError};
 use crate::shards::Shards;
@@ -42,6 +43,9 @@ pub enum StartError {
     /// TLS cannot be spoken as asked for.
     #[error(transparent)]
     Security(#[from] SecurityError),
+    /// DNS names no cluster for this member.
+    #[error("error setting up initial cluster")]
+    Srv(#[from] SrvError),
     /// What is asked for is not built yet.
     #[error("{what} is not built yet; {remedy}")]
     NotBuilt {
@@ -68,6 +72,15 @@ pub enum StartError {
     /// The member never got to know itself.
     #[error("publishing the member")]
     Publish(#[source] ProposeError),
+    /// Its data is not what the others have.
+    #[error(
+        "{member} found data inconsistency with peers; remove this member's data directory and \
+         the member, and add it again"
+    )]
+    Corrupt {
+        /// This member.
+        member: base::MemberId,
+    },
 }
 
 impl StartError {
@@ -80,11 +93,13 @@ impl StartError {
             }
             Self::NotBuilt { .. }
             | Self::Security(SecurityError::SelfSigned { .. })
+            | Self::Srv(_)
             | Self::Boot(_)
             | Self::Listen(_)
             | Self::Threads(_)
             | Self::Node(_)
             | Self::Commit(_)
+            | Self::Corrupt { .. }
             | Self::Publish(_) => logging::log_failure("failed to start etcd", self),
         }
     }
@@ -105,11 +120,12 @@ pub fn run(config: &Config) -> Result<Option<Signal>, StartError> {
     let (options, security) = prepare(config, &runtime)?;
     // Ports first: a port in use must not cost a recovery.
     let ports = runtime.block_on(Ports::bind(config, &security)).map_err(StartError::Listen)?;
-    let booted = match boot(&options, &runtime) {
+    let dial: Arc<dyn Dial> = Arc::new(security.dial(options.dial_timeout));
+    let booted = match boot(&options, &runtime, dial.clone()) {
         Err(BootError::Removed { .. }) if !options.boot.force_new_cluster => return Ok(None),
         booted => booted?,
     };
-    let mut running = Running::start(&options, booted)?;
+    let mut running = Running::start(&options, booted, dial)?;
     let served = runtime.block_on(serve(&options, &mut running, ports));
     // Nothing new comes in; what was accepted is answered or told that the server stopped.
     let ended = running.stop();
@@ -145,7 +161,7 @@ fn prepare(config: &Config, runtime: &Runtime) -> Result<(Options, Security), St
     // A restart ignores the initial cluster, right or wrong.
     let mut cluster = InitialCluster::default();
     if !initialized {
-        cluster = runtime.block_on(initial_cluster(config)).map_err(Refusal::from)?;
+        cluster = runtime.block_on(initial_cluster(config))?;
         config.check_cluster(&cluster, &config::resolve_host).map_err(Refusal::from)?;
     }
     let security = Security::load(config)?;
@@ -155,16 +171,17 @@ fn prepare(config: &Config, runtime: &Runtime) -> Result<(Options, Security), St
 }
 
 /// The founders as far as they are known before a discovery service is asked.
-async fn initial_cluster(config: &Config) -> Result<InitialCluster, ClusterError> {
+async fn initial_cluster(config: &Config) -> Result<InitialCluster, StartError> {
+    let parse = |text: &str| InitialCluster::parse(text).map_err(Refusal::from);
     match &config.bootstrap {
-        Bootstrap::Static(text) => InitialCluster::parse(text),
+        Bootstrap::Static(text) => Ok(parse(text)?),
         Bootstrap::Discovery(_) => Ok(InitialCluster::of(&config.name, &config.advertise.peers)),
-        Bootstrap::DiscoveryUrl { url, .. } => Err(ClusterError::DiscoveryUrl(url.clone())),
+        Bootstrap::DiscoveryUrl { url, .. } => Err(Refusal::DiscoveryUrl(url.clone()).into()),
         Bootstrap::Srv { domain, service_name } => {
             let dns = srv::Dns::of_system();
             let advertised = &config.advertise.peers;
             let text = srv::find(&dns, domain, service_name, &config.name, advertised).await?;
-            let cluster = InitialCluster::parse(&text)?;
+            let cluster = parse(&text)?;
             if cluster.urls_of(&config.name).is_none() {
                 return Err(SrvError::LocalMissing(config.name.clone()).into());
             }
@@ -174,7 +191,7 @@ async fn initial_cluster(config: &Config) -> Result<InitialCluster, ClusterError
 }
 
 /// Opens the member of the data directory, or makes one after finding out who it is.
-fn boot(options: &Options, runtime: &Runtime) -> Result<Booted, BootError> {
+fn boot(options: &Options, runtime: &Runtime, dial: Arc<dyn Dial>) -> Result<Booted, BootError> {
     let opened = boot::open(&options.boot)?;
     let mut origin = None;
     if opened.has_log() {
@@ -184,9 +201,7 @@ fn boot(options: &Options, runtime: &Runtime) -> Result<Booted, BootError> {
             );
         }
     } else {
-        let dial = PlainDial { timeout: options.dial_timeout };
-        let found =
-            async { boot::origin::find(&options.boot.origin, &Asker::new(Arc::new(dial))).await };
+        let found = async { boot::origin::find(&options.boot.origin, &Asker::new(dial)).await };
         origin = Some(runtime.block_on(found)?);
     }
     let booted = opened.boot(&options.boot, origin);
@@ -205,7 +220,8 @@ fn has_log(config: &Config) -> bool {
     paths.any(|path| path.extension().is_some_and(|extension| extension == "wal"))
 }
 
-/// Serves clients until a signal arrives or a thread fails.
+/// Serves the other members, then, once they know this one, clients, until a signal arrives or a
+/// thread fails.
 async fn serve(
     options: &Options,
     running: &mut Running,
@@ -214,61 +230,182 @@ async fn serve(
     let (shards, shard_threads) =
         Shards::start(running.take_answers()).map_err(StartError::Threads)?;
     let (stop, stopping) = watch::channel(false);
+    let (_never_stop, always) = watch::channel(false);
     let mut failed = running.failed.clone();
     let ended = crate::signals::wait();
     tokio::pin!(ended);
+    let doors = Doors {
+        options,
+        handle: &running.handle,
+        connections: Connections::new(running.handle.metrics().clone()),
+        stopping,
+        always,
+    };
+    // These go on until the member itself has stopped.
+    let _peer_ports = doors.peers(ports.peers, &Shards::on(running.peer_runtime().clone()));
+    let _monitors = doors.monitors();
+    let mut tasks = doors.metrics(ports.metrics, &shards);
     let published = tokio::select! {
-        published = publish(options, &running.handle) => published,
+        published = doors.join() => published,
         _ = failed.wait_for(|failed| *failed) => return Ok(None),
         signal = &mut ended => return Ok(Some(signal)),
     };
-    published.map_err(StartError::Publish)?;
+    published?;
     tracing::info!("ready to serve client requests");
-    let handle = &running.handle;
-    let services = Services::new(handle, options.slow_calls, Serving::new(options.stops_on_defrag));
-    let connections = Connections::new(handle.metrics().clone());
-    let compactor = compactor::run(options.auto_compaction, handle.clone(), stopping.clone());
-    let mut tasks = vec![tokio::spawn(compactor)];
-    let serve_port = |bound, services, plain| {
-        let service = port::Service { services, plain };
-        let room = port::Room { limits: options.port, connections: connections.clone() };
-        tokio::spawn(port::serve(bound, service, room, shards.clone(), stopping.clone()))
-    };
-    let for_clients =
-        || Plain::for_clients(handle.clone(), options.browsers.clone(), set_log_level());
-    let is_split = !ports.clients_http.is_empty();
-    for bound in ports.clients {
-        ports::log_client_port(&bound, if is_split { "grpc" } else { "grpc+http" });
-        let plain = if is_split { Plain::for_calls_only(handle.clone()) } else { for_clients() };
-        tasks.push(serve_port(bound, Some(services.clone()), plain));
-    }
-    for bound in ports.clients_http {
-        ports::log_client_port(&bound, "http");
-        tasks.push(serve_port(bound, None, for_clients()));
-    }
-    for bound in ports.metrics {
-        tracing::info!(address = bound.listener.address(), "serving metrics");
-        let plain = Plain::for_metrics(handle.clone());
-        tasks.push(serve_port(bound, None, plain));
-    }
-    for bound in ports.peers {
-        tracing::info!(address = bound.listener.address(), "serving peer traffic");
-        let plain = Plain::for_peers(handle.clone());
-        tasks.push(serve_port(bound, None, plain));
-    }
+    doors.clients(ports.clients, ports.clients_http, &shards, &mut tasks);
     crate::signals::notify_ready();
     let signal = tokio::select! {
         signal = &mut ended => Some(signal),
         _ = failed.wait_for(|failed| *failed) => None,
     };
+    if signal.is_some() {
+        handover::hand_over(&running.handle).await;
+    }
     stop.send_replace(true);
-    for task in tasks {
-        if let Err(error) = task.await {
+    while let Some(task) = tasks.join_next().await {
+        if let Err(error) = task {
             tracing::warn!(error = %error, "a port ended badly");
         }
     }
     shard_threads.stop();
     Ok(signal)
+}
+
+/// What all ports have in common, and what goes on behind them.
+struct Doors<'a> {
+    options: &'a Options,
+    handle: &'a Handle,
+    connections: Connections,
+    stopping: watch::Receiver<bool>,
+    /// Never turns true.
+    always: watch::Receiver<bool>,
+}
+
+impl Doors<'_> {
+    fn port(
+        &self,
+        port: BoundPort,
+        service: port::Service,
+        shards: &Shards,
+        stopping: &watch::Receiver<bool>,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let room = port::Room { limits: self.options.port, connections: self.connections.clone() };
+        port::serve(port, service, room, shards.clone(), stopping.clone())
+    }
+
+    /// Other members, which need this one before it can say who it is.
+    fn peers(&self, ports: Vec<BoundPort>, shards: &Shards) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        for port in ports {
+            tracing::info!(address = port.listener.address(), "serving peer traffic");
+            let plain = Plain::for_peers(self.handle.clone());
+            let service = port::Service { services: None, plain };
+            tasks.spawn(self.port(port, service, shards, &self.always));
+        }
+        tasks
+    }
+
+    /// Whoever scrapes, also while the member waits for others.
+    fn metrics(&self, ports: Vec<BoundPort>, shards: &Shards) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        for port in ports {
+            tracing::info!(address = port.listener.address(), "serving metrics");
+            let plain = Plain::for_metrics(self.handle.clone());
+            let service = port::Service { services: None, plain };
+            tasks.spawn(self.port(port, service, shards, &self.stopping));
+        }
+        tasks
+    }
+
+    /// Clients; `http` are the ports for what is not gRPC, if there are any.
+    fn clients(
+        &self,
+        ports: Vec<BoundPort>,
+        http: Vec<BoundPort>,
+        shards: &Shards,
+        tasks: &mut JoinSet<()>,
+    ) {
+        let health = grpc::Serving::new(self.options.stops_on_defrag);
+        let services = Services::new(self.handle, self.options.slow_calls, health);
+        let whole = || {
+            let browsers = self.options.browsers.clone();
+            Plain::for_clients(self.handle.clone(), browsers, set_log_level())
+        };
+        let is_split = !http.is_empty();
+        for port in ports {
+            ports::log_client_port(&port, if is_split { "grpc" } else { "grpc+http" });
+            let plain = if is_split { Plain::for_calls_only(self.handle.clone()) } else { whole() };
+            let service = port::Service { services: Some(services.clone()), plain };
+            tasks.spawn(self.port(port, service, shards, &self.stopping));
+        }
+        for port in http {
+            ports::log_client_port(&port, "http");
+            let service = port::Service { services: None, plain: whole() };
+            tasks.spawn(self.port(port, service, shards, &self.stopping));
+        }
+        let (compaction, stopping) = (self.options.auto_compaction, self.stopping.clone());
+        tasks.spawn(compactor::run(compaction, self.handle.clone(), stopping));
+    }
+
+    /// What a leader looks after.
+    fn monitors(&self) -> JoinSet<()> {
+        let (handle, checks) = (self.handle, self.options.checks);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(monitor::watch_version(handle.clone()));
+        tasks.spawn(monitor::watch_downgrade(handle.clone(), checks.downgrade));
+        if let Some(interval) = checks.periodic {
+            tasks.spawn(monitor::watch_state(handle.clone(), interval));
+        }
+        if let Some(interval) = checks.compactions {
+            tasks.spawn(monitor::watch_compactions(handle.clone(), interval));
+        }
+        tasks
+    }
+
+    /// Compares this member with the others, if it shall, and lets them know it.
+    async fn join(&self) -> Result<(), StartError> {
+        let known = self.handle.reads().members().iter().any(|member| !member.name.is_empty());
+        if self.options.checks.initial && known {
+            let mismatches = monitor::initial_check(self.handle).await;
+            if mismatches > 0 {
+                return Err(StartError::Corrupt { member: self.handle.member_id() });
+            }
+        }
+        tokio::select! {
+            published = publish(self.options, self.handle) => {
+                published.map_err(StartError::Publish)
+            }
+            () = self.say_who_is_missing() => unreachable!("it never ends"),
+        }
+    }
+
+    /// Says whom this member waits for while nobody leads, again when that changes; why one is not
+    /// reached the transport says itself.
+    async fn say_who_is_missing(&self) {
+        let mut told = Vec::new();
+        loop {
+            tokio::time::sleep(self.options.limits.election_timeout).await;
+            if !self.handle.status().leader.is_none() {
+                continue;
+            }
+            let members = self.handle.reads().members();
+            let own = self.handle.member_id();
+            let missing = members.iter().filter(|member| {
+                let id = base::MemberId(member.id);
+                id != own && self.handle.peers().connected_since(id).is_none()
+            });
+            let missing: Vec<String> = missing.map(|member| member.peer_ur_ls.join(",")).collect();
+            if missing != told {
+                tracing::warn!(
+                    "local-member-id" = %own,
+                    "members-not-reached" = ?logging::List::of(&missing),
+                    "waiting for a leader; more than half of the members must run and reach each \
+                     other on their peer URLs (firewall, addresses, --initial-cluster)"
+                );
+                told = missing;
+            }
+        }
+    }
 }
 
 /// HTTP-20.
@@ -286,9 +423,17 @@ fn set_log_level() -> SetLogLevel {
 async fn publish(options: &Options, handle: &Handle) -> Result<(), ProposeError> {
     loop {
         match publish_once(options, handle).await {
-            Err(ProposeError::TimedOut | ProposeError::NoLeader | ProposeError::LeaderChanged) => {
+            Err(
+                error @ (ProposeError::TimedOut
+                | ProposeError::LeaderFailed
+                | ProposeError::ConnectionLost
+                | ProposeError::Overloaded
+                | ProposeError::NoLeader
+                | ProposeError::LeaderChanged),
+            ) => {
                 tracing::warn!(
-                    "failed to publish local member to cluster through raft; trying again"
+                    error = %error,
+                    "failed to publish local member to cluster through raft"
                 );
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
@@ -299,17 +444,16 @@ async fn publish(options: &Options, handle: &Handle) -> Result<(), ProposeError>
 
 async fn publish_once(options: &Options, handle: &Handle) -> Result<(), ProposeError> {
     let own = handle.member_id();
-    let known = handle.reads().members().into_iter().find(|member| member.id == own.0);
+    let members = handle.reads().members();
+    let known = members.iter().find(|member| member.id == own.0);
     let name = &options.boot.name;
     let urls = &options.advertised_client_urls;
     let current = known.is_some_and(|known| known.name == *name && known.client_ur_ls == *urls);
-    if !current {
-        let attributes = membershippb::Attributes { name: name.clone(), client_urls: urls.clone() };
-        let request = membershippb::ClusterMemberAttrSetRequest {
-            member_id: own.0,
-            member_attributes: Some(attributes),
-        };
-        handle.propose(RequestKind::ClusterMemberAttrSet, &request).await?;
+    if current {
+        // Whoever serves must be able to; a proposal would show it, too.
+        handle.linearize().await?;
+    } else {
+        monitor::publish(handle, name, urls).await?;
     }
     tracing::info!(
         "local-member-id" = %own,
@@ -317,8 +461,8 @@ async fn publish_once(options: &Options, handle: &Handle) -> Result<(), ProposeE
         "published local member to cluster through raft"
     );
     // A directory taken over from an older release keeps its version, so that it can go back
-    // (docs/design/0004).
-    if handle.reads().cluster_version().is_none() {
+    // (docs/design/0004). With other members the leader decides, once it has asked them.
+    if members.len() == 1 && handle.reads().cluster_version().is_none() {
         let request = membershippb::ClusterVersionSetRequest { ver: version::CLUSTER.to_owned() };
         handle.propose(RequestKind::ClusterVersionSet, &request).await?;
         tracing::info!("cluster-version" = version::API, "set initial cluster version");

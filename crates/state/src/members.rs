@@ -4,6 +4,8 @@
 //! whether it is wise (strict checks, health) is decided before it is proposed. Source: etcd
 //! server/etcdserver/api/membership.
 
+mod founders;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use backend::{Batch, Bucket};
@@ -16,6 +18,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha1::{Digest, Sha1};
 
 use crate::{MemberChange, Refusal, json, schema};
+
+pub use founders::{founder, founders, founding_change};
 
 /// A member as it is stored and as the log carries it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -276,7 +280,11 @@ impl Members {
                 }
             }
             Change::Remove(_) => {
-                known.ok_or(Refusal::MemberNotFound)?;
+                let is_voter = !known.ok_or(Refusal::MemberNotFound)?.is_learner;
+                let voters = self.known.values().filter(|member| !member.is_learner).count();
+                if is_voter && voters == 1 {
+                    return Err(Refusal::LastVoter);
+                }
             }
             Change::Update(member) => {
                 known.ok_or(Refusal::MemberNotFound)?;

@@ -55,6 +55,10 @@ pub enum Refusal {
     /// E-21.
     #[error("can only promote a learner member")]
     NotLearner,
+    /// Nobody could vote any more. etcd checks this before it proposes (E-18); where two removals
+    /// meet, all of its members crash.
+    #[error("re-configuration failed due to not enough started members")]
+    LastVoter,
     /// E-23.
     #[error("too many learner members in cluster")]
     TooManyLearners,

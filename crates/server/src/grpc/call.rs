@@ -53,6 +53,9 @@ impl Arriving<'_> {
 
     fn check(&self, metadata: &Metadata<'_>) -> Result<Limits, Status> {
         let kind = self.method.method().kind;
+        if self.handle.is_learner() && !self.method.method().is_for_learners() {
+            return Err(ProposeError::NotForLearners.into());
+        }
         let version = metadata.client_version.map(std::str::from_utf8).transpose();
         let version = version.map_err(|_| status::bad_client_version())?;
         self.metrics.calls.on_client(kind, version);

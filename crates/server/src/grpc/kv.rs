@@ -23,7 +23,7 @@ use super::messages::{Messages, decode};
 use super::slow::{Remote, SlowCalls, Stats};
 use super::status::refused;
 use super::{message_bytes_max, range_stream};
-use crate::handle::{Handle, RequestKind};
+use crate::handle::{Handle, ProposeError, RequestKind};
 use crate::metrics::Operation;
 
 /// What a service answers with.
@@ -102,6 +102,9 @@ impl Kv {
     async fn read(&self, request: &pb::RangeRequest) -> Result<SplicedRange, Status> {
         state::check_range(request).map_err(|refusal| refused(&refusal))?;
         if !request.serializable {
+            if self.handle.is_learner() {
+                return Err(ProposeError::NotForLearners.into());
+            }
             self.handle.linearize().await?;
         }
         // A large reply waits for room first and is read then: that is as fresh, and holds nothing

@@ -105,6 +105,8 @@ fn changes_are_refused_by_the_state_alone() {
     // A removed id never comes back, not even with its old address.
     assert_eq!(change(add(member(2, "http://d"))), Err(Refusal::MemberNotFound));
     assert_eq!(change(Change::Remove(MemberId(2))), Err(Refusal::MemberNotFound));
+    // Consensus would not put that in force, and the two would disagree.
+    assert_eq!(change(Change::Remove(MemberId(1))), Err(Refusal::LastVoter));
 }
 
 /// C-04: an update moves the addresses and nothing else.

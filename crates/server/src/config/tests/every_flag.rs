@@ -52,13 +52,20 @@ const OF_CLUSTERS: &[&str] = &["strict-reconfig-check"];
 /// Flags of which `start` itself takes the value out of the [`Config`], see [`taken`].
 fn taken(config: &Config) -> String {
     let listen = &config.listen;
-    let cluster = config.bootstrap.initial_cluster().unwrap_or_default();
+    let cluster = match &config.bootstrap {
+        Bootstrap::Static(text) => InitialCluster::parse(text).unwrap_or_default(),
+        Bootstrap::DiscoveryUrl { .. } | Bootstrap::Discovery(_) | Bootstrap::Srv { .. } => {
+            InitialCluster::default()
+        }
+    };
     format!(
-        "{:?} {:?} {:?} {:?} {:?} {:?} {:?}",
-        Options::new(config, &cluster),
+        "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
+        Options::new(config, cluster),
         listen.peers,
         listen.clients,
+        listen.clients_http,
         listen.metrics,
+        config.tls,
         config.advertise.peers,
         config.cluster.state,
         config.logging.settings,

@@ -1,0 +1,157 @@
+//! A received database takes the place of the own one: whole or not at all.
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{Model, NAME, Step, assert_same, options, position, revision};
+use retcd_backend::{Backend, Bucket, OpenError, finish_replacement};
+use vfs::fault::{FaultDir, FaultPlan, Kind};
+use vfs::memory::MemoryDir;
+use vfs::{Dir, Open};
+
+const INCOMING: &str = "000000000000002a.snap.db";
+
+fn put(main: u64) -> Step {
+    let value = Some(vec![main.to_be_bytes()[7]; 300]);
+    Step { bucket: Bucket::Key, key: revision(main, 0).to_vec(), value }
+}
+
+/// A database of some rows, and what it holds.
+fn filled(dir: &Arc<dyn Dir>, name: &str, rows: u64) -> (Backend, Model) {
+    let aux = dir.subdir("aux").unwrap();
+    let db = Backend::open(dir, name, &options(Some(&aux))).unwrap();
+    let mut model = Model::default();
+    for main in 1..=rows {
+        let steps = [put(main)];
+        model.apply(&steps);
+        db.apply(model.batch(&steps));
+    }
+    db.commit().unwrap();
+    (db, model)
+}
+
+/// The bytes of another member's database.
+fn sent(rows: u64) -> (Vec<u8>, Model) {
+    let (db, model) = filled(&MemoryDir::new().shared(), NAME, rows);
+    let mut copy = db.copy().unwrap();
+    let len = usize::try_from(copy.len()).unwrap();
+    assert_eq!(copy.applied().unwrap(), position(rows));
+    (copy.read(len).unwrap().to_vec(), model)
+}
+
+fn store(dir: &Arc<dyn Dir>, bytes: &[u8]) {
+    let file = dir.open(INCOMING, Open::Create).unwrap();
+    file.write_at(bytes, 0).unwrap();
+    file.sync_data().unwrap();
+    dir.sync().unwrap();
+}
+
+fn reopen(dir: &Arc<dyn Dir>) -> Backend {
+    Backend::open(dir, NAME, &options(Some(&dir.subdir("aux").unwrap()))).unwrap()
+}
+
+/// Interop 5.6: every handle sees the new state, an earlier copy stays what it was, and writing
+/// goes on in the new file.
+#[test]
+fn all_handles_see_the_received_state() {
+    let disk = MemoryDir::new();
+    let dir = disk.shared();
+    let (db, mut late) = filled(&dir, NAME, 20);
+    let (bytes, mut model) = sent(200);
+    store(&dir, &bytes);
+    let handle = db.clone();
+    let pinned = db.copy().unwrap();
+    let steps = [put(21)];
+    late.apply(&steps);
+    db.apply(late.batch(&steps));
+
+    let incoming = db.open_incoming(INCOMING).unwrap();
+    assert_eq!(incoming.applied(), position(200));
+    db.replace_with(incoming).unwrap();
+    assert_same(&handle, &model);
+    assert_eq!((handle.applied(), handle.durable()), (position(200), position(200)));
+    let key = revision(20, 0);
+    assert!(pinned.get(Bucket::Key, &revision(21, 0)).unwrap().is_none());
+    assert_eq!(pinned.get(Bucket::Key, &key).unwrap().unwrap(), vec![20; 300]);
+    assert_eq!(pinned.applied().unwrap(), position(20));
+
+    let steps = [put(201)];
+    model.apply(&steps);
+    handle.apply(model.batch(&steps));
+    handle.commit().unwrap();
+    handle.check().unwrap();
+    assert!(!dir.exists(INCOMING).unwrap());
+    drop((db, handle, pinned));
+    let dir = disk.crash_losing_all().shared();
+    let db = reopen(&dir);
+    assert_same(&db, &model);
+    db.check().unwrap();
+}
+
+/// A changed byte is found before anything is replaced.
+#[test]
+fn damaged_file_is_refused() {
+    let (good, _) = sent(60);
+    let (mut refused, mut harmless) = (0, 0);
+    for at in (0..good.len()).step_by(97) {
+        let dir = MemoryDir::new().shared();
+        let (db, model) = filled(&dir, NAME, 3);
+        let mut bytes = good.clone();
+        bytes[at] ^= 0x41;
+        store(&dir, &bytes);
+        match db.open_incoming(INCOMING) {
+            Err(OpenError::Damaged { .. }) => refused += 1,
+            Err(error) => panic!("{error:?} for byte {at}"),
+            // Without checksums on the way, a byte of a value or of a free page is any byte.
+            Ok(incoming) => {
+                harmless += 1;
+                incoming.discard().unwrap();
+                assert!(!dir.exists(INCOMING).unwrap());
+            }
+        }
+        assert_same(&db, &model);
+        assert_eq!(db.applied(), position(3));
+    }
+    assert!(refused > 0 && harmless > 0, "{refused} refused, {harmless} harmless");
+}
+
+/// C8: a crash at any operation leaves the old database or the new one, and the replacement can be
+/// finished.
+#[test]
+fn crash_at_any_point_leaves_one_of_the_two() {
+    let (bytes, new) = sent(60);
+    for kind in [Kind::Write, Kind::Sync, Kind::Name] {
+        for nth in 1.. {
+            let disk = MemoryDir::new();
+            let (db, old) = filled(&disk.shared(), NAME, 5);
+            drop(db);
+            store(&disk.shared(), &bytes);
+            let plan = FaultPlan::new();
+            let dir = FaultDir::wrap(disk.shared(), &plan);
+            let db = reopen(&dir);
+            plan.stop_at(kind, plan.count(kind) + nth);
+            let replaced = db
+                .open_incoming(INCOMING)
+                .map(|incoming| db.replace_with(incoming).is_ok())
+                .unwrap_or(false);
+            drop(db);
+            let after = disk.crash(nth).shared();
+            let db = reopen(&after);
+            let model = if db.applied() == position(60) { &new } else { &old };
+            assert!(!replaced || db.applied() == position(60), "{kind:?} {nth}");
+            assert_same(&db, model);
+            db.check().unwrap();
+            drop(db);
+            if after.exists(INCOMING).unwrap() {
+                let aux = after.subdir("aux").unwrap();
+                finish_replacement(&after, NAME, INCOMING, &options(Some(&aux))).unwrap();
+            }
+            assert_same(&reopen(&after), &new);
+            if replaced {
+                break;
+            }
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! What a seed decides before anything happens: sizes, speeds, and which faults there are (swarm).
+
+use crate::random::Random;
+
+/// The circumstances of one cluster's life.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    /// Members at the start.
+    pub(crate) members: u64,
+    pub(crate) clients: usize,
+    /// Milliseconds between a client's looks at its call, at most.
+    pub(crate) think_millis: u64,
+    /// Virtual milliseconds with faults.
+    pub(crate) fault_millis: u64,
+    pub(crate) tick_millis: u64,
+    pub(crate) election_ticks: u64,
+    pub(crate) pre_vote: bool,
+    /// Entries between two marks of the log, and how many stay in memory behind one.
+    pub(crate) snapshot_entries: u64,
+    pub(crate) catchup_entries: u64,
+    pub(crate) message_bytes_max: u64,
+    pub(crate) inflight_messages_max: usize,
+    pub(crate) compact_batch_rows: usize,
+    pub(crate) event_ring_bytes_max: usize,
+    pub(crate) wal_segment_bytes: u64,
+    pub(crate) keys: u64,
+    /// Milliseconds a message takes, at most, but for outliers.
+    pub(crate) latency_millis: u64,
+    /// One message in so many is lost, or comes twice; 0 for none.
+    pub(crate) loss: u64,
+    pub(crate) duplication: u64,
+    /// Milliseconds a write to the log takes, at most, but for outliers.
+    pub(crate) disk_millis: u64,
+    /// Milliseconds between two faults, on average; 0 for none at all.
+    pub(crate) fault_every_millis: u64,
+    pub(crate) faults: Vec<Fault>,
+    /// How fast members' clocks may run, in thousandths more or less.
+    pub(crate) drift: u64,
+    pub(crate) quota_bytes: Option<u64>,
+}
+
+/// Kinds of fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The process ends; the disk keeps what was written.
+    Kill,
+    /// The machine loses power; the disk keeps what was synced and any part of the rest.
+    PowerCut,
+    /// All machines lose power at once.
+    PowerCutAll,
+    /// Power is lost in the middle of something that the disk does.
+    PowerCutAtWrite,
+    /// The process stands still and goes on later.
+    Pause,
+    /// A member is cut off.
+    Isolate,
+    /// One direction of one link is cut.
+    OneWay,
+    /// The cluster falls into two parts.
+    Split,
+    /// Links come back.
+    Heal,
+    /// The disk is full for a while.
+    DiskFull,
+    /// A write or sync fails with an error of the device.
+    DiskError,
+    /// Another member is asked to lead.
+    Transfer,
+    /// A learner or voter is added, promoted, or a member removed.
+    Membership,
+    /// Keys are compacted.
+    Compact,
+}
+
+const ALL: [Fault; 14] = [
+    Fault::Kill,
+    Fault::PowerCut,
+    Fault::PowerCutAll,
+    Fault::PowerCutAtWrite,
+    Fault::Pause,
+    Fault::Isolate,
+    Fault::OneWay,
+    Fault::Split,
+    Fault::Heal,
+    Fault::DiskFull,
+    Fault::DiskError,
+    Fault::Transfer,
+    Fault::Membership,
+    Fault::Compact,
+];
+
+impl Config {
+    pub(crate) fn draw(random: &mut Random) -> Self {
+        let faults = ALL.into_iter().filter(|fault| {
+            // Without healing nothing would go on.
+            *fault == Fault::Heal || random.one_in(2)
+        });
+        let faults: Vec<Fault> = faults.collect();
+        let calm = random.one_in(10);
+        Self {
+            members: random.choose(&[1, 1, 2, 3, 3, 3, 3, 5]),
+            clients: random.index(6) + 2,
+            think_millis: random.choose(&[20, 60, 200]),
+            fault_millis: random.between(10_000, 40_000),
+            tick_millis: 100,
+            election_ticks: random.choose(&[5, 10, 10]),
+            pre_vote: !random.one_in(4),
+            snapshot_entries: random.choose(&[3, 10, 30, 100]),
+            catchup_entries: random.choose(&[0, 2, 10, 50]),
+            message_bytes_max: random.choose(&[1, 200, 1 << 20]),
+            inflight_messages_max: random.choose(&[1, 2, 512]),
+            compact_batch_rows: random.choose(&[1, 3, 1000]),
+            event_ring_bytes_max: random.choose(&[300, 3000, 1 << 20]),
+            wal_segment_bytes: random.choose(&[4096, 16_384, 65_536]),
+            keys: random.choose(&[1, 3, 20]),
+            latency_millis: random.choose(&[1, 5, 20, 100]),
+            loss: if calm { 0 } else { random.choose(&[0, 3, 10, 50, 200]) },
+            duplication: if calm { 0 } else { random.choose(&[0, 10, 50]) },
+            disk_millis: random.choose(&[0, 1, 10, 50]),
+            fault_every_millis: if calm { 0 } else { random.choose(&[300, 1000, 3000]) },
+            faults,
+            drift: random.choose(&[0, 20, 50]),
+            quota_bytes: random.one_in(10).then_some(300_000),
+        }
+    }
+
+    pub(crate) fn election_millis(&self) -> u64 {
+        self.election_ticks * self.tick_millis
+    }
+}

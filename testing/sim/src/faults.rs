@@ -1,0 +1,274 @@
+//! What goes wrong, and what operators do meanwhile.
+
+use base::MemberId;
+use member::{Input, Ticket};
+use mvcc::WatchOutput;
+use prost::Message as _;
+use proto::{etcdserverpb as pb, mvccpb, raftpb};
+use state::members::{ChangeContext, MemberObject};
+use vfs::fault::{Failure, Kind};
+
+use crate::config::Fault;
+use crate::judge::Verdict;
+use crate::world::{Event, World, object};
+
+/// Machines that there may ever be.
+const MACHINES_MAX: usize = 8;
+
+impl World {
+    pub(crate) fn on_fault(&mut self) -> Verdict {
+        if !self.faulty {
+            return Ok(());
+        }
+        let pause = self.random.between(1, 2 * self.config.fault_every_millis);
+        self.after(pause, Event::Fault);
+        let fault = self.random.index(self.config.faults.len());
+        let fault = self.config.faults[fault];
+        let at = self.random.index(self.machines.len());
+        let id = self.machines[at].id;
+        self.note(|| format!("fault {fault:?} at {id}"));
+        match fault {
+            Fault::Heal => {
+                self.network.heal();
+                Ok(())
+            }
+            Fault::Isolate => {
+                self.network.isolate(at, self.machines.len());
+                Ok(())
+            }
+            Fault::OneWay => {
+                let to = self.random.index(self.machines.len());
+                self.network.cut_one_way(at, to);
+                Ok(())
+            }
+            Fault::Split => {
+                self.network.split(&mut self.random, self.machines.len());
+                Ok(())
+            }
+            Fault::Kill | Fault::PowerCut => {
+                self.end_and_restart(at, fault == Fault::PowerCut);
+                Ok(())
+            }
+            Fault::PowerCutAll => {
+                for at in 0..self.machines.len() {
+                    self.end_and_restart(at, true);
+                }
+                Ok(())
+            }
+            Fault::Transfer => self.transfer(at),
+            Fault::Membership => self.change_members(),
+            Fault::Compact => self.compact(at),
+            Fault::Pause => {
+                self.pause(at);
+                Ok(())
+            }
+            Fault::DiskFull => {
+                self.fill_disk(at);
+                Ok(())
+            }
+            Fault::DiskError | Fault::PowerCutAtWrite => {
+                self.fail_disk(at, fault == Fault::PowerCutAtWrite);
+                Ok(())
+            }
+        }
+    }
+
+    fn end_and_restart(&mut self, at: usize, power: bool) {
+        if self.machines[at].process.is_some() {
+            self.end(at, power);
+            let pause = self.random.between(10, 5000);
+            self.after(pause, Event::Start { at });
+        }
+    }
+
+    fn pause(&mut self, at: usize) {
+        let (epoch, pause) = (self.machines[at].epoch, self.random.between(100, 6000));
+        if self.machines[at].is_running() {
+            self.machines[at].paused = true;
+            self.after(pause, Event::Resume { at, epoch });
+        }
+    }
+
+    fn fill_disk(&mut self, at: usize) {
+        let (epoch, pause) = (self.machines[at].epoch, self.random.between(100, 6000));
+        let more = self.random.below(10);
+        let plan = &self.machines[at].plan;
+        plan.tear(self.random.next());
+        plan.fail_from(Kind::Write, plan.count(Kind::Write) + 1 + more, Failure::NoSpace);
+        self.after(pause, Event::DiskHasRoom { at, epoch });
+    }
+
+    /// One of the next operations of the disk fails, or finds the machine without power.
+    fn fail_disk(&mut self, at: usize, power: bool) {
+        let kind = self.random.choose(&[Kind::Write, Kind::Sync, Kind::Name]);
+        let plan = &self.machines[at].plan;
+        let nth = plan.count(kind) + 1 + self.random.below(30);
+        if power {
+            plan.tear(self.random.next());
+            plan.stop_at(kind, nth);
+        } else {
+            plan.fail_at(kind, nth, Failure::InputOutput);
+        }
+    }
+
+    fn transfer(&mut self, to: usize) -> Verdict {
+        let Some(at) = self.leader() else { return Ok(()) };
+        let (ticket, to) = (self.process(at).ids.next_id(), self.machines[to].id);
+        self.step(at, Input::TransferLeader(Ticket(ticket), to))
+    }
+
+    fn compact(&mut self, at: usize) -> Verdict {
+        if !self.machines[at].is_running() {
+            return Ok(());
+        }
+        let back = i64::try_from(self.random.below(20)).expect("small");
+        let revision = self.judge.model.revision - back;
+        if revision < 2 {
+            return Ok(());
+        }
+        let compaction = Some(pb::CompactionRequest { revision, physical: false });
+        self.propose(at, pb::InternalRaftRequest { compaction, ..Default::default() })
+    }
+
+    fn change_members(&mut self) -> Verdict {
+        let running: Vec<usize> =
+            (0..self.machines.len()).filter(|&at| self.machines[at].is_running()).collect();
+        if running.is_empty() {
+            return Ok(());
+        }
+        let at = running[self.random.index(running.len())];
+        let members = self.process(at).member.state().members();
+        if members.is_empty() {
+            return Ok(());
+        }
+        let learner = members.iter().find(|member| member.is_learner).map(|member| member.id);
+        match (self.random.below(3), learner) {
+            (0, Some(id)) => self.promote(at, id),
+            (0 | 1, _) if self.machines.len() < MACHINES_MAX => {
+                let number = self.machines.len() as u64 + 1 + 16 * self.random.below(16);
+                let is_learner = self.random.one_in(2);
+                let member = MemberObject { name: String::new(), is_learner, ..object(number) };
+                let kind = if is_learner {
+                    raftpb::ConfChangeType::ConfChangeAddLearnerNode
+                } else {
+                    raftpb::ConfChangeType::ConfChangeAddNode
+                };
+                let id = member.id;
+                self.propose_change(at, kind, Some(&ChangeContext::of(member)), id)
+            }
+            _ => {
+                let voters = members.iter().filter(|member| !member.is_learner).count();
+                let member = &members[self.random.index(members.len())];
+                let (id, is_learner) = (member.id, member.is_learner);
+                if voters < 2 && !is_learner {
+                    return Ok(());
+                }
+                let kind = raftpb::ConfChangeType::ConfChangeRemoveNode;
+                self.propose_change(at, kind, None, id)
+            }
+        }
+    }
+
+    fn promote(&mut self, at: usize, id: MemberId) -> Verdict {
+        let ready = self.process(at).member.learner_ready(id);
+        if ready == Some(false) {
+            return Ok(());
+        }
+        let kind = raftpb::ConfChangeType::ConfChangeAddNode;
+        self.propose_change(at, kind, Some(&ChangeContext::promotion(id)), id)
+    }
+
+    /// A watcher takes what there is, and compares it with what happened.
+    pub(crate) fn on_watch(&mut self, number: usize) -> Verdict {
+        let pause = self.random.between(5, 300);
+        self.after(pause, Event::Watch { number });
+        let at = self.watchers[number].at;
+        let machine = &self.machines[at];
+        if machine.process.is_none() || machine.epoch != self.watchers[number].epoch {
+            self.watchers[number].stream = None;
+        }
+        if self.watchers[number].stream.is_none() {
+            let at = self.random.index(self.machines.len());
+            self.watchers[number].at = at;
+            if !self.machines[at].is_running() {
+                return Ok(());
+            }
+            let hub = self.process(at).member.state().reads().watch().clone();
+            let watcher = &mut self.watchers[number];
+            watcher.epoch = self.machines[at].epoch;
+            watcher.member = self.machines[at].id;
+            watcher.open(&hub);
+        }
+        self.pull(number)
+    }
+
+    pub(crate) fn pull(&mut self, number: usize) -> Verdict {
+        let bytes_max = self.random.choose(&[1, 100, 10_000]);
+        let watcher = &mut self.watchers[number];
+        let Some(stream) = &mut watcher.stream else { return Ok(()) };
+        let mut outputs = Vec::new();
+        if stream.pull(bytes_max, &mut outputs).is_err() {
+            // The disk failed; the watch goes on elsewhere.
+            watcher.stream = None;
+            return Ok(());
+        }
+        for output in outputs {
+            match output {
+                WatchOutput::Events { events, revision, .. } => {
+                    for event in events {
+                        let event = mvccpb::Event::decode(event)
+                            .map_err(|error| format!("an event does not decode: {error}"))?;
+                        self.check_event(number, &event, revision)?;
+                    }
+                    if self.watchers[number].delivered != 0 {
+                        return Err("a watch got a part of a revision".to_owned());
+                    }
+                }
+                WatchOutput::Compacted { compact_revision, .. } => {
+                    let watcher = &mut self.watchers[number];
+                    if compact_revision < watcher.next {
+                        return Err(format!(
+                            "a watch from {} was ended for compaction {compact_revision}",
+                            watcher.next
+                        ));
+                    }
+                    watcher.next = compact_revision;
+                    watcher.stream = None;
+                    return Ok(());
+                }
+                WatchOutput::Progress { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn check_event(&mut self, number: usize, event: &mvccpb::Event, header: i64) -> Verdict {
+        let watcher = &mut self.watchers[number];
+        let row = event.kv.as_ref().ok_or("an event without a key")?;
+        let history = &self.judge.model.events;
+        // Events of one revision come together: those already got of it are counted.
+        let first = history.partition_point(|past| past.revision < watcher.next);
+        let skip = usize::try_from(watcher.delivered).expect("few events are of one revision");
+        let expected = history.get(first + skip);
+        let is_delete = event.r#type() == mvccpb::event::EventType::Delete;
+        let value = (!is_delete).then(|| row.value.clone());
+        let right = expected.is_some_and(|past| {
+            past.revision == row.mod_revision && past.key == row.key && past.value == value
+        });
+        if !right || header < row.mod_revision {
+            return Err(format!(
+                "a watch at {} from {} got {row:?} instead of {expected:?}",
+                watcher.member, watcher.next
+            ));
+        }
+        watcher.delivered += 1;
+        let last_of_revision =
+            history.get(first + skip + 1).is_none_or(|past| past.revision != row.mod_revision);
+        if last_of_revision {
+            watcher.next = row.mod_revision + 1;
+            watcher.delivered = 0;
+        }
+        self.counts.watched += 1;
+        Ok(())
+    }
+}

@@ -1,0 +1,216 @@
+//! What must hold at every moment, whatever fails.
+//!
+//! - one leader in a term;
+//! - an entry that was applied anywhere is applied at its index everywhere, with the same answer;
+//! - answers are those of a plain store that is given the committed requests in order;
+//! - revisions follow real time: what was answered before a call began is behind it;
+//! - a lease lives as long as its owner was told last.
+
+use std::collections::BTreeMap;
+
+use base::{Index, MemberId, Term};
+use bytes::Bytes;
+use prost::Message as _;
+use proto::{etcdserverpb as pb, raftpb};
+use raft::{Entry, EntryKind, RoleKind};
+use state::Applied;
+
+use crate::model::Model;
+
+/// A promise that was broken, in words.
+pub(crate) type Verdict = Result<(), String>;
+
+/// The judge's memory.
+#[derive(Debug)]
+pub(crate) struct Judge {
+    leaders: BTreeMap<Term, MemberId>,
+    /// Every entry that was applied anywhere, from index 1 on.
+    applied: Vec<Decided>,
+    pub(crate) model: Model,
+    /// The newest revision that any client was told.
+    pub(crate) told: i64,
+    /// Until when a lease was promised to live, in true time.
+    promised: BTreeMap<i64, u64>,
+    /// Leases that their owners wanted to end.
+    pub(crate) given_up: BTreeMap<i64, ()>,
+    /// When a revoke was first seen in a log.
+    revokes: BTreeMap<(Index, Term), (i64, u64)>,
+    /// Changes of the members that were just decided, for the operator.
+    pub(crate) changes: Vec<(Index, raftpb::ConfChange)>,
+}
+
+/// A committed entry and what it answered.
+#[derive(Debug)]
+struct Decided {
+    entry: Entry,
+    answer: Option<Applied>,
+}
+
+impl Judge {
+    pub(crate) fn new() -> Self {
+        Self {
+            leaders: BTreeMap::new(),
+            applied: Vec::new(),
+            model: Model::new(),
+            told: 0,
+            promised: BTreeMap::new(),
+            given_up: BTreeMap::new(),
+            revokes: BTreeMap::new(),
+            changes: Vec::new(),
+        }
+    }
+
+    /// How many entries were decided.
+    pub(crate) fn decided(&self) -> u64 {
+        self.applied.len() as u64
+    }
+
+    /// How many terms had a leader.
+    pub(crate) fn leaders(&self) -> usize {
+        self.leaders.len()
+    }
+
+    pub(crate) fn on_role(&mut self, id: MemberId, role: RoleKind, term: Term) -> Verdict {
+        if role != RoleKind::Leader {
+            return Ok(());
+        }
+        let first = *self.leaders.entry(term).or_insert(id);
+        if first == id { Ok(()) } else { Err(format!("{first} and {id} lead term {term}")) }
+    }
+
+    /// An entry was put into a log.
+    pub(crate) fn on_logged(&mut self, entry: &Entry, now_millis: u64) {
+        if entry.kind == EntryKind::Normal
+            && let Ok(request) = pb::InternalRaftRequest::decode(entry.data.clone())
+            && let Some(revoke) = request.lease_revoke
+        {
+            self.revokes.entry((entry.index, entry.term)).or_insert((revoke.id, now_millis));
+        }
+    }
+
+    /// A lease was told to live on, from no earlier than `from_millis`.
+    pub(crate) fn promise(&mut self, lease: i64, from_millis: u64, ttl_seconds: i64, drift: u64) {
+        let ttl_millis = u64::try_from(ttl_seconds).unwrap_or(0) * 1000;
+        // The leader's clock may run fast, and the last one's slow.
+        let until = from_millis + ttl_millis * 1000 / (1000 + 2 * drift);
+        let promised = self.promised.entry(lease).or_default();
+        *promised = until.max(*promised);
+    }
+
+    /// A member has applied `entry`; `answers` are what it answered next.
+    pub(crate) fn on_applied(
+        &mut self,
+        id: MemberId,
+        entry: &Entry,
+        answers: &mut dyn Iterator<Item = (u64, Applied)>,
+    ) -> Verdict {
+        let index = entry.index;
+        let request_id = request_id(entry);
+        let answer = if request_id == 0 {
+            None
+        } else {
+            let (answered, answer) =
+                answers.next().ok_or_else(|| format!("{id} did not answer {index}"))?;
+            if answered != request_id {
+                return Err(format!("{id} answered {answered:x} at {index}, not {request_id:x}"));
+            }
+            Some(answer)
+        };
+        let at = usize::try_from(index.0 - 1).expect("a simulated log is short");
+        if let Some(decided) = self.applied.get(at) {
+            if decided.entry != *entry {
+                return Err(format!("{id} applied {entry:?} where {:?} was", decided.entry));
+            }
+            if decided.answer != answer {
+                let first = &decided.answer;
+                return Err(format!("{id} answered {answer:?} at {index}, others {first:?}"));
+            }
+            return Ok(());
+        }
+        if at != self.applied.len() {
+            return Err(format!("{id} applied {index}, but nobody the entry before"));
+        }
+        self.decide(entry, answer.as_ref()).map_err(|what| format!("at {index}: {what}"))?;
+        self.applied.push(Decided { entry: entry.clone(), answer });
+        Ok(())
+    }
+
+    fn decide(&mut self, entry: &Entry, answer: Option<&Applied>) -> Verdict {
+        match entry.kind {
+            EntryKind::Normal if entry.data.is_empty() => Ok(()),
+            EntryKind::Normal => {
+                let request = pb::InternalRaftRequest::decode(entry.data.clone())
+                    .map_err(|error| error.to_string())?;
+                let answer = answer.ok_or("a request without an answer")?;
+                self.check_revoke(entry, answer)?;
+                self.model.apply(&request, answer)
+            }
+            EntryKind::ConfChange | EntryKind::ConfChangeV2 => {
+                let change = raftpb::ConfChange::decode(entry.data.clone())
+                    .map_err(|error| error.to_string())?;
+                if !matches!(answer, Some(Applied::Refused(_))) {
+                    self.changes.push((entry.index, change));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn check_revoke(&mut self, entry: &Entry, answer: &Applied) -> Verdict {
+        let Some(&(lease, seen)) = self.revokes.get(&(entry.index, entry.term)) else {
+            return Ok(());
+        };
+        let Applied::Done(_) = answer else { return Ok(()) };
+        let promised = self.promised.remove(&lease).unwrap_or(0);
+        if seen < promised && !self.given_up.contains_key(&lease) {
+            return Err(format!(
+                "lease {lease} was promised until {promised} ms, its revoke is of {seen} ms"
+            ));
+        }
+        Ok(())
+    }
+
+    /// A client read `value` at `revision`, and was told `floor` before it asked.
+    pub(crate) fn on_read(
+        &mut self,
+        key: &Bytes,
+        value: Option<&Bytes>,
+        revision: i64,
+        floor: i64,
+    ) -> Verdict {
+        if revision < floor {
+            return Err(format!("a read of {key:?} at {revision} after {floor} was told"));
+        }
+        if self.model.revision < revision {
+            return Err(format!("a read at {revision}, the store is at {}", self.model.revision));
+        }
+        let expected = self.model.at(key, revision);
+        if expected != value {
+            return Err(format!("{key:?} at {revision} is {expected:?}, read was {value:?}"));
+        }
+        self.told = self.told.max(revision);
+        Ok(())
+    }
+
+    /// A client was told that its change has `revision`, and `floor` before it asked.
+    pub(crate) fn on_changed(&mut self, revision: i64, floor: i64) -> Verdict {
+        if revision <= floor {
+            return Err(format!("a change at {revision} after {floor} was told"));
+        }
+        self.told = self.told.max(revision);
+        Ok(())
+    }
+}
+
+/// The id that a member answers an entry under; 0 if it does not.
+fn request_id(entry: &Entry) -> u64 {
+    match entry.kind {
+        EntryKind::Normal => pb::InternalRaftRequest::decode(entry.data.clone())
+            .ok()
+            .and_then(|request| request.header)
+            .map_or(0, |header| header.id),
+        EntryKind::ConfChange | EntryKind::ConfChangeV2 => {
+            raftpb::ConfChange::decode(entry.data.clone()).map_or(0, |change| change.id())
+        }
+    }
+}
