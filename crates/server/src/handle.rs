@@ -702,11 +702,13 @@ impl Handle {
         self.shared.queue.send(question, ticket, reply)?;
         let mut forgetting = Forgetting { queue: &self.shared.queue, ticket: Some(ticket) };
         let answered = answer.await;
-        if let Err(Missing::Late) = answered {
-            return Err(self.why_timed_out(began));
+        if !matches!(answered, Err(Missing::Late)) {
+            forgetting.ticket = None;
         }
-        forgetting.ticket = None;
-        answered.map_err(|_| ProposeError::Stopped)
+        answered.map_err(|missing| match missing {
+            Missing::Late => self.why_timed_out(began),
+            Missing::Ended => ProposeError::Stopped,
+        })
     }
 
     /// What a request died of that began then and got no answer (G-012).

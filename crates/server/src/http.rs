@@ -75,6 +75,11 @@ impl Plain {
         Self::new(Port::Calls, handle, Browsers::default(), None)
     }
 
+    /// Whether it is what [`Plain::for_calls_only`] makes.
+    pub(crate) fn is_for_calls_only(&self) -> bool {
+        matches!(self.shared.port, Port::Calls)
+    }
+
     /// What a port for metrics serves (HTTP-16).
     pub(crate) fn for_metrics(handle: Handle) -> Self {
         Self::new(Port::Metrics, handle, Browsers::default(), None)

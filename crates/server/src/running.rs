@@ -4,11 +4,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use backend::Backend;
 use base::{ClusterId, MemberId};
 use member::{Member, RequestIds};
 use raft::{Raft, Restored};
-use state::State;
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::watch;
 use vfs::Dir;
@@ -139,6 +137,8 @@ impl Joined {
         peer_thread: &PeerThread,
     ) -> Self {
         log_start(&booted);
+        let (node_queue, commands) = node_queue::queue();
+        let arrivals = arrivals(options, &booted, &node_queue);
         let Booted {
             member: id,
             cluster,
@@ -153,13 +153,11 @@ impl Joined {
         } = booted;
         let wall_millis = wall_millis();
         let metrics = metrics(options);
-        let (node_queue, commands) = node_queue::queue();
         let (committer, committer_queue) =
             Committer::new(backend.clone(), node_queue.clone(), options.commit, metrics.clone());
         let status = Arc::new(Published::default());
         let (answers_in, answers) = answers::channels(shards::count());
         let (compacted_sender, compacted) = watch::channel(-1);
-        let arrivals = arrivals(options, &node_queue, &state, &backend, &snap_dir);
         let runtime = peer_thread.runtime().clone();
         let identity = identity(options, id, cluster);
         let peers = Peers::new(identity, arrivals, dial, runtime, node_queue.clone());
@@ -209,21 +207,20 @@ impl Joined {
     }
 }
 
+fn arrivals(options: &Options, booted: &Booted, queue: &NodeQueue) -> Arrivals {
+    Arrivals::new(
+        queue.clone(),
+        booted.state.reads(),
+        booted.backend.clone(),
+        booted.snap_dir.clone(),
+        options.boot.state.clone(),
+    )
+}
+
 fn metrics(options: &Options) -> Arc<Metrics> {
     let metrics = Metrics::new(options.extensive_metrics);
     metrics.set_features(options.features.iter().copied());
     metrics
-}
-
-fn arrivals(
-    options: &Options,
-    queue: &NodeQueue,
-    state: &State,
-    backend: &Backend,
-    snap_dir: &Arc<dyn Dir>,
-) -> Arrivals {
-    let state_options = options.boot.state.clone();
-    Arrivals::new(queue.clone(), state.reads(), backend.clone(), snap_dir.clone(), state_options)
 }
 
 fn snapshots(options: &Options, dir: Arc<dyn Dir>, restored: &Restored) -> Snapshots {

@@ -215,8 +215,8 @@ impl World {
         for output in outputs {
             match output {
                 WatchOutput::Events { events, revision, .. } => {
-                    for event in events {
-                        let event = mvccpb::Event::decode(event)
+                    for event in events.iter() {
+                        let event = mvccpb::Event::decode(event.clone())
                             .map_err(|error| format!("an event does not decode: {error}"))?;
                         self.check_event(number, &event, revision)?;
                     }

@@ -90,10 +90,10 @@ impl Gate {
     /// Whether the gate switches anything in this release.
     pub(crate) fn acts(self) -> bool {
         match self {
-            Self::StopGRPCServiceOnDefrag => true,
-            Self::CompactHashCheck
-            | Self::FastLeaseKeepAlive
-            | Self::InitialCorruptCheck
+            Self::CompactHashCheck | Self::InitialCorruptCheck | Self::StopGRPCServiceOnDefrag => {
+                true
+            }
+            Self::FastLeaseKeepAlive
             | Self::LeaseCheckpoint
             | Self::LeaseCheckpointPersist
             | Self::PriorityRequest
