@@ -10,7 +10,7 @@
 //! behind it wait for it, since it can be neither acknowledged nor forgotten. Who comes meanwhile
 //! is told at once that there is no space (G14).
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -25,7 +25,7 @@ use state::{Applied, Received, Refusal};
 use tokio::sync::watch;
 use wal::{AppendError, Mark, Wal};
 
-use crate::answers::{Answers, Waiter};
+use crate::answers::{Answers, Waiters};
 use crate::committer::CommitterQueue;
 use crate::handle::Published;
 use crate::log_window::LogWindow;
@@ -132,7 +132,7 @@ pub(crate) struct Node {
     compaction_pause: Duration,
     slow_apply: Duration,
     compaction_began: Option<Instant>,
-    waiters: HashMap<Ticket, Waiter>,
+    waiters: Waiters,
     started: Instant,
     compaction_due: Option<Instant>,
     peers: Peers,
@@ -182,7 +182,7 @@ impl Node {
             compaction_pause,
             slow_apply,
             compaction_began: None,
-            waiters: HashMap::new(),
+            waiters: Waiters::default(),
             started: Instant::now(),
             // A compaction that a crash interrupted is taken up at once.
             compaction_due: Some(Instant::now()),
