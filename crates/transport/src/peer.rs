@@ -178,7 +178,7 @@ impl Peer {
             message
         };
         if let Some(message) = self.push(&self.messages, StreamKind::Message, message, after)
-            && let Err(message) = self.pipeline.push(message)
+            && let Some(message) = self.pipeline.push(message)
         {
             on_full(&self.target, "pipeline", after);
             after.undelivered.push(message);
@@ -267,7 +267,7 @@ impl Remote {
     }
 
     pub(crate) fn send(&self, message: Message, after: &mut AfterSend) {
-        if let Err(message) = self.pipeline.push(message) {
+        if let Some(message) = self.pipeline.push(message) {
             on_full(&self.target, "pipeline", after);
             after.undelivered.push(message);
         }

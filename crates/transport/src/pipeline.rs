@@ -43,19 +43,15 @@ pub(crate) struct Pipeline {
 
 impl Pipeline {
     /// Gives the message back if there is no room.
-    #[allow(
-        clippy::result_large_err,
-        reason = "the message is there either way; it is given back, not made"
-    )]
-    pub(crate) fn push(&self, message: Message) -> Result<(), Message> {
+    pub(crate) fn push(&self, message: Message) -> Option<Message> {
         let mut waiting = self.waiting.lock();
         if waiting.len() == WAITING_MAX {
-            return Err(message);
+            return Some(message);
         }
         waiting.push_back(message);
         drop(waiting);
         self.arrived.notify_one();
-        Ok(())
+        None
     }
 
     async fn next(&self) -> Message {

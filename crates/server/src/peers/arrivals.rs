@@ -54,22 +54,17 @@ impl Arrivals {
         };
         let (meta, from) = (meta.clone(), message.from);
         let index = meta.position.index;
-        tracing::info!(
-            from = %from,
-            "incoming-snapshot-index" = index.0,
-            "receiving database snapshot"
-        );
         let (chunks, received) = mpsc::channel(CHUNKS_WAITING_MAX);
         let arrivals = self.clone();
         let storing = tokio::task::spawn_blocking(move || {
             let name = format!("{:016x}.snap.db", index.0);
-            let bytes = store(arrivals.snap_dir.as_ref(), &name, received)?;
+            store(arrivals.snap_dir.as_ref(), &name, received)?;
             let prepared = arrivals.prepare(&name, meta.position);
             if prepared.is_err() {
                 // Nothing of it can be used.
                 let _removed = arrivals.snap_dir.remove(&name);
             }
-            prepared.map(|received| (received, bytes))
+            prepared
         });
         while let Some(chunk) = db.next().await {
             let broken = chunk.is_err();
@@ -80,7 +75,7 @@ impl Arrivals {
         }
         drop(chunks);
         let stored = storing.await.unwrap_or_else(|error| Err(io::Error::other(error)));
-        let (received, bytes) = match stored {
+        let received = match stored {
             Ok(stored) => stored,
             Err(error) => {
                 tracing::warn!(
@@ -92,12 +87,6 @@ impl Arrivals {
                 return Err(ReceiveSnapshotError::Save(error));
             }
         };
-        tracing::info!(
-            from = %from,
-            "incoming-snapshot-index" = index.0,
-            bytes,
-            "received and saved database snapshot"
-        );
         let taken = self.queue.receive_snapshot(message, received).await;
         taken.map_err(|_| ReceiveSnapshotError::Process)
     }
@@ -126,12 +115,12 @@ impl Drop for Receiving<'_> {
     }
 }
 
-/// Writes a database beside ours; it gets its name once it is whole. How many bytes it has.
+/// Writes a database beside ours; it gets its name once it is whole.
 fn store(
     dir: &dyn Dir,
     name: &str,
     mut chunks: mpsc::Receiver<io::Result<Bytes>>,
-) -> io::Result<u64> {
+) -> io::Result<()> {
     let temporary = format!("tmp-{name}");
     let written = (|| {
         let file = dir.open(&temporary, Open::CreateOrWrite)?;
@@ -144,8 +133,7 @@ fn store(
         }
         file.sync_data()?;
         dir.rename(&temporary, name)?;
-        dir.sync()?;
-        Ok(bytes)
+        dir.sync()
     })();
     if written.is_err() {
         // What is left is removed at the next start, too.
