@@ -14,7 +14,8 @@ const OURS: &str = env!("CARGO_BIN_EXE_etcd");
 
 async fn three(flags: &[&str]) -> anyhow::Result<Cluster> {
     let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-    Cluster::start(&[Path::new(OURS); 3], ClusterOptions { flags }).await
+    Cluster::start(&[Path::new(OURS); 3], ClusterOptions { flags, ..ClusterOptions::default() })
+        .await
 }
 
 /// Writes until that is acknowledged: an election on a busy machine may cost an attempt.
