@@ -1,13 +1,14 @@
 //! From the command line to a workload, a suite, and their reports.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
 
+use crate::cluster_suite::{self, ClusterSuite};
 use crate::connection::Endpoint;
 use crate::control::{Control, ControlError};
-use crate::flags::{Command, Flags, LoadFlags, SuiteFlags};
+use crate::flags::{ClusterFlags, Command, Flags, LoadFlags, SuiteFlags};
 use crate::load::{Load, chain};
 use crate::measurement::Measurement;
 use crate::process::{Process, ProcessError};
@@ -76,6 +77,7 @@ fn run(flags: Flags) -> Result<ExitCode, BenchmarkError> {
             (flags.load, Task::Watch { watchers, keys, puts: !flags.no_puts })
         }
         Command::Suite(flags) => return run_suite(flags),
+        Command::Cluster(flags) => return run_cluster_suite(flags),
     };
     run_workload(&load, &task)
 }
@@ -172,9 +174,8 @@ fn run_suite(flags: SuiteFlags) -> Result<ExitCode, BenchmarkError> {
         flags.only.is_empty() || flags.only.iter().any(|only| name.starts_with(only.as_str()))
     };
     let measures: Vec<_> = all.into_iter().filter(|measure| wanted(measure.name)).collect();
-    let own = format!("retcd-benchmark-{}", std::process::id());
-    let work_folder = flags.work_dir.unwrap_or_else(std::env::temp_dir).join(own);
-    interrupt::clean_up_on_signals(work_folder.clone()).map_err(BenchmarkError::Signals)?;
+    let json = flags.json.clone();
+    let work_folder = work_folder(flags.work_dir)?;
     let suite = Suite {
         ours: flags.ours,
         theirs: flags.theirs,
@@ -189,11 +190,64 @@ fn run_suite(flags: SuiteFlags) -> Result<ExitCode, BenchmarkError> {
     let progress = Progress::new();
     let result = suite.run(&measures, &progress);
     drop(progress);
-    if let Err(error) = std::fs::remove_dir_all(&work_folder) {
+    finish(result, &work_folder, json.as_ref())
+}
+
+fn run_cluster_suite(flags: ClusterFlags) -> Result<ExitCode, BenchmarkError> {
+    let ClusterFlags { suite: flags, members, failures, pause, catch_up_bytes } = flags;
+    if flags.list {
+        cluster_suite::names().for_each(|name| println!("{name}"));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let only = flags.only.clone();
+    for name in &only {
+        if !cluster_suite::names().any(|measure| measure.starts_with(name.as_str())) {
+            return Err(BenchmarkError::UnknownMeasure(name.clone()));
+        }
+    }
+    let wanted =
+        |name: &str| only.is_empty() || only.iter().any(|only| name.starts_with(only.as_str()));
+    let json = flags.json.clone();
+    let work_folder = work_folder(flags.work_dir)?;
+    let suite = ClusterSuite {
+        ours: flags.ours,
+        theirs: flags.theirs,
+        arguments: flags.server_flags,
+        members: usize::try_from(members).expect("a few members"),
+        duration: flags.duration,
+        warmup: flags.warmup,
+        threads: flags.threads,
+        rounds: flags.rounds,
+        failures,
+        pause,
+        catch_up_bytes,
+        work_folder: work_folder.clone(),
+    };
+    let progress = Progress::new();
+    let result = suite.run(wanted, &progress);
+    drop(progress);
+    finish(result, &work_folder, json.as_ref())
+}
+
+/// Where servers keep their data; removed when the program is interrupted.
+fn work_folder(work_dir: Option<PathBuf>) -> Result<PathBuf, BenchmarkError> {
+    let own = format!("retcd-benchmark-{}", std::process::id());
+    let work_folder = work_dir.unwrap_or_else(std::env::temp_dir).join(own);
+    interrupt::clean_up_on_signals(work_folder.clone()).map_err(BenchmarkError::Signals)?;
+    Ok(work_folder)
+}
+
+/// Cleans up and reports.
+fn finish(
+    result: Result<suite::Report, SuiteError>,
+    work_folder: &Path,
+    json: Option<&PathBuf>,
+) -> Result<ExitCode, BenchmarkError> {
+    if let Err(error) = std::fs::remove_dir_all(work_folder) {
         eprintln!("Warning: {} is left behind: {error}", work_folder.display());
     }
     let report = result?;
-    write(flags.json.as_ref(), &report::suite_text(&report), &report)?;
+    write(json, &report::suite_text(&report), &report)?;
     let failed = !report.failures.is_empty()
         || report.comparisons.iter().any(|comparison| comparison.met == Some(false));
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })

@@ -40,6 +40,8 @@ pub(crate) enum Command {
     Fill(LoadFlags),
     /// Starts servers and runs the whole table of measures on them.
     Suite(SuiteFlags),
+    /// Starts clusters of several members and measures them, and what their faults cost.
+    Cluster(ClusterFlags),
 }
 
 /// What all workloads have in common.
@@ -191,6 +193,26 @@ pub(crate) struct SuiteFlags {
     /// Writes everything as JSON to a file, or to the output with "-".
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+}
+
+/// The suite of clusters.
+#[derive(Debug, Args)]
+pub(crate) struct ClusterFlags {
+    /// Programs, times, places.
+    #[command(flatten)]
+    pub(crate) suite: SuiteFlags,
+    /// Members of each cluster.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(3..=7))]
+    pub(crate) members: u32,
+    /// How often a leader fails.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) failures: u32,
+    /// How long a member is paused.
+    #[arg(long, default_value = "60s", value_parser = duration)]
+    pub(crate) pause: Duration,
+    /// Bytes that a new member has to catch up with.
+    #[arg(long, default_value_t = 1 << 30)]
+    pub(crate) catch_up_bytes: u64,
 }
 
 impl LoadFlags {

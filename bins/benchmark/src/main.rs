@@ -7,10 +7,13 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program")]
 
+mod cluster;
+mod cluster_suite;
 mod command;
 mod connection;
 mod control;
 mod disk;
+mod faults;
 mod flags;
 mod hpack;
 mod http2;

@@ -28,7 +28,7 @@ pub(crate) struct Server {
 }
 
 /// A server's process, which an interruption must be able to kill while it is in use.
-type SharedChild = Arc<Mutex<Child>>;
+pub(crate) type SharedChild = Arc<Mutex<Child>>;
 
 /// The servers that an interruption kills.
 static RUNNING: Mutex<Vec<Weak<Mutex<Child>>>> = Mutex::new(Vec::new());
@@ -92,7 +92,7 @@ impl Server {
     ) -> Result<Self, ServerError> {
         let prepare = |source| ServerError::Prepare { folder: folder.to_owned(), source };
         let (client, peer) = free_ports().map_err(prepare)?;
-        let child = spawn(program, arguments, folder, client, peer)?;
+        let child = spawn(program, all_flags(arguments, folder, client, peer), folder)?;
         let server = Self {
             program: program.to_owned(),
             arguments: arguments.to_vec(),
@@ -123,7 +123,8 @@ impl Server {
     pub(crate) fn restart(&mut self) -> Result<Duration, ServerError> {
         self.kill();
         let begin = Instant::now();
-        self.child = spawn(&self.program, &self.arguments, &self.folder, self.client, self.peer)?;
+        let flags = all_flags(&self.arguments, &self.folder, self.client, self.peer);
+        self.child = spawn(&self.program, flags, &self.folder)?;
         self.wait_until_serving()?;
         Ok(begin.elapsed())
     }
@@ -171,12 +172,14 @@ impl Drop for Server {
     }
 }
 
-fn spawn(
+/// Starts a server's process, with its log in its folder.
+///
+/// # Errors
+/// If it cannot be started.
+pub(crate) fn spawn(
     program: &Path,
-    arguments: &[String],
+    flags: Vec<String>,
     folder: &Path,
-    client: SocketAddr,
-    peer: SocketAddr,
 ) -> Result<SharedChild, ServerError> {
     let prepare = |source| ServerError::Prepare { folder: folder.to_owned(), source };
     let mut running = RUNNING.lock().expect("nobody panics while starting a server");
@@ -184,8 +187,7 @@ fn spawn(
     let log = File::options().create(true).append(true).open(folder.join(LOG)).map_err(prepare)?;
     let errors = log.try_clone().map_err(prepare)?;
     let child = Command::new(program)
-        .args(flags(folder, client, peer))
-        .args(arguments)
+        .args(flags)
         .env_clear()
         .stdin(Stdio::null())
         .stdout(log)
@@ -209,20 +211,25 @@ pub(crate) fn kill_all() {
     std::mem::forget(running);
 }
 
-fn kill(child: &mut Child) {
+pub(crate) fn kill(child: &mut Child) {
     // Both fail only for a process that is gone already.
     child.kill().ok();
     child.wait().ok();
 }
 
-fn lock(child: &Mutex<Child>) -> MutexGuard<'_, Child> {
+pub(crate) fn lock(child: &Mutex<Child>) -> MutexGuard<'_, Child> {
     child.lock().expect("nobody panics while asking a process")
 }
 
 const LOG: &str = "log";
 
-fn flags(folder: &Path, client: SocketAddr, peer: SocketAddr) -> Vec<String> {
-    vec![
+fn all_flags(
+    arguments: &[String],
+    folder: &Path,
+    client: SocketAddr,
+    peer: SocketAddr,
+) -> Vec<String> {
+    let mut flags = vec![
         "--name=bench".to_owned(),
         format!("--data-dir={}", folder.join("data").display()),
         format!("--listen-client-urls=http://{client}"),
@@ -231,18 +238,20 @@ fn flags(folder: &Path, client: SocketAddr, peer: SocketAddr) -> Vec<String> {
         format!("--initial-advertise-peer-urls=http://{peer}"),
         format!("--initial-cluster=bench=http://{peer}"),
         "--log-level=error".to_owned(),
-    ]
+    ];
+    flags.extend_from_slice(arguments);
+    flags
 }
 
 /// Two ports that were free a moment ago.
-fn free_ports() -> io::Result<(SocketAddr, SocketAddr)> {
+pub(crate) fn free_ports() -> io::Result<(SocketAddr, SocketAddr)> {
     // Both are held at once, so that they differ.
     let client = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let peer = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     Ok((client.local_addr()?, peer.local_addr()?))
 }
 
-fn log_tail(folder: &Path) -> String {
+pub(crate) fn log_tail(folder: &Path) -> String {
     let text = fs::read_to_string(folder.join(LOG)).unwrap_or_default();
     text.lines().last().unwrap_or("(empty)").to_owned()
 }

@@ -26,6 +26,20 @@ pub(crate) enum Metric {
     MemoryGrowth,
     /// Seconds from a start to the first answer.
     Restart,
+    /// Election timeouts from a leader's death to the first accepted write.
+    Failover,
+    /// Milliseconds from a leader's end to another leader.
+    Handover,
+    /// Writes that failed though the client tried again where it may.
+    FailedWrites,
+    /// MiB per second that a new member takes in.
+    CatchUp,
+    /// The 99th percentile of writes meanwhile, over that before.
+    P99Growth,
+    /// New terms while a member was away.
+    TermChanges,
+    /// Seconds until a member that was away has everything.
+    Rejoin,
 }
 
 /// What a figure must reach.
@@ -74,6 +88,13 @@ impl Metric {
             Self::PrivateMemory => measurement.server_private_bytes.map(crate::measurement::as_f64),
             Self::MemoryGrowth => extra("private_bytes_growth"),
             Self::Restart => extra("restart_seconds"),
+            Self::Failover => extra("failover_election_timeouts"),
+            Self::Handover => extra("handover_millis"),
+            Self::FailedWrites => extra("failed_writes"),
+            Self::CatchUp => extra("catch_up_mebibytes_per_second"),
+            Self::P99Growth => extra("put_p99_growth"),
+            Self::TermChanges => extra("term_changes"),
+            Self::Rejoin => extra("rejoin_seconds"),
         }
     }
 
@@ -88,6 +109,13 @@ impl Metric {
             Self::PrivateMemory => "private memory",
             Self::MemoryGrowth => "memory growth",
             Self::Restart => "restart",
+            Self::Failover => "failover",
+            Self::Handover => "handover",
+            Self::FailedWrites => "failed writes",
+            Self::CatchUp => "catch-up",
+            Self::P99Growth => "p99 growth",
+            Self::TermChanges => "new terms",
+            Self::Rejoin => "rejoin",
         }
     }
 
@@ -99,7 +127,12 @@ impl Metric {
             Self::PrivateMemory | Self::MemoryGrowth => {
                 format!("{:.1} MiB", value / f64::from(1 << 20))
             }
-            Self::Restart => format!("{value:.2} s"),
+            Self::Restart | Self::Rejoin => format!("{value:.2} s"),
+            Self::Failover => format!("{value:.2} elections"),
+            Self::Handover => format!("{value:.0} ms"),
+            Self::FailedWrites | Self::TermChanges => format!("{value:.0}"),
+            Self::CatchUp => format!("{value:.1} MiB/s"),
+            Self::P99Growth => format!("{value:.2}x"),
         }
     }
 }

@@ -98,3 +98,24 @@ fn unreachable_server_is_an_error() {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(errors.contains("connecting to 127.0.0.1:1"), "{errors}");
 }
+
+#[test]
+fn clusters_and_their_faults_are_measured() {
+    let Some(etcd) = etcd() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let (etcd, work) = (etcd.to_str().unwrap(), folder.path().to_str().unwrap());
+    let fixed = ["cluster", "--theirs", etcd, "--work-dir", work, "--json", "-"];
+    let short = ["--duration", "300ms", "--warmup", "50ms", "--failures", "1"];
+    let small = ["--pause", "1s", "--catch-up-bytes", "2000000"];
+    let output = benchmark(&[&fixed[..], &short, &small].concat());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let report: serde_json::Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {errors}"));
+    assert_eq!(report["failures"], serde_json::json!([]));
+    let measurements = report["measurements"].as_object().unwrap();
+    assert_eq!(measurements.len(), 8);
+    for (name, sides) in measurements {
+        assert!(sides["theirs"]["operations"].as_u64().unwrap() > 0, "{name}: {sides}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left behind");
+}

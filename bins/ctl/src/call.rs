@@ -92,7 +92,10 @@ impl Call {
 /// Makes a client.
 pub(crate) async fn connect(options: Options) -> Result<Client, Failure> {
     let connected = Client::connect(options).await;
-    connected.map_err(|error| Failure::new(ExitCode::BadConnection, error))
+    connected.map_err(|error| {
+        let is_input = matches!(error, client::Error::Tls(_));
+        Failure::new(if is_input { ExitCode::BadArguments } else { ExitCode::BadConnection }, error)
+    })
 }
 
 /// Reads an id in hexadecimal.

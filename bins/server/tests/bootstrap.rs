@@ -7,18 +7,24 @@ use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
+use proto::etcdserverpb as pb;
+use proto::etcdserverpb::cluster_client::ClusterClient;
+use proto::etcdserverpb::kv_client::KvClient;
 use retcd_conformance::{Ended, Keys, Server, ServerOptions, real_etcd};
 
 const OURS: &str = env!("CARGO_BIN_EXE_etcd");
 
 /// How long anything may take that is expected to happen, whatever else the machine does.
 const TIME_MAX: Duration = Duration::from_secs(60);
+
+/// What all etcds and ours say when clients are served.
+const SERVING: &str = "serving client traffic insecurely; this is strongly discouraged!";
 
 /// Answers by path.
 type Answers = BTreeMap<&'static str, String>;
@@ -233,6 +239,27 @@ impl Background {
         }
     }
 
+    /// Ends processes as a supervisor does, so that what they have applied is on their disks.
+    fn stop_all(all: &mut [Self]) -> anyhow::Result<()> {
+        for one in &*all {
+            let pid = one.child.id().to_string();
+            Command::new("kill").args(["-TERM", &pid]).status()?;
+        }
+        all.iter_mut().try_for_each(|one| one.ended().map(drop))
+    }
+
+    /// Waits until it ends by itself.
+    fn ended(&mut self) -> anyhow::Result<ExitStatus> {
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            anyhow::ensure!(began.elapsed() < TIME_MAX, "the process does not end");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     fn kill(&mut self) -> anyhow::Result<()> {
         self.child.kill()?;
         self.child.wait()?;
@@ -309,4 +336,209 @@ fn founders_meet_at_a_discovery_service() -> anyhow::Result<()> {
         assert_eq!(again.field("starting local member", "cluster-id")?, found[1]);
     }
     Ok(())
+}
+
+/// A member's place: name, ports and folder, whoever runs there.
+struct Place {
+    name: String,
+    folder: PathBuf,
+    client: String,
+    peer: String,
+}
+
+impl Place {
+    fn new(name: &str, folder: &Path) -> anyhow::Result<Self> {
+        let (client, peer) = (free_url()?, free_url()?);
+        Ok(Self { name: name.to_owned(), folder: folder.to_owned(), client, peer })
+    }
+
+    fn command(&self, program: &Path, cluster: &str, state: &str) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env_clear()
+            .args(["--name", &self.name])
+            .arg("--data-dir")
+            .arg(self.folder.join(&self.name))
+            .args(["--listen-client-urls", &self.client, "--advertise-client-urls", &self.client])
+            .args(["--listen-peer-urls", &self.peer, "--initial-advertise-peer-urls", &self.peer])
+            .args(["--initial-cluster", cluster, "--initial-cluster-state", state])
+            // etcd 3.4 does not write JSON by itself.
+            .args(["--logger", "zap", "--snapshot-count", "20"]);
+        command
+    }
+
+    /// Starts and waits until clients are served.
+    fn serve(&self, command: &mut Command) -> anyhow::Result<Background> {
+        let mut started = Background::start(command, &self.folder)?;
+        started.field(SERVING, "address")?;
+        Ok(started)
+    }
+
+    /// Names of the members and who of them is a learner.
+    async fn members(&self) -> anyhow::Result<Vec<(String, bool)>> {
+        let mut client = ClusterClient::connect(self.client.clone()).await?;
+        let request = pb::MemberListRequest { linearizable: true };
+        let list = client.member_list(request).await?.into_inner();
+        Ok(list.members.into_iter().map(|member| (member.name, member.is_learner)).collect())
+    }
+}
+
+/// M8, LEG-04: a member of three, and a learner beside them, of etcd 3.4 and 3.5, goes on alone
+/// with everything that was acknowledged, stays alone without the flag, and can go back.
+async fn check_survivors(line: &str) -> anyhow::Result<()> {
+    let Some(real) = real_etcd(line).map(|real| real.join("etcd")) else { return Ok(()) };
+    let folder = tempfile::tempdir()?;
+    let places: Vec<Place> = ["a", "b", "c", "d"]
+        .iter()
+        .map(|name| Place::new(name, folder.path()))
+        .collect::<Result<_, _>>()?;
+    let named = |count: usize| {
+        let pairs = places.iter().take(count);
+        pairs.map(|place| format!("{}={}", place.name, place.peer)).collect::<Vec<_>>().join(",")
+    };
+    let mut founders = Vec::new();
+    for place in &places[..3] {
+        let mut command = place.command(&real, &named(3), "new");
+        founders.push(Background::start(&mut command, folder.path())?);
+    }
+    for founder in &mut founders {
+        founder.field(SERVING, "address")?;
+    }
+    let keys = Keys::of(&places[0].client)?;
+    // Enough for a snapshot in every log.
+    for number in 0..50 {
+        keys.put(&format!("key{number}"), "value").await?;
+    }
+    let learner = add_learner(&places[0], &places[3].peer).await;
+    learner.with_context(|| format!("adding a learner to etcd {line}"))?;
+    let mut command = places[3].command(&real, &named(4), "existing");
+    founders.push(Background::start(&mut command, folder.path())?);
+    await_key(&places[3].client, "key49").await?;
+    keys.put("last", "one").await?;
+    await_key(&places[3].client, "last").await?;
+    await_key(&places[1].client, "last").await?;
+    Background::stop_all(&mut founders)?;
+
+    for place in [&places[1], &places[3]] {
+        let mut forced = place.command(Path::new(OURS), "", "new");
+        let mut running = place.serve(forced.arg("--force-new-cluster"))?;
+        let check = async |running: &Background| -> anyhow::Result<()> {
+            let log = || fs::read_to_string(&running.log).unwrap_or_default();
+            let alone = [(place.name.clone(), false)];
+            assert_eq!(place.members().await?, alone, "etcd {line}: {}", log());
+            let keys = Keys::of(&place.client)?;
+            assert_eq!(keys.get("last").await?.as_deref(), Some(&b"one"[..]));
+            assert_eq!(keys.get("key7").await?.as_deref(), Some(&b"value"[..]));
+            keys.put("alone", place.name.clone()).await?;
+            Ok(())
+        };
+        check(&running).await?;
+        running.kill()?;
+        let mut running = place.serve(&mut place.command(Path::new(OURS), "", "new"))?;
+        check(&running).await?;
+        running.kill()?;
+        check(&place.serve(&mut place.command(&real, "", "new"))?).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_survivor_of_etcd_3_4_goes_on_alone() -> anyhow::Result<()> {
+    check_survivors("3.4").await
+}
+
+#[tokio::test]
+async fn a_survivor_of_etcd_3_5_goes_on_alone() -> anyhow::Result<()> {
+    check_survivors("3.5").await
+}
+
+/// M3, CB-10, CB-14, CB-18: three are founded, a fourth joins, is removed, ends by itself with 0,
+/// and does so again on its old data.
+#[tokio::test]
+async fn a_removed_member_ends_and_cannot_come_back() -> anyhow::Result<()> {
+    let ours = Path::new(OURS);
+    let folder = tempfile::tempdir()?;
+    let places: Vec<Place> = ["a", "b", "c", "d"]
+        .iter()
+        .map(|name| Place::new(name, folder.path()))
+        .collect::<Result<_, _>>()?;
+    let named = |count: usize| {
+        let pairs = places.iter().take(count);
+        pairs.map(|place| format!("{}={}", place.name, place.peer)).collect::<Vec<_>>().join(",")
+    };
+    let mut running = Vec::new();
+    for place in &places[..3] {
+        let mut command = place.command(ours, &named(3), "new");
+        running.push(Background::start(&mut command, folder.path())?);
+    }
+    for member in &mut running {
+        member.field(SERVING, "address")?;
+    }
+    Keys::of(&places[0].client)?.put("key", "value").await?;
+    let id = retried(async || {
+        let mut client = ClusterClient::connect(places[0].client.clone()).await?;
+        let request =
+            pb::MemberAddRequest { peer_ur_ls: vec![places[3].peer.clone()], is_learner: false };
+        let added = client.member_add(request).await?.into_inner();
+        Ok(added.member.context("who was added")?.id)
+    })
+    .await?;
+    let mut joining = places[3].command(ours, &named(4), "existing");
+    let mut fourth = places[3].serve(&mut joining)?;
+    await_key(&places[3].client, "key").await?;
+    retried(async || {
+        let mut client = ClusterClient::connect(places[0].client.clone()).await?;
+        client.member_remove(pb::MemberRemoveRequest { id }).await?;
+        Ok(())
+    })
+    .await?;
+    assert_eq!(fourth.ended()?.code(), Some(0));
+    let ended = Ended::of(&mut places[3].command(ours, "", "new"))?;
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.output);
+    let told = "the member has been permanently removed from the cluster";
+    assert!(ended.output.contains(told), "{}", ended.output);
+    Ok(())
+}
+
+/// Tries until it works: changes of members wait for members that have been connected for long.
+async fn retried<T>(call: impl AsyncFn() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let began = Instant::now();
+    loop {
+        match call().await {
+            Ok(done) => return Ok(done),
+            Err(error) if TIME_MAX < began.elapsed() => return Err(error),
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
+/// Adds a learner once the members have been connected for long enough.
+async fn add_learner(place: &Place, peer: &str) -> anyhow::Result<()> {
+    retried(async || {
+        let mut client = ClusterClient::connect(place.client.clone()).await?;
+        let request = pb::MemberAddRequest { peer_ur_ls: vec![peer.to_owned()], is_learner: true };
+        client.member_add(request).await?;
+        Ok(())
+    })
+    .await
+}
+
+/// Waits until a member has a key, by what it has applied itself.
+async fn await_key(endpoint: &str, key: &str) -> anyhow::Result<()> {
+    let began = Instant::now();
+    loop {
+        let request = pb::RangeRequest {
+            key: key.as_bytes().to_vec().into(),
+            serializable: true,
+            ..Default::default()
+        };
+        if let Ok(mut client) = KvClient::connect(endpoint.to_owned()).await
+            && let Ok(found) = client.range(request).await
+            && found.get_ref().count == 1
+        {
+            return Ok(());
+        }
+        anyhow::ensure!(began.elapsed() < TIME_MAX, "{endpoint} never has {key}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }

@@ -262,7 +262,10 @@ async fn a_flipped_byte_of_the_database_is_never_served() -> anyhow::Result<()> 
     // Which keys the page held cannot be known, so that not even their absence may be told.
     let refusal = Ended::refusal(&mut server.command())?;
     let name = database.display().to_string();
-    assert_names(&refusal, &[&name, "page ", "damaged", "checksum", "snapshot"]);
+    assert_names(
+        &refusal,
+        &[&name, "behind revision ", "page ", "damaged", "checksum", "snapshot"],
+    );
     // The remedy works.
     fs::rename(&database, folder.path().join("damaged"))?;
     server.restart(Path::new(OURS))?;

@@ -21,11 +21,10 @@ use std::time::Duration;
 
 use backend::{Bucket, CheckError, ReadError, ReadOnly};
 use base::{ClusterId, Index, LogPosition, MemberId, Revision, Term};
-use prost::Message as _;
 use proto::raftpb;
 use raft::{ConfState, Entry, EntryKind, HardState};
 use serde_json::{Value, json};
-use state::members::{MemberObject, cluster_id};
+use state::members::{MemberObject, cluster_id, founding_change};
 use state::snapshot_file::SnapshotFile;
 use vfs::{Dir, Open};
 use wal::{Mark, Metadata, Wal};
@@ -245,14 +244,7 @@ fn write(dir: &dyn Dir, snapshot: &SnapshotFile<'_>) -> io::Result<()> {
 
 /// The entry that makes a first member known; every first member writes the same.
 fn first_entry((index, member): (Index, &MemberObject)) -> Entry {
-    let change = raftpb::ConfChange {
-        id: None,
-        r#type: Some(raftpb::ConfChangeType::ConfChangeAddNode as i32),
-        node_id: Some(member.id.0),
-        context: Some(member.to_json()),
-    };
-    let data = change.encode_to_vec().into();
-    Entry { kind: EntryKind::ConfChange, term: TERM, index, data }
+    Entry { kind: EntryKind::ConfChange, term: TERM, index, data: founding_change(member) }
 }
 
 /// Adds a row without a key at the bumped revision, so that no revision of the old cluster is given

@@ -188,6 +188,7 @@ impl GlobalFlags {
         client.keep_alive_timeout = flags.duration("keepalive-timeout");
         read_size(flags, "max-request-bytes", &mut client.request_bytes_max);
         read_size(flags, "max-recv-bytes", &mut client.response_bytes_max);
+        client.on_unreachable = tell_unreachable;
         client.tls = read_tls(flags)?;
         client.credentials = read_credentials(flags, ask_password)?;
         Ok(Self {
@@ -201,6 +202,16 @@ impl GlobalFlags {
             },
         })
     }
+}
+
+/// Why a call ran out of time, as etcd's clients log it.
+#[allow(clippy::print_stderr, reason = "the tools log on standard error")]
+fn tell_unreachable(why: &str) {
+    let error = format!("rpc error: code = DeadlineExceeded desc = latest balancer error: {why}");
+    eprintln!(
+        "{}",
+        log::line(Level::Warn, "retrying of unary invoker failed", &[("error", &error)])
+    );
 }
 
 fn read_size(flags: &Values, name: &str, slot: &mut usize) {

@@ -56,7 +56,7 @@ impl Client {
             let (ticket, channel) = self.connections.current();
             let request = self.request(message.clone(), deadline);
             let status = match within(deadline, call(channel, request)).await {
-                None => return Err(Error::Deadline { applied: Applied::Unknown }),
+                None => return Err(self.out_of_time(Applied::Unknown)),
                 Some(Ok(response)) => return Ok(response.into_inner()),
                 Some(Err(status)) => status,
             };
@@ -64,7 +64,7 @@ impl Client {
             if never_sent(&status) {
                 self.connections.leave(ticket);
                 if !self.pause(attempt, deadline).await {
-                    return Err(Error::Deadline { applied: Applied::No });
+                    return Err(self.out_of_time(Applied::No));
                 }
                 continue;
             }
@@ -81,7 +81,7 @@ impl Client {
             }
             self.connections.leave(ticket);
             if !self.pause(attempt, deadline).await {
-                return Err(Error::Deadline { applied: Applied::No });
+                return Err(self.out_of_time(Applied::No));
             }
         }
     }

@@ -47,9 +47,6 @@ impl Client {
             .iter()
             .map(|text| Endpoint::parse(text))
             .collect::<Result<Vec<_>, _>>()?;
-        if options.tls.is_some() || endpoints.iter().any(|endpoint| endpoint.secure) {
-            return Err(Error::TlsUnsupported);
-        }
         let token = match &options.credentials {
             Some(Credentials::Token(token)) => Some(token.clone()),
             Some(Credentials::Password { .. }) | None => None,
@@ -61,6 +58,14 @@ impl Client {
         };
         client.refresh_token().await?;
         Ok(client)
+    }
+
+    /// The error of a call whose time ran out; why it could not connect is told.
+    pub(crate) fn out_of_time(&self, applied: Applied) -> Error {
+        if let Some(why) = self.connections.trouble() {
+            (self.options.on_unreachable)(&why);
+        }
+        Error::Deadline { applied }
     }
 
     /// The endpoints as they were written.
@@ -127,7 +132,7 @@ impl Client {
             let request = tonic::Request::new(message.clone());
             let answer = within(deadline, AuthClient::new(channel).authenticate(request)).await;
             let status: Status = match answer {
-                None => return Err(Error::Deadline { applied: Applied::No }),
+                None => return Err(self.out_of_time(Applied::No)),
                 Some(Ok(response)) => return Ok(response.into_inner()),
                 Some(Err(status)) => status,
             };
@@ -137,7 +142,7 @@ impl Client {
             self.connections.leave(ticket);
             let pause = tokio::time::sleep(std::time::Duration::from_millis(25));
             if within(deadline, pause).await.is_none() {
-                return Err(Error::Deadline { applied: Applied::No });
+                return Err(self.out_of_time(Applied::No));
             }
         }
     }

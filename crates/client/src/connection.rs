@@ -5,17 +5,22 @@
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use hyper_util::rt::TokioIo;
+use tls::ClientPolicy;
 use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Instant, timeout_at};
 use tonic::transport::{Channel, Uri};
 use tower_service::Service;
 
-use crate::endpoint::{Address, Endpoint, EndpointError};
+use crate::endpoint::{Address, Endpoint, EndpointError, Security};
+use crate::error::Error;
 use crate::options::Options;
+use crate::preface::Prefaced;
 
 /// Go's gRPC raises smaller intervals to this, and members answer smaller ones by hanging up.
 const KEEP_ALIVE_TIME_MIN: Duration = Duration::from_secs(10);
@@ -31,18 +36,36 @@ pub(crate) struct Connections {
     channels: Vec<(Endpoint, Channel)>,
     /// Index of the channel that answered last; only ever moved on.
     current: AtomicUsize,
+    trouble: Trouble,
 }
 
+/// Why the last attempt to connect failed; nothing after one that did not.
+type Trouble = Arc<Mutex<Option<String>>>;
+
 impl Connections {
-    pub(crate) fn new(endpoints: Vec<Endpoint>, options: &Options) -> Result<Self, EndpointError> {
+    pub(crate) fn new(endpoints: Vec<Endpoint>, options: &Options) -> Result<Self, Error> {
+        let always = endpoints.iter().any(|endpoint| endpoint.security == Security::Always);
+        let is_asked = options.tls.is_some();
+        let policy = if is_asked || always { Some(options.policy()?) } else { None };
+        let trouble = Trouble::default();
         let channels = endpoints
             .into_iter()
             .map(|endpoint| {
-                let channel = channel(&endpoint, options)?;
+                let policy = policy.clone().filter(|_| match endpoint.security {
+                    Security::Always => true,
+                    Security::Never => false,
+                    Security::IfAsked => is_asked,
+                });
+                let channel = channel(&endpoint, options, policy, trouble.clone())?;
                 Ok((endpoint, channel))
             })
             .collect::<Result<_, EndpointError>>()?;
-        Ok(Self { channels, current: AtomicUsize::new(0) })
+        Ok(Self { channels, current: AtomicUsize::new(0), trouble })
+    }
+
+    /// Why the last attempt to connect failed.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The channel to use now, with the ticket for [`Connections::leave`].
@@ -69,11 +92,21 @@ impl Connections {
     }
 }
 
-fn channel(endpoint: &Endpoint, options: &Options) -> Result<Channel, EndpointError> {
+fn channel(
+    endpoint: &Endpoint,
+    options: &Options,
+    policy: Option<ClientPolicy>,
+    trouble: Trouble,
+) -> Result<Channel, EndpointError> {
     let error = || EndpointError { text: endpoint.text.clone() };
     let uri = format!("http://{}", endpoint.authority());
-    let connector =
-        Connector { address: endpoint.address.clone(), dial_timeout: options.dial_timeout };
+    let connector = Connector {
+        address: endpoint.address.clone(),
+        server_name: endpoint.server_name(),
+        policy,
+        dial_timeout: options.dial_timeout,
+        trouble,
+    };
     Ok(tonic::transport::Endpoint::from_shared(uri)
         .map_err(|_| error())?
         .http2_keep_alive_interval(options.keep_alive_time.max(KEEP_ALIVE_TIME_MIN))
@@ -85,18 +118,17 @@ fn channel(endpoint: &Endpoint, options: &Options) -> Result<Channel, EndpointEr
 
 /// No connection could be opened, hence nothing was sent.
 #[derive(Debug, thiserror::Error)]
-#[error("connection error: desc = \"transport: Error while dialing: dial {address}\"")]
-pub(crate) struct ConnectError {
-    address: String,
-    #[source]
-    source: io::Error,
-}
+#[error("connection error: desc = \"{0}\"")]
+pub(crate) struct ConnectError(String);
 
-/// Opens TCP connections and Unix sockets alike.
+/// Opens TCP connections and Unix sockets alike, with TLS or without.
 #[derive(Clone, Debug)]
 struct Connector {
     address: Address,
+    server_name: String,
+    policy: Option<ClientPolicy>,
     dial_timeout: Duration,
+    trouble: Trouble,
 }
 
 /// Either kind of open socket.
@@ -106,7 +138,7 @@ trait Stream: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
 impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Stream for T {}
 
 impl Service<Uri> for Connector {
-    type Response = TokioIo<Socket>;
+    type Response = TokioIo<Prefaced<Socket>>;
     type Error = ConnectError;
     type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
 
@@ -115,20 +147,48 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, _: Uri) -> Self::Future {
-        let Self { address, dial_timeout } = self.clone();
+        let connector = self.clone();
         Box::pin(async move {
-            let opened = tokio::time::timeout(dial_timeout, open(&address)).await;
-            let error = |source| ConnectError { address: describe(&address), source };
-            match opened {
-                Ok(Ok(socket)) => Ok(TokioIo::new(socket)),
-                Ok(Err(source)) => Err(error(source)),
-                Err(_) => Err(error(io::ErrorKind::TimedOut.into())),
-            }
+            let trouble = connector.trouble.clone();
+            let opened = connector.open().await;
+            let why = opened.as_ref().err().map(ToString::to_string);
+            *trouble.lock().unwrap_or_else(PoisonError::into_inner) = why;
+            opened.map(TokioIo::new)
         })
     }
 }
 
-async fn open(address: &Address) -> io::Result<Socket> {
+impl Connector {
+    /// Dials, makes the handshake and waits for the server's first words, in the dial timeout.
+    async fn open(self) -> Result<Prefaced<Socket>, ConnectError> {
+        let deadline = Instant::now() + self.dial_timeout;
+        let late = || io::Error::from(io::ErrorKind::TimedOut);
+        let dialed = timeout_at(deadline, dial(&self.address)).await;
+        let socket = dialed.unwrap_or_else(|_| Err(late())).map_err(|error| {
+            let place = describe(&self.address);
+            ConnectError(format!("transport: Error while dialing: dial {place}: {}", words(&error)))
+        })?;
+        let socket: Socket = match &self.policy {
+            None => socket,
+            Some(policy) => {
+                let connecting = policy.connect(&self.server_name, socket);
+                let connected = match timeout_at(deadline, connecting).await {
+                    Ok(connected) => connected.map_err(|error| error.words),
+                    Err(_) => Err("context deadline exceeded".to_owned()),
+                };
+                Box::new(connected.map_err(|words| {
+                    ConnectError(format!("transport: authentication handshake failed: {words}"))
+                })?)
+            }
+        };
+        let begun = timeout_at(deadline, Prefaced::new(socket)).await;
+        begun.unwrap_or_else(|_| Err(late())).map_err(|error| {
+            ConnectError(format!("error reading server preface: {}", tls::describe(&error)))
+        })
+    }
+}
+
+async fn dial(address: &Address) -> io::Result<Socket> {
     match address {
         Address::Tcp(host) => {
             let stream = TcpStream::connect(host).await?;
@@ -143,5 +203,15 @@ fn describe(address: &Address) -> String {
     match address {
         Address::Tcp(host) => format!("tcp {host}"),
         Address::Unix(path) => format!("unix {}", path.display()),
+    }
+}
+
+/// The system's answer as Go's programs write it.
+fn words(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default().to_lowercase();
+    match error.raw_os_error() {
+        Some(_) => format!("connect: {text}"),
+        None => text,
     }
 }

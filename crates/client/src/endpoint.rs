@@ -11,8 +11,19 @@ pub struct Endpoint {
     pub text: String,
     /// What to connect to.
     pub address: Address,
-    /// Whether the scheme asks for TLS.
-    pub secure: bool,
+    /// Whether with TLS.
+    pub security: Security,
+}
+
+/// What a scheme says about TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Security {
+    /// `https`, `unixs`.
+    Always,
+    /// `http`, whatever the options say.
+    Never,
+    /// `unix` or no scheme: if the options ask for TLS.
+    IfAsked,
 }
 
 /// What to connect to.
@@ -41,19 +52,40 @@ impl Endpoint {
     pub fn parse(text: &str) -> Result<Self, EndpointError> {
         let error = || EndpointError { text: text.to_owned() };
         let (scheme, rest) = split_scheme(text);
-        let (address, secure) = match scheme {
+        let security = match scheme {
+            "https" | "unixs" => Security::Always,
+            "http" => Security::Never,
+            _ => Security::IfAsked,
+        };
+        let address = match scheme {
             "unix" | "unixs" if rest.is_empty() => return Err(error()),
-            "unix" | "unixs" => (Address::Unix(PathBuf::from(rest)), scheme == "unixs"),
+            "unix" | "unixs" => Address::Unix(PathBuf::from(rest)),
             "http" | "https" | "" => {
                 let host = rest.split('/').next().unwrap_or_default();
                 if host.is_empty() {
                     return Err(error());
                 }
-                (Address::Tcp(host.to_owned()), scheme == "https")
+                Address::Tcp(host.to_owned())
             }
             _ => return Err(error()),
         };
-        Ok(Self { text: text.to_owned(), address, secure })
+        Ok(Self { text: text.to_owned(), address, security })
+    }
+
+    /// The name that a server's certificate must carry: the host, or a socket's file name; what
+    /// follows a colon is a port.
+    pub(crate) fn server_name(&self) -> String {
+        let name = match &self.address {
+            Address::Tcp(host) => host.clone(),
+            Address::Unix(path) => {
+                path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+            }
+        };
+        match name.rsplit_once(':') {
+            // More colons are those of an address without brackets and without port.
+            Some((host, _)) if !host.contains(':') || host.ends_with(']') => host.to_owned(),
+            Some(_) | None => name,
+        }
     }
 
     /// The authority that requests carry.
@@ -82,27 +114,40 @@ fn split_scheme(text: &str) -> (&str, &str) {
 mod tests {
     use super::*;
 
-    fn address(text: &str) -> (Address, bool) {
+    fn address(text: &str) -> (Address, Security) {
         let endpoint = Endpoint::parse(text).unwrap();
-        (endpoint.address, endpoint.secure)
+        (endpoint.address, endpoint.security)
     }
 
     /// CTL3-06.
     #[test]
     fn schemes_are_optional() {
         let tcp = Address::Tcp("127.0.0.1:2379".to_owned());
-        assert_eq!(address("127.0.0.1:2379"), (tcp.clone(), false));
-        assert_eq!(address("http://127.0.0.1:2379"), (tcp.clone(), false));
-        assert_eq!(address("https://127.0.0.1:2379/"), (tcp, true));
+        assert_eq!(address("127.0.0.1:2379"), (tcp.clone(), Security::IfAsked));
+        assert_eq!(address("http://127.0.0.1:2379"), (tcp.clone(), Security::Never));
+        assert_eq!(address("https://127.0.0.1:2379/"), (tcp, Security::Always));
     }
 
     /// CTL3-06.
     #[test]
     fn unix_sockets_are_relative_or_absolute() {
-        assert_eq!(address("unix:///run/s"), (Address::Unix("/run/s".into()), false));
-        assert_eq!(address("unix://m0:1"), (Address::Unix("m0:1".into()), false));
-        assert_eq!(address("unix:m0"), (Address::Unix("m0".into()), false));
-        assert_eq!(address("unixs:///run/s"), (Address::Unix("/run/s".into()), true));
+        assert_eq!(address("unix:///run/s"), (Address::Unix("/run/s".into()), Security::IfAsked));
+        assert_eq!(address("unix://m0:1"), (Address::Unix("m0:1".into()), Security::IfAsked));
+        assert_eq!(address("unix:m0"), (Address::Unix("m0".into()), Security::IfAsked));
+        assert_eq!(address("unixs:///run/s"), (Address::Unix("/run/s".into()), Security::Always));
+    }
+
+    #[test]
+    fn a_servers_name_has_no_port() {
+        for (text, name) in [
+            ("https://localhost:2379", "localhost"),
+            ("https://host", "host"),
+            ("https://[::1]:2379", "[::1]"),
+            ("unixs:///run/localhost:1", "localhost"),
+            ("unixs://m0", "m0"),
+        ] {
+            assert_eq!(Endpoint::parse(text).unwrap().server_name(), name);
+        }
     }
 
     #[test]

@@ -59,9 +59,9 @@ pub enum Error {
     /// A member is to be given an address that is not one.
     #[error(transparent)]
     PeerUrl(#[from] PeerUrlError),
-    /// The options ask for TLS, which this build cannot speak yet.
-    #[error("etcdclient: TLS is not supported by this build")]
-    TlsUnsupported,
+    /// TLS cannot be spoken as the options ask for.
+    #[error("{}", tls::describe_policy_error(.0))]
+    Tls(#[from] tls::PolicyError),
     /// Both a token and a user name with password are given.
     #[error("Username/Password and Token configurations are mutually exclusive")]
     ConflictingCredentials,
@@ -77,7 +77,7 @@ impl Error {
             Self::NoEndpoints
             | Self::Endpoint(_)
             | Self::PeerUrl(_)
-            | Self::TlsUnsupported
+            | Self::Tls(_)
             | Self::ConflictingCredentials => Applied::No,
         }
     }
@@ -96,7 +96,7 @@ impl Error {
             | Self::NoEndpoints
             | Self::Endpoint(_)
             | Self::PeerUrl(_)
-            | Self::TlsUnsupported
+            | Self::Tls(_)
             | Self::ConflictingCredentials => false,
         }
     }

@@ -22,10 +22,11 @@ mod lease;
 mod maintenance;
 mod options;
 mod peer_url;
+mod preface;
 mod watch;
 
 pub use client::Client;
-pub use endpoint::{Endpoint, EndpointError};
+pub use endpoint::{Endpoint, EndpointError, Security};
 pub use error::{Applied, Error};
 pub use kv::prefix_end;
 pub use lease::KeepAlive;

@@ -5,12 +5,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tls::{ClientPolicy, PolicyError, Protocols};
+
 /// Everything a [`crate::Client`] needs to know. Sizes are in bytes.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Where members listen, as users write it; see [`crate::Endpoint::parse`].
     pub endpoints: Vec<String>,
-    /// Wish for TLS. Read and checked, but not spoken yet.
+    /// Wish for TLS where an endpoint's scheme leaves it open, and how it is spoken anywhere.
     pub tls: Option<TlsOptions>,
     /// Who asks.
     pub credentials: Option<Credentials>,
@@ -27,6 +29,8 @@ pub struct Options {
     pub request_bytes_max: usize,
     /// Largest response.
     pub response_bytes_max: usize,
+    /// Hears, when a call runs out of time, why the last attempt to connect failed.
+    pub on_unreachable: fn(&str),
 }
 
 /// Files and switches of a TLS connection.
@@ -71,7 +75,26 @@ impl std::fmt::Debug for Credentials {
 /// etcd's clients send no more by default: a member refuses more than 1.5 MiB anyway.
 const REQUEST_BYTES_MAX: usize = 2 * 1024 * 1024;
 
+impl TlsOptions {
+    fn settings(&self) -> tls::Settings {
+        tls::Settings {
+            cert_file: self.certificate.clone(),
+            key_file: self.key.clone(),
+            trusted_ca_file: self.authorities.clone(),
+            server_name: self.server_name.clone(),
+            skip_verification: self.skip_verification,
+            ..tls::Settings::default()
+        }
+    }
+}
+
 impl Options {
+    /// How TLS is spoken. Files are read.
+    pub(crate) fn policy(&self) -> Result<ClientPolicy, PolicyError> {
+        let settings = self.tls.as_ref().map(TlsOptions::settings).unwrap_or_default();
+        ClientPolicy::new(&settings, Protocols::Http2)
+    }
+
     /// The defaults of the command line for these endpoints.
     #[must_use]
     pub fn new(endpoints: Vec<String>) -> Self {
@@ -85,6 +108,7 @@ impl Options {
             keep_alive_timeout: Duration::from_secs(6),
             request_bytes_max: REQUEST_BYTES_MAX,
             response_bytes_max: usize::MAX,
+            on_unreachable: |_| {},
         }
     }
 

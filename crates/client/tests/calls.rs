@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use proto::etcdserverpb::{PutRequest, RangeRequest, ResponseHeader, WatchResponse};
 use proto::mvccpb::{Event, KeyValue};
-use retcd_client::{Applied, Client, Error, Options, WatchOptions};
+use retcd_client::{Applied, Client, Options, TlsOptions, WatchOptions};
 use support::{End, Member, Wire};
 use tonic::Status;
 
@@ -24,6 +24,9 @@ async fn connect(endpoints: &[String], timeout: Duration) -> Client {
     options.command_timeout = Some(timeout);
     Client::connect(options).await.unwrap()
 }
+
+/// What a server says first.
+const EMPTY_SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
 
 const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(200);
@@ -46,11 +49,14 @@ async fn write_that_reached_a_member_is_not_sent_again() {
 async fn write_on_a_connection_that_breaks_is_not_sent_again() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    // Takes the request, or a part of it, and hangs up. A second connection would be counted.
+    // Begins to speak, takes a part of the request, and hangs up. A second connection would be
+    // counted.
     let connections = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
-        let mut buffer = [0; 4096];
-        assert!(std::io::Read::read(&mut stream, &mut buffer).unwrap() > 0);
+        std::io::Write::write_all(&mut stream, &EMPTY_SETTINGS).unwrap();
+        // What comes before a request is shorter.
+        let mut begun = [0; 120];
+        std::io::Read::read_exact(&mut stream, &mut begun).unwrap();
         drop(stream);
         listener.set_nonblocking(true).unwrap();
         listener
@@ -60,6 +66,22 @@ async fn write_on_a_connection_that_breaks_is_not_sent_again() {
     assert_eq!(error.applied(), Applied::Unknown);
     let listener = connections.join().unwrap();
     assert!(listener.accept().is_err(), "nobody came back");
+}
+
+/// G7: a port that takes connections and says nothing of HTTP/2 was never connected to.
+#[tokio::test]
+async fn write_goes_on_from_an_endpoint_that_hangs_up() {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            drop(stream);
+        }
+    });
+    let member = Member::default();
+    let client = connect(&[address, member.start().to_string()], LONG).await;
+    client.put(PutRequest::default()).await.unwrap();
+    assert_eq!(member.script.lock().unwrap().puts, 1);
 }
 
 /// G7.
@@ -130,11 +152,17 @@ async fn pieces_of_a_range_become_one() {
 }
 
 #[tokio::test]
-async fn client_without_endpoints_or_with_tls_is_refused() {
+async fn client_without_endpoints_or_with_bad_files_is_refused() {
     let error = Client::connect(Options::new(Vec::new())).await.unwrap_err();
     assert_eq!(error.to_string(), "etcdclient: no available endpoints");
-    let options = Options::new(vec!["https://127.0.0.1:1".to_owned()]);
-    assert!(matches!(Client::connect(options).await, Err(Error::TlsUnsupported)));
+    let mut options = Options::new(vec!["127.0.0.1:1".to_owned()]);
+    options.tls = Some(TlsOptions { certificate: Some("cert.pem".into()), ..Default::default() });
+    let error = Client::connect(options.clone()).await.unwrap_err();
+    let half = "KeyFile and CertFile must both be present[key: , cert: cert.pem]";
+    assert_eq!(error.to_string(), half);
+    options.tls = Some(TlsOptions { authorities: Some("/none.pem".into()), ..Default::default() });
+    let error = Client::connect(options).await.unwrap_err();
+    assert_eq!(error.to_string(), "open /none.pem: no such file or directory");
 }
 
 fn header(revision: i64) -> Option<ResponseHeader> {

@@ -56,6 +56,12 @@ pub enum HashError {
 const HASHES_MAX: usize = 10;
 
 impl Reader {
+    /// The hashes that compactions left behind, oldest first.
+    #[must_use]
+    pub fn compaction_hashes(&self) -> Vec<Hash> {
+        self.shared.hashes.lock().clone()
+    }
+
     /// etcd's HashKV at a revision (0 is the newest): interop 6.5. Reads every row up to there.
     /// Waits for nothing; a compaction waits for it.
     ///

@@ -56,6 +56,15 @@ pub enum OpenError {
     /// The backend cannot give the bytes.
     #[error("reading the backend")]
     Backend(#[source] backend::ReadError),
+    /// Rows that the index needs: without them nobody can say which value of a key is the newest.
+    #[error("reading the rows behind revision {behind}, up to which all are whole")]
+    Rows {
+        /// The newest main revision before them, 0 if there is none.
+        behind: i64,
+        /// The page that cannot be read.
+        #[source]
+        source: backend::ReadError,
+    },
     /// A row of the `key` bucket is not one.
     #[error("row {revision} of the database is damaged: {what}")]
     Damaged {
@@ -272,7 +281,7 @@ fn build_index(backend: &Backend) -> Result<(Index, i64), OpenError> {
             }
         }
     });
-    scanned.map_err(OpenError::Backend)?;
+    scanned.map_err(|source| OpenError::Rows { behind: last, source })?;
     run.move_into(&mut index);
     damaged.map_or(Ok((index, last)), Err)
 }

@@ -34,6 +34,7 @@ use crate::reserve::{Reserve, is_no_space};
 
 pub use error::BootError;
 pub(crate) use origin::{Origin, OriginOptions};
+pub use srv::SrvError;
 
 /// What start-up needs of the configuration.
 #[derive(Clone, Debug)]
@@ -71,7 +72,6 @@ pub(crate) struct Booted {
     pub(crate) restarted: bool,
     /// The members of the cluster that this one joins, itself included: whom it can answer before
     /// its log tells of them. Empty unless it joins just now.
-    #[allow(dead_code, reason = "the transport between members, which comes next, needs them")]
     pub(crate) remotes: Vec<MemberObject>,
 }
 

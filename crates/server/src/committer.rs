@@ -11,7 +11,7 @@ use backend::{Backend, Commit, CommitError};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::metrics::Metrics;
-use crate::node::NodeQueue;
+use crate::node_queue::NodeQueue;
 
 /// When commits happen.
 #[derive(Clone, Copy, Debug)]

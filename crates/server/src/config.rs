@@ -11,7 +11,6 @@
 
 mod arguments;
 mod build;
-mod cluster;
 mod data_dir;
 mod duration;
 mod echo;
@@ -24,10 +23,10 @@ mod listen_error;
 mod model;
 mod notice;
 mod refusal;
+mod resolve;
 mod settings;
 mod text;
 mod tls;
-mod urls;
 mod validate;
 mod value;
 
@@ -36,8 +35,8 @@ use std::net::{IpAddr, UdpSocket};
 use std::path::Path;
 
 pub use arguments::UsageError;
-pub(crate) use cluster::same_addresses;
-pub use cluster::{ClusterError, InitialCluster, SrvError, resolve_host};
+pub use base::initial_cluster::{ClusterError, InitialCluster};
+pub use base::member_url::{Address, MemberUrl, Scheme, UrlError, join_urls};
 pub use data_dir::{DataDir, open_data_dir};
 pub use duration::{DurationError, GoDuration, parse_duration};
 pub use echo::{StartFacts, log_start};
@@ -52,7 +51,7 @@ pub use model::{
 };
 pub use notice::Notice;
 pub use refusal::Refusal;
-pub use urls::{Address, MemberUrl, Scheme, UrlError, join as join_urls};
+pub use resolve::resolve_host;
 pub use value::ValueError;
 
 pub(crate) use flags::DEFAULT_LOG_ROTATION;

@@ -33,6 +33,7 @@ use tonic::codec::CompressionEncoding;
 use tower_service::Service as _;
 
 use crate::handle::Handle;
+use crate::metrics::ConnectionMetrics;
 pub(crate) use call::Call;
 use call::{Arriving, Reply};
 pub(crate) use health::Serving;
@@ -59,14 +60,15 @@ pub(crate) struct Services {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Shared {
     handle: Handle,
+    metrics: ConnectionMetrics,
     slow: SlowCalls,
     message_bytes_max: usize,
     /// Changes while no leader has been seen for three elections.
     leader_lost: channel::Receiver<u64>,
-    kv: Kv,
+    kv: Arc<Kv>,
     watch: Watch,
     lease: LeaseServer<lease::Leases>,
     cluster: ClusterServer<cluster::Cluster>,
@@ -92,7 +94,8 @@ impl Services {
             slow,
             message_bytes_max: max,
             leader_lost,
-            kv: Kv::new(handle.clone(), slow),
+            kv: Arc::new(Kv::new(handle.clone(), slow)),
+            metrics: Arc::new(handle.metrics().clone()),
             watch: Watch::new(handle.clone()),
             lease: service!(LeaseServer, lease::Leases::new(handle.clone())),
             cluster: service!(ClusterServer, cluster::Cluster::new(handle.clone())),
@@ -103,6 +106,17 @@ impl Services {
                 maintenance::Maintenance::new(handle.clone(), serving)
             ),
             handle: handle.clone(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// The same services, for one connection: its calls share counters of references that no other
+    /// thread touches.
+    pub(crate) fn for_connection(&self) -> Self {
+        let shared = Shared {
+            kv: Arc::new(Kv::clone(&self.shared.kv)),
+            metrics: Arc::new(Arc::clone(self.shared.handle.metrics())),
+            ..Shared::clone(&self.shared)
         };
         Self { shared: Arc::new(shared) }
     }
@@ -119,6 +133,7 @@ impl Services {
         };
         let arriving = Arriving {
             handle: &shared.handle,
+            metrics: &shared.metrics,
             slow: shared.slow,
             leader_lost: &shared.leader_lost,
             method,
@@ -135,7 +150,7 @@ impl Services {
         let shared = &self.shared;
         let lean = |request: http::Request<B>| {
             let (head, body) = request.into_parts();
-            let metrics = shared.handle.metrics().clone();
+            let metrics = shared.metrics.clone();
             Messages::new(&head.headers, body, metrics, method, shared.message_bytes_max)
         };
         let path = method.method().path;
@@ -146,7 +161,8 @@ impl Services {
             "/etcdserverpb.KV/DeleteRange" => KvMethod::DeleteRange,
             "/etcdserverpb.KV/Compact" => KvMethod::Compact,
             "/etcdserverpb.Watch/Watch" => {
-                return Reply::Ready(Some(shared.watch.call(lean(request))));
+                let reply = shared.watch.call(lean(request));
+                return Reply::Ready(Some(Box::new(reply)));
             }
             _ => return Reply::Coming(self.dispatch_to_tonic(method, request)),
         };
@@ -160,7 +176,7 @@ impl Services {
     {
         let shared = &self.shared;
         let request = request.map(|body| {
-            let metrics = shared.handle.metrics().clone();
+            let metrics = shared.metrics.clone();
             RequestBody::new(body, metrics, method, shared.message_bytes_max)
         });
         let path = method.method().path;

@@ -6,17 +6,20 @@ use std::time::{Duration, Instant};
 
 use base::{ClusterId, LeaseId, MemberId};
 use bytes::{Bytes, BytesMut};
-use member::{Answer, Failure, Proposal, RequestIds, Ticket};
+use member::{Answer, Failure, Input, Proposal, RequestIds, Ticket};
 use parking_lot::Mutex;
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 use proto::etcdserverpb as pb;
+use proto::raftpb;
 use state::{Applied, Quota, Reads, Refusal, Reply};
 use tokio::sync::watch;
 
-use crate::answers::Waiter;
+use crate::answers::{Missing, Waiter};
 use crate::metrics::Metrics;
-use crate::node::{NodeQueue, Question};
+use crate::node_queue::{NodeQueue, Question};
+use crate::peers::Peers;
+use crate::peers::membership::by_leader;
 
 /// The services' access to the member; clones share it.
 #[derive(Clone, Debug)]
@@ -39,6 +42,8 @@ pub(crate) struct Limits {
     pub(crate) watch_progress_interval: Duration,
     /// How long elections take at least.
     pub(crate) election_timeout: Duration,
+    /// Whether changes of the members that may lose the quorum are refused (SRV-082).
+    pub(crate) strict_reconfiguration: bool,
 }
 
 #[derive(Debug)]
@@ -53,12 +58,17 @@ struct Shared {
     status: Arc<Published>,
     compacted: watch::Receiver<i64>,
     metrics: Arc<Metrics>,
+    peers: Peers,
 }
 
 /// What the node loop says about itself; written by it, read by everyone.
 #[derive(Debug, Default)]
 pub(crate) struct Published {
     pub(crate) leader: AtomicU64,
+    /// When that leader was first seen.
+    pub(crate) leader_since: Mutex<Option<Instant>>,
+    /// How often a leader was seen to commit in its term, or the members or versions changed.
+    pub(crate) news: watch::Sender<u64>,
     pub(crate) term: AtomicU64,
     pub(crate) committed: AtomicU64,
     pub(crate) applied: AtomicU64,
@@ -73,7 +83,7 @@ pub(crate) struct Published {
 }
 
 /// Why a request got no answer from the state machine.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProposeError {
     /// Every member says no.
     #[error(transparent)]
@@ -96,9 +106,36 @@ pub enum ProposeError {
     /// E-49: no answer in 5 s + 2 election timeouts.
     #[error("request timed out")]
     TimedOut,
+    /// E-50: the same, and the leader changed meanwhile.
+    #[error("request timed out, possibly due to previous leader failure")]
+    LeaderFailed,
+    /// E-51: the same, and not enough members were connected all the time.
+    #[error("request timed out, possibly due to connection lost")]
+    ConnectionLost,
+    /// E-52: what is committed is not applied within a second.
+    #[error("request timed out, waiting for the applied index took too long")]
+    ApplyingTooSlow,
+    /// Leadership did not go where it was sent.
+    #[error("request timed out, leader transfer took too long")]
+    TransferTooSlow,
     /// E-45.
     #[error("not leader")]
     NotLeader,
+    /// E-56.
+    #[error("bad leader transferee")]
+    BadTransferee,
+    /// E-53.
+    #[error("unhealthy cluster")]
+    Unhealthy,
+    /// E-18.
+    #[error("re-configuration failed due to not enough started members")]
+    NotEnoughStarted,
+    /// E-22.
+    #[error("can only promote a learner member which is in sync with leader")]
+    LearnerNotReady,
+    /// E-55.
+    #[error("rpc not supported for learner")]
+    NotForLearners,
 }
 
 /// What the node loop last said about itself.
@@ -137,6 +174,8 @@ pub(crate) enum RequestKind {
     ClusterVersionSet = 1300,
     /// `ClusterMemberAttrSetRequest`.
     ClusterMemberAttrSet = 1301,
+    /// `DowngradeInfoSetRequest`.
+    DowngradeInfoSet = 1302,
 }
 
 /// The header's field in `InternalRaftRequest`.
@@ -155,7 +194,11 @@ pub(crate) struct Parts {
     pub(crate) status: Arc<Published>,
     pub(crate) compacted: watch::Receiver<i64>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) peers: Peers,
 }
+
+/// Committed entries that may wait to be applied before new ones are refused (G-011).
+const APPLY_BACKLOG_MAX: u64 = 5000;
 
 impl Handle {
     pub(crate) fn new(parts: Parts) -> Self {
@@ -170,6 +213,7 @@ impl Handle {
             status,
             compacted,
             metrics,
+            peers,
         } = parts;
         let ids = Mutex::new(ids);
         Self {
@@ -184,6 +228,7 @@ impl Handle {
                 status,
                 compacted,
                 metrics,
+                peers,
             }),
         }
     }
@@ -199,11 +244,25 @@ impl Handle {
         kind: RequestKind,
         request: &impl Message,
     ) -> Result<Reply, ProposeError> {
+        let status = &self.shared.status;
+        let applied = status.applied.load(Ordering::Relaxed);
+        if applied + APPLY_BACKLOG_MAX < status.committed.load(Ordering::Relaxed) {
+            return Err(ProposeError::Overloaded);
+        }
         let id = self.next_id();
         let bytes = encode(kind, request, id);
         if bytes.len() > self.shared.limits.request_bytes_max {
             return Err(ProposeError::TooLarge);
         }
+        self.propose_bytes(kind, id, bytes).await
+    }
+
+    async fn propose_bytes(
+        &self,
+        kind: RequestKind,
+        id: u64,
+        bytes: Bytes,
+    ) -> Result<Reply, ProposeError> {
         let ticket = Ticket(id);
         let proposal = Proposal { ticket, request: bytes };
         let began = Instant::now();
@@ -216,15 +275,126 @@ impl Handle {
             server.proposals_failed.inc();
         }
         server.on_answered(kind.into(), !failed, began.elapsed());
-        match answer? {
-            Answer::Applied(Applied::Done(reply)) => Ok(reply),
-            Answer::Applied(Applied::Refused(refusal)) => Err(refusal.into()),
+        applied(answer?)
+    }
+
+    /// As [`Handle::propose`], in the form that members before 3.6 understand: a `PUT` of the v2
+    /// store (interop 6.3). Only for what is said of the cluster itself.
+    ///
+    /// # Errors
+    ///
+    /// As [`Handle::propose`].
+    pub(crate) async fn propose_v2(
+        &self,
+        kind: RequestKind,
+        path: String,
+        value: String,
+    ) -> Result<Reply, ProposeError> {
+        let id = self.next_id();
+        let request = proto::v2pb::Request {
+            id: Some(id),
+            method: Some("PUT".to_owned()),
+            path: Some(path),
+            val: Some(value),
+            ..proto::v2pb::Request::default()
+        };
+        self.propose_bytes(kind, id, request.encode_to_vec().into()).await
+    }
+
+    /// Proposes a change of the members and waits until it is applied here: all members after it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Handle::propose`]; refused for what the members are.
+    pub(crate) async fn change_members(
+        &self,
+        mut change: raftpb::ConfChange,
+    ) -> Result<Vec<pb::Member>, ProposeError> {
+        let id = self.next_id();
+        change.id = Some(id);
+        let ticket = Ticket(id);
+        let proposal = Proposal { ticket, request: change.encode_to_vec().into() };
+        let reply =
+            applied(self.ask(Question::Other(Input::ProposeChange(proposal)), ticket).await?)?;
+        let Reply::Members(members) = reply else {
+            unreachable!("a change of the members was answered by {reply:?}")
+        };
+        tracing::info!(
+            "local-member-id" = %self.member_id(),
+            "raft-conf-change" = change_name(&change),
+            "raft-conf-change-node-id" = %MemberId(change.node_id()),
+            "applied a configuration change through raft"
+        );
+        Ok(members)
+    }
+
+    /// Hands leadership to another member.
+    ///
+    /// # Errors
+    ///
+    /// `NotLeader`, `BadTransferee`, or it did not work within an election timeout.
+    pub(crate) async fn transfer_leader(&self, to: MemberId) -> Result<(), ProposeError> {
+        let began = Instant::now();
+        let own = self.member_id();
+        tracing::info!(
+            "local-member-id" = %own,
+            "current-leader-member-id" = %own,
+            "transferee-member-id" = %to,
+            "leadership transfer starting"
+        );
+        let ticket = Ticket(self.next_id());
+        match self.ask(Question::Other(Input::TransferLeader(ticket, to)), ticket).await? {
+            Answer::Transferred => {
+                tracing::info!(
+                    "local-member-id" = %own,
+                    "old-leader-member-id" = %own,
+                    "new-leader-member-id" = %to,
+                    took = ?began.elapsed(),
+                    "leadership transfer finished"
+                );
+                Ok(())
+            }
             Answer::Failed(failure) => Err(failure.into()),
-            answer
-            @ (Answer::Read | Answer::Lease(_) | Answer::Leases(_) | Answer::Transferred) => {
-                unreachable!("a proposal was answered by {answer:?}")
+            answer @ (Answer::Applied(_) | Answer::Read | Answer::Lease(_) | Answer::Leases(_)) => {
+                unreachable!("a transfer was answered by {answer:?}")
             }
         }
+    }
+
+    /// Whether a learner has nearly everything that this leader has (CB-36); `None` if this member
+    /// does not lead or does not know it.
+    ///
+    /// # Errors
+    ///
+    /// `Stopped`, or the queue is full.
+    pub(crate) async fn learner_ready(&self, id: MemberId) -> Result<Option<bool>, ProposeError> {
+        self.shared.queue.learner_ready(id).await
+    }
+
+    /// What consensus says of itself and, if it leads, of the others.
+    ///
+    /// # Errors
+    ///
+    /// `Stopped`, or the queue is full.
+    pub(crate) async fn consensus(&self) -> Result<raft::Status, ProposeError> {
+        self.shared.queue.consensus().await
+    }
+
+    /// Waits until everything that is committed now is applied.
+    ///
+    /// # Errors
+    ///
+    /// `ApplyingTooSlow` after a second.
+    pub(crate) async fn wait_applied(&self) -> Result<(), ProposeError> {
+        let committed = self.status().committed;
+        let deadline = Instant::now() + APPLY_TIME_MAX;
+        while self.status().applied < committed {
+            if deadline < Instant::now() {
+                return Err(ProposeError::ApplyingTooSlow);
+            }
+            tokio::time::sleep(APPLY_POLL).await;
+        }
+        Ok(())
     }
 
     /// Refuses a request that would take the database over the quota, after making that known to
@@ -301,26 +471,109 @@ impl Handle {
         &self.shared.reads
     }
 
-    /// Renews a lease at the leader; the seconds it lives on.
+    /// Renews a lease, here or at the leader; the seconds it lives on.
     ///
     /// # Errors
     ///
     /// `Refused(LeaseNotFound)` for an unknown or expired one.
     pub(crate) async fn renew_lease(&self, id: LeaseId) -> Result<i64, ProposeError> {
+        let deadline = self.deadline();
+        loop {
+            let answered = if self.leads() {
+                self.renew_lease_here(id).await
+            } else {
+                let others = self.peers().others();
+                by_leader(self, deadline, |leader| async move {
+                    others.renew_lease(&leader.peer_ur_ls, id).await
+                })
+                .await
+            };
+            match answered {
+                // Leadership moved meanwhile.
+                Err(ProposeError::NotLeader) if Instant::now() < deadline => {
+                    tokio::time::sleep(LEADER_POLL).await;
+                }
+                ended => return ended,
+            }
+        }
+    }
+
+    /// When a request that begins now has taken too long.
+    pub(crate) fn deadline(&self) -> Instant {
+        Instant::now() + self.shared.limits.request_timeout
+    }
+
+    /// As [`Handle::renew_lease`], if this member leads.
+    ///
+    /// # Errors
+    ///
+    /// `NotLeader`, or as [`Handle::renew_lease`].
+    pub(crate) async fn renew_lease_here(&self, id: LeaseId) -> Result<i64, ProposeError> {
         let ticket = Ticket(self.next_id());
-        let answer = self.ask(Question::RenewLease(ticket, id), ticket).await?;
+        let answer = self.ask(Question::Other(Input::RenewLease(ticket, id)), ticket).await?;
         lease_answer(&answer)
     }
 
-    /// Seconds a lease lives on by the leader's clock.
+    /// Seconds a lease lives on by this leader's clock.
+    ///
+    /// # Errors
+    ///
+    /// `Refused(LeaseNotFound)` for an unknown or expired one, `NotLeader`.
+    pub(crate) async fn lease_remaining_here(&self, id: LeaseId) -> Result<i64, ProposeError> {
+        let ticket = Ticket(self.next_id());
+        let answer = self.ask(Question::Other(Input::LeaseRemaining(ticket, id)), ticket).await?;
+        lease_answer(&answer)
+    }
+
+    /// What the leader knows of a lease.
     ///
     /// # Errors
     ///
     /// `Refused(LeaseNotFound)` for an unknown or expired one.
-    pub(crate) async fn lease_remaining(&self, id: LeaseId) -> Result<i64, ProposeError> {
-        let ticket = Ticket(self.next_id());
-        let answer = self.ask(Question::LeaseRemaining(ticket, id), ticket).await?;
-        lease_answer(&answer)
+    pub(crate) async fn lease_time_to_live(
+        &self,
+        request: pb::LeaseTimeToLiveRequest,
+    ) -> Result<pb::LeaseTimeToLiveResponse, ProposeError> {
+        let deadline = self.deadline();
+        loop {
+            let answered = if self.leads() {
+                self.lease_time_to_live_here(request).await
+            } else {
+                let others = self.peers().others();
+                by_leader(self, deadline, |leader| async move {
+                    others.lease_time_to_live(&leader.peer_ur_ls, request).await
+                })
+                .await
+            };
+            match answered {
+                Err(ProposeError::NotLeader) if Instant::now() < deadline => {
+                    tokio::time::sleep(LEADER_POLL).await;
+                }
+                ended => return ended,
+            }
+        }
+    }
+
+    /// As [`Handle::lease_time_to_live`], if this member leads.
+    ///
+    /// # Errors
+    ///
+    /// `NotLeader`, or as [`Handle::lease_time_to_live`].
+    pub(crate) async fn lease_time_to_live_here(
+        &self,
+        request: pb::LeaseTimeToLiveRequest,
+    ) -> Result<pb::LeaseTimeToLiveResponse, ProposeError> {
+        let id = LeaseId(request.id);
+        self.wait_applied().await?;
+        let ttl = self.lease_remaining_here(id).await?;
+        let lease = self.reads().lease(id, request.keys).ok_or(Refusal::LeaseNotFound)?;
+        Ok(pb::LeaseTimeToLiveResponse {
+            header: Some(pb::ResponseHeader::default()),
+            id: request.id,
+            ttl,
+            granted_ttl: lease.granted_ttl_seconds,
+            keys: lease.keys,
+        })
     }
 
     /// All leases, soonest expiry first.
@@ -330,7 +583,7 @@ impl Handle {
     /// As [`Handle::propose`].
     pub(crate) async fn leases_by_expiry(&self) -> Result<Vec<LeaseId>, ProposeError> {
         let ticket = Ticket(self.next_id());
-        match self.ask(Question::LeasesByExpiry(ticket), ticket).await? {
+        match self.ask(Question::Other(Input::LeasesByExpiry(ticket)), ticket).await? {
             Answer::Leases(ids) => Ok(ids),
             Answer::Failed(failure) => Err(failure.into()),
             answer @ (Answer::Applied(_)
@@ -370,6 +623,12 @@ impl Handle {
     #[must_use]
     pub(crate) fn leads(&self) -> bool {
         self.status().leader == self.member_id()
+    }
+
+    /// Whether this member has no vote.
+    #[must_use]
+    pub(crate) fn is_learner(&self) -> bool {
+        self.shared.status.learner.load(Ordering::Relaxed)
     }
 
     /// Requests proposed and not answered yet.
@@ -425,13 +684,73 @@ impl Handle {
         }
     }
 
+    /// The other members.
+    #[must_use]
+    pub(crate) fn peers(&self) -> &Peers {
+        &self.shared.peers
+    }
+
+    /// Wakes up when the members, a version or the leader may have changed.
+    #[must_use]
+    pub(crate) fn news(&self) -> watch::Receiver<u64> {
+        self.shared.status.news.subscribe()
+    }
+
     async fn ask(&self, question: Question, ticket: Ticket) -> Result<Answer, ProposeError> {
-        let (reply, answer) = Waiter::here();
+        let (reply, answer) = Waiter::here(self.shared.limits.request_timeout);
+        let began = Instant::now();
         self.shared.queue.send(question, ticket, reply)?;
-        match tokio::time::timeout(self.shared.limits.request_timeout, answer).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(_)) => Err(ProposeError::Stopped),
-            Err(_) => Err(ProposeError::TimedOut),
+        let mut forgetting = Forgetting { queue: &self.shared.queue, ticket: Some(ticket) };
+        let answered = answer.await;
+        if !matches!(answered, Err(Missing::Late)) {
+            forgetting.ticket = None;
+        }
+        answered.map_err(|missing| match missing {
+            Missing::Late => self.why_timed_out(began),
+            Missing::Ended => ProposeError::Stopped,
+        })
+    }
+
+    /// What a request died of that began then and got no answer (G-012).
+    fn why_timed_out(&self, began: Instant) -> ProposeError {
+        let leader_since = *self.shared.status.leader_since.lock();
+        let elections = 2 * self.shared.limits.election_timeout;
+        if leader_since.is_some_and(|since| began < since && since < began + elections) {
+            return ProposeError::LeaderFailed;
+        }
+        let connected = |id: MemberId| {
+            let since = self.shared.peers.connected_since(id);
+            id == self.member_id() || since.is_some_and(|since| since < began)
+        };
+        let leader = self.status().leader;
+        let lost = if leader == self.member_id() {
+            let members = self.reads().members();
+            let count = members.iter().filter(|member| connected(MemberId(member.id))).count();
+            count <= members.len() / 2
+        } else {
+            !leader.is_none() && !connected(leader)
+        };
+        if lost { ProposeError::ConnectionLost } else { ProposeError::TimedOut }
+    }
+}
+
+/// Before it is looked again who leads.
+const LEADER_POLL: Duration = Duration::from_millis(50);
+
+/// How long [`Handle::wait_applied`] waits, and how often it looks.
+const APPLY_TIME_MAX: Duration = Duration::from_secs(1);
+const APPLY_POLL: Duration = Duration::from_millis(2);
+
+/// Lets the node loop forget a caller that went away without its answer.
+struct Forgetting<'a> {
+    queue: &'a NodeQueue,
+    ticket: Option<Ticket>,
+}
+
+impl Drop for Forgetting<'_> {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket {
+            self.queue.forget(ticket);
         }
     }
 }
@@ -457,11 +776,33 @@ impl From<Failure> for ProposeError {
         match failure {
             Failure::NoLeader => Self::NoLeader,
             Failure::Overloaded => Self::Overloaded,
-            Failure::LeaderChanged
-            | Failure::NotLeader
-            | Failure::BadTransferee
-            | Failure::TransferAborted => Self::LeaderChanged,
+            Failure::LeaderChanged => Self::LeaderChanged,
+            Failure::NotLeader => Self::NotLeader,
+            Failure::BadTransferee => Self::BadTransferee,
+            Failure::TransferAborted => Self::TransferTooSlow,
         }
+    }
+}
+
+/// The reply of a request or change that was applied.
+fn applied(answer: Answer) -> Result<Reply, ProposeError> {
+    match answer {
+        Answer::Applied(Applied::Done(reply)) => Ok(reply),
+        Answer::Applied(Applied::Refused(refusal)) => Err(refusal.into()),
+        Answer::Failed(failure) => Err(failure.into()),
+        answer @ (Answer::Read | Answer::Lease(_) | Answer::Leases(_) | Answer::Transferred) => {
+            unreachable!("a proposal was answered by {answer:?}")
+        }
+    }
+}
+
+/// As etcd names the kind in its log.
+fn change_name(change: &raftpb::ConfChange) -> &'static str {
+    match change.r#type() {
+        raftpb::ConfChangeType::ConfChangeAddNode => "ConfChangeAddNode",
+        raftpb::ConfChangeType::ConfChangeRemoveNode => "ConfChangeRemoveNode",
+        raftpb::ConfChangeType::ConfChangeUpdateNode => "ConfChangeUpdateNode",
+        raftpb::ConfChangeType::ConfChangeAddLearnerNode => "ConfChangeAddLearnerNode",
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod health;
 mod log_level;
+mod peers;
 mod vars;
 
 use std::sync::Arc;
@@ -72,6 +73,11 @@ impl Plain {
     /// What a port for gRPC alone serves: nothing (V2-015).
     pub(crate) fn for_calls_only(handle: Handle) -> Self {
         Self::new(Port::Calls, handle, Browsers::default(), None)
+    }
+
+    /// Whether it is what [`Plain::for_calls_only`] makes.
+    pub(crate) fn is_for_calls_only(&self) -> bool {
+        matches!(self.shared.port, Port::Calls)
     }
 
     /// What a port for metrics serves (HTTP-16).
@@ -143,6 +149,9 @@ impl Shared {
         let is_get = request.method() == Method::GET;
         let path = request.uri().path();
         match (self.port, path) {
+            (Port::Peers, path) if path == "/raft" || path.starts_with("/raft/") => {
+                self.handle.peers().serve(request).await
+            }
             (Port::Calls, _) => text(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 "this port is for gRPC; HTTP is served at --listen-client-http-urls",
@@ -167,7 +176,8 @@ impl Shared {
                 Some(_) => method_not_allowed("PUT"),
                 None => not_found(),
             },
-            _ => not_found(),
+            (Port::Peers, _) => peers::answer(&self.handle, request).await,
+            (Port::Clients | Port::Metrics, _) => not_found(),
         }
     }
 

@@ -7,10 +7,12 @@
 mod calls;
 mod disk;
 mod facts;
+mod network;
 mod process;
 mod register;
 mod server;
 mod store;
+mod striped;
 mod zero;
 
 use std::sync::Arc;
@@ -18,7 +20,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use prometheus::{Registry, TextEncoder};
 
-pub(crate) use calls::{Calls, Ended};
+pub(crate) use calls::Calls;
 pub(crate) use disk::Disk;
 pub(crate) use process::{open_files_max, resident_bytes};
 pub(crate) use server::{Operation, Server};
@@ -28,6 +30,10 @@ use crate::handle::Handle;
 use facts::Facts;
 use process::Process;
 use register::Register;
+
+/// The numbers as a connection holds them: its calls count references to them among themselves,
+/// instead of all calls of all threads in one place.
+pub(crate) type ConnectionMetrics = Arc<Arc<Metrics>>;
 
 /// Every number of a server.
 #[derive(Debug)]
@@ -84,6 +90,12 @@ impl Metrics {
         }
     }
 
+    /// Adds what is counted of the other members.
+    pub(crate) fn set_peers(&self, own: base::MemberId, peers: Arc<transport::Metrics>) {
+        let added = self.registry.register(Box::new(network::Network::new(own, peers)));
+        added.expect("there is one network");
+    }
+
     /// The text of a scrape.
     pub(crate) fn text(&self, handle: &Handle) -> String {
         let scraped = self.scraped.lock();
@@ -92,7 +104,10 @@ impl Metrics {
         self.encode()
     }
 
+    /// Must not run twice at a time: the caller holds `scraped`.
     fn encode(&self) -> String {
+        self.calls.tell();
+        self.store.tell();
         let families = self.registry.gather();
         let text = TextEncoder::new().encode_to_string(&families);
         text.expect("every family that is gathered has a name and a value")

@@ -10,100 +10,38 @@
 //! behind it wait for it, since it can be neither acknowledged nor forgotten. Who comes meanwhile
 //! is told at once that there is no space (G14).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use base::{LeaseId, LogPosition};
+use base::{Index, LogPosition, MemberId};
 use member::{Answer, Input, Member, Outputs, Proposal, Ticket};
-use raft::{Message, Persist};
-use state::{Applied, Refusal};
+use prost::Message as _;
+use proto::{etcdserverpb as pb, raftpb};
+use raft::{Body, Entry, EntryKind, Message, Persist, PersistToken};
+use state::{Applied, Received, Refusal};
 use tokio::sync::watch;
-use wal::{AppendError, Wal};
+use wal::{AppendError, Mark, Wal};
 
-use crate::answers::{Answers, Waiter};
+use crate::answers::{Answers, Waiters};
 use crate::committer::CommitterQueue;
-use crate::handle::{ProposeError, Published};
+use crate::handle::Published;
+use crate::log_window::LogWindow;
 use crate::metrics::Metrics;
+use crate::node_queue::{Command, NodeCommands, Question, Rare};
+use crate::peers::Peers;
+use crate::peers::copies::Copied;
+use crate::peers::versions::Release;
 use crate::reserve::Reserve;
 use crate::snapshots::{SnapshotError, Snapshots};
-
-/// Requests that wait for the node loop. Full means overload, and the caller is told so.
-const QUEUE_LEN: usize = 16 * 1024;
 
 /// Requests taken as one batch.
 const BATCH_LEN_MAX: usize = 4096;
 
 /// Between two tries to write a log whose disk is full.
 const FULL_DISK_PAUSE: Duration = Duration::from_millis(200);
-
-/// What callers ask of the node loop.
-#[derive(Debug)]
-pub(crate) enum Question {
-    Propose(Proposal),
-    Read(Ticket),
-    RenewLease(Ticket, LeaseId),
-    LeaseRemaining(Ticket, LeaseId),
-    LeasesByExpiry(Ticket),
-}
-
-#[derive(Debug)]
-enum Command {
-    Ask {
-        question: Question,
-        ticket: Ticket,
-        reply: Waiter,
-    },
-    /// Messages of other members.
-    #[allow(dead_code, reason = "the transport that sends these comes with the cluster")]
-    Receive(Vec<Message>),
-    /// The state is durable up to here.
-    Durable(LogPosition),
-    /// The database has no room.
-    DiskFull,
-    Stop,
-}
-
-/// The callers' end of the node loop's queue.
-#[derive(Clone, Debug)]
-pub(crate) struct NodeQueue {
-    commands: SyncSender<Command>,
-}
-
-impl NodeQueue {
-    /// Hands a question over; the answer comes through `reply`, or never if the member stops.
-    pub(crate) fn send(
-        &self,
-        question: Question,
-        ticket: Ticket,
-        reply: Waiter,
-    ) -> Result<(), ProposeError> {
-        self.commands.try_send(Command::Ask { question, ticket, reply }).map_err(
-            |error| match error {
-                TrySendError::Full(_) => ProposeError::Overloaded,
-                TrySendError::Disconnected(_) => ProposeError::Stopped,
-            },
-        )
-    }
-
-    /// Tells the loop that the state is durable up to `position`.
-    pub(crate) fn durable(&self, position: LogPosition) {
-        // A loop that is gone needs no news, and a full queue gets the next one.
-        let _told = self.commands.try_send(Command::Durable(position));
-    }
-
-    /// Tells the loop that the database has no room.
-    pub(crate) fn disk_full(&self) {
-        let _told = self.commands.try_send(Command::DiskFull);
-    }
-
-    /// Asks the loop to end; waits for room in the queue.
-    pub(crate) fn stop(&self) {
-        let _told = self.commands.send(Command::Stop);
-    }
-}
 
 /// What the loop reports to the rest of the server.
 #[derive(Debug)]
@@ -129,11 +67,18 @@ pub enum NodeError {
     /// A compaction cannot go on.
     #[error("compacting")]
     Compact(#[source] backend::ReadError),
+    /// The others agreed on what this release does not know.
+    #[error(
+        "invalid downgrade; server version {own} is lower than determined cluster version \
+         {cluster}; start a release that is as new as the cluster"
+    )]
+    TooOld {
+        /// This program.
+        own: &'static str,
+        /// The cluster.
+        cluster: String,
+    },
 }
-
-/// The loop's end of its queue.
-#[derive(Debug)]
-pub(crate) struct NodeCommands(Receiver<Command>);
 
 /// What a loop is made of.
 #[derive(Debug)]
@@ -151,6 +96,10 @@ pub(crate) struct NodeParts {
     pub(crate) slow_apply: Duration,
     pub(crate) reports: NodeReports,
     pub(crate) commands: NodeCommands,
+    /// The other members.
+    pub(crate) peers: Peers,
+    /// What of the log is in memory.
+    pub(crate) window: LogWindow,
 }
 
 /// What the loop knows of the room on the disks.
@@ -183,19 +132,26 @@ pub(crate) struct Node {
     compaction_pause: Duration,
     slow_apply: Duration,
     compaction_began: Option<Instant>,
-    waiters: HashMap<Ticket, Waiter>,
+    waiters: Waiters,
     started: Instant,
     compaction_due: Option<Instant>,
+    peers: Peers,
+    window: LogWindow,
+    /// Copies of the state that wait for their message.
+    copies: BTreeMap<MemberId, Box<Copied>>,
+    /// Proposals that never reached the leader: they wait for another one.
+    undelivered: Vec<Message>,
+    /// Snapshots received that consensus has not asked to be stored yet, by their index.
+    received: BTreeMap<Index, Box<Received>>,
+    /// Set once this member was removed: when it ends.
+    ends_at: Option<Instant>,
     stopping: bool,
 }
 
-impl Node {
-    /// Makes the loop's queue; the loop itself is made once what uses the queue exists.
-    pub(crate) fn queue() -> (NodeQueue, NodeCommands) {
-        let (sender, commands) = sync_channel(QUEUE_LEN);
-        (NodeQueue { commands: sender }, NodeCommands(commands))
-    }
+/// How long a member that was removed goes on, so that the others hear of it (C16).
+const REMOVED_PAUSE: Duration = Duration::from_secs(1);
 
+impl Node {
     pub(crate) fn new(parts: NodeParts) -> Self {
         let NodeParts {
             member,
@@ -209,6 +165,8 @@ impl Node {
             slow_apply,
             reports,
             commands,
+            peers,
+            window,
         } = parts;
         Self {
             member,
@@ -224,10 +182,16 @@ impl Node {
             compaction_pause,
             slow_apply,
             compaction_began: None,
-            waiters: HashMap::new(),
+            waiters: Waiters::default(),
             started: Instant::now(),
             // A compaction that a crash interrupted is taken up at once.
             compaction_due: Some(Instant::now()),
+            peers,
+            window,
+            copies: BTreeMap::new(),
+            undelivered: Vec::new(),
+            received: BTreeMap::new(),
+            ends_at: None,
             stopping: false,
         }
     }
@@ -246,6 +210,7 @@ impl Node {
             // Raised by the process before this one, which left the sign: to be taken back.
             self.on_no_room(&mut out)?;
         }
+        out.members_changed = true;
         self.settle(&mut out)?;
         let mut next_tick = Instant::now() + self.tick;
         while !self.stopping {
@@ -253,7 +218,11 @@ impl Node {
             if next_tick <= now {
                 self.step(Input::Tick, &mut out)?;
                 self.look_after_room(&mut out)?;
+                self.forget_log(&mut out)?;
                 next_tick = (next_tick + self.tick).max(now);
+            }
+            if self.ends_at.is_some_and(|end| end <= now) {
+                break;
             }
             let wake = self.compaction_due.map_or(next_tick, |due| due.min(next_tick));
             match self.commands.recv_timeout(wake.saturating_duration_since(now)) {
@@ -280,23 +249,11 @@ impl Node {
                     match question {
                         Question::Propose(proposal) => proposals.push(proposal),
                         Question::Read(ticket) => reads.push(ticket),
-                        Question::RenewLease(ticket, id) => {
-                            self.step(Input::RenewLease(ticket, id), out)?;
-                        }
-                        Question::LeaseRemaining(ticket, id) => {
-                            self.step(Input::LeaseRemaining(ticket, id), out)?;
-                        }
-                        Question::LeasesByExpiry(ticket) => {
-                            self.step(Input::LeasesByExpiry(ticket), out)?;
-                        }
+                        Question::Other(input) => self.step(input, out)?,
                     }
                 }
                 Command::Receive(messages) => self.step(Input::Receive(messages), out)?,
-                Command::Durable(position) => self.on_durable(position, out)?,
-                Command::DiskFull => {
-                    self.room.database_full = true;
-                    self.on_no_room(out)?;
-                }
+                Command::Rare(news) => self.on_news(news, out)?,
                 Command::Stop => self.stopping = true,
             }
             let room = proposals.len() + reads.len() < BATCH_LEN_MAX;
@@ -316,12 +273,160 @@ impl Node {
         Ok(())
     }
 
+    /// Takes what comes rarely.
+    fn on_news(&mut self, news: Rare, out: &mut Outputs) -> Result<(), NodeError> {
+        match news {
+            Rare::Forget(ticket) => {
+                self.waiters.remove(&ticket);
+                self.step(Input::Forget(vec![ticket]), out)
+            }
+            Rare::Consensus(reply) => {
+                let _asker_is_gone = reply.send(self.member.status());
+                Ok(())
+            }
+            Rare::LearnerReady(id, reply) => {
+                let _asker_is_gone = reply.send(self.member.learner_ready(id));
+                Ok(())
+            }
+            Rare::ReceiveSnapshot(message, received, reply) => {
+                self.on_snapshot(message, received, out)?;
+                let _sender_is_gone = reply.send(());
+                Ok(())
+            }
+            Rare::Unreachable(peer) => self.step(Input::Unreachable(peer), out),
+            Rare::Undelivered(proposals) => {
+                self.undelivered.extend(proposals);
+                self.propose_undelivered(out)
+            }
+            Rare::Copied(to, copied) => self.on_copied(to, copied, out),
+            Rare::SnapshotSent(to, ok) => self.step(Input::SnapshotSent(to, ok), out),
+            Rare::Removed => {
+                self.on_removed();
+                Ok(())
+            }
+            Rare::Durable(position) => self.on_durable(position, out),
+            Rare::DiskFull => {
+                self.room.database_full = true;
+                self.on_no_room(out)
+            }
+        }
+    }
+
+    /// A snapshot of the leader arrived; its database lies beside ours, whole and durable.
+    fn on_snapshot(
+        &mut self,
+        message: Message,
+        received: Box<Received>,
+        out: &mut Outputs,
+    ) -> Result<(), NodeError> {
+        let Body::Snapshot(meta) = &message.body else {
+            unreachable!("a snapshot's message is {}", message.body.name())
+        };
+        let index = meta.position.index;
+        if let Some(older) = self.received.insert(index, received) {
+            discard(*older);
+        }
+        let asked = out.persist.len();
+        self.step(Input::Receive(vec![message]), out)?;
+        let is_wanted = |persist: &Persist| {
+            persist.snapshot.as_ref().is_some_and(|wanted| wanted.position.index == index)
+        };
+        let wanted = out.persist[asked..].iter().any(is_wanted);
+        if !wanted && let Some(received) = self.received.remove(&index) {
+            tracing::info!(
+                index = index.0,
+                "a snapshot of the leader was of no use; it is removed"
+            );
+            discard(*received);
+        }
+        Ok(())
+    }
+
+    /// Proposes again what never reached a leader that is none any more, for those who still wait.
+    fn propose_undelivered(&mut self, out: &mut Outputs) -> Result<(), NodeError> {
+        let leader = self.member.status().leader;
+        let lost = std::mem::take(&mut self.undelivered).into_iter();
+        let (kept, due): (Vec<Message>, Vec<Message>) =
+            lost.partition(|message| leader == Some(message.to));
+        self.undelivered = kept;
+        let entries = due.into_iter().filter_map(|message| {
+            if let Body::Propose(entries) = message.body { Some(entries) } else { None }
+        });
+        for entry in entries.flatten() {
+            let is_change = entry.kind != EntryKind::Normal;
+            let Some(ticket) = ticket_of(&entry).filter(|ticket| self.waiters.contains_key(ticket))
+            else {
+                continue;
+            };
+            let proposal = Proposal { ticket, request: entry.data };
+            let input = if is_change {
+                Input::ProposeChange(proposal)
+            } else {
+                Input::Propose(vec![proposal])
+            };
+            self.step(input, out)?;
+        }
+        Ok(())
+    }
+
+    /// A copy of the state for a member is there, or cannot be had.
+    fn on_copied(
+        &mut self,
+        to: MemberId,
+        copied: Option<Box<Copied>>,
+        out: &mut Outputs,
+    ) -> Result<(), NodeError> {
+        let Some(copied) = copied else {
+            return self.step(Input::SnapshotSent(to, false), out);
+        };
+        let (position, conf_state) = (copied.position(), copied.conf_state());
+        self.copies.insert(to, copied);
+        self.step(Input::SendSnapshot { to, position, conf_state }, out)?;
+        if !out.snapshots.iter().any(|message| message.to == to) {
+            // It caught up meanwhile, or another member leads.
+            self.copies.remove(&to);
+        }
+        Ok(())
+    }
+
+    /// This member was removed: it ends by itself.
+    fn on_removed(&mut self) {
+        if self.ends_at.is_none() {
+            tracing::warn!(
+                error = "the member has been permanently removed from the cluster",
+                "server error"
+            );
+            tracing::warn!("data-dir used by this member must be removed");
+            self.ends_at = Some(Instant::now() + REMOVED_PAUSE);
+        }
+    }
+
+    /// Gives the network what must not wait for this member's disk.
+    fn send(&mut self, out: &mut Outputs) -> Result<(), NodeError> {
+        self.peers.send(std::mem::take(&mut out.send));
+        for message in out.snapshots.drain(..) {
+            let to = message.to;
+            if let Some(copied) = self.copies.remove(&to) {
+                self.peers.send_snapshot(message, *copied);
+            }
+        }
+        for to in std::mem::take(&mut out.snapshot_wanted) {
+            if !self.peers.copy_for(to, &self.backend) {
+                self.step(Input::SnapshotSent(to, false), out)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Does what the member asked for, until it asks for nothing more.
     fn settle(&mut self, out: &mut Outputs) -> Result<(), NodeError> {
+        self.send(out)?;
         self.unwritten.extend(out.persist.drain(..));
         while self.write_next(out)? {
+            self.send(out)?;
             self.unwritten.extend(out.persist.drain(..));
         }
+        self.take_news(out)?;
         if out.compaction_begun {
             out.compaction_begun = false;
             self.compaction_due = Some(Instant::now());
@@ -336,10 +441,47 @@ impl Node {
         }
         self.reports.answers.give(answers);
         self.committer.consider(&self.backend);
-        // Without other members there is nobody to send to.
-        out.send.clear();
-        out.snapshots.clear();
-        out.snapshot_wanted.clear();
+        Ok(())
+    }
+
+    /// Looks at what changed of the cluster.
+    fn take_news(&mut self, out: &mut Outputs) -> Result<(), NodeError> {
+        let restored = out.restored.take();
+        if let Some(position) = restored {
+            self.compaction_due = Some(Instant::now());
+            let conf_state = self.member.status().conf_state;
+            let state = self.member.state();
+            let released = self.snapshots.replaced(position, &conf_state, state, &mut self.wal);
+            released.map_err(NodeError::Snapshot)?;
+            self.reports
+                .compacted
+                .send_replace(self.member.state().reads().keys().compact_revision());
+        }
+        if std::mem::take(&mut out.removed) {
+            self.on_removed();
+        }
+        let changed = std::mem::take(&mut out.members_changed);
+        if changed {
+            let reads = self.member.state().reads();
+            if let Some(cluster) = reads.cluster_version()
+                && Release::parse(&cluster).is_some_and(|version| Release::own() < version)
+            {
+                return Err(NodeError::TooOld { own: base::version::COMPATIBLE, cluster });
+            }
+            let members = self.member.state().members();
+            // Whoever joins knows more before its log tells it anything.
+            if !members.is_empty() {
+                self.peers.set_members(&members);
+            }
+        }
+        let leader_changed = std::mem::take(&mut out.leader_changed);
+        if leader_changed {
+            self.log_leader();
+            self.propose_undelivered(out)?;
+        }
+        if leader_changed || changed {
+            self.reports.status.news.send_modify(|count| *count += 1);
+        }
         Ok(())
     }
 
@@ -349,33 +491,16 @@ impl Node {
             return Ok(false);
         }
         let Some(batch) = self.unwritten.pop_front() else { return Ok(false) };
-        let began = Instant::now();
+        let snapshot = batch.snapshot.as_ref().map(|meta| meta.position);
         let mut full = false;
-        let persisted = batch.try_persist(|batch| {
-            let (entries, hard_state) = (&batch.entries, batch.hard_state.as_ref());
-            let mut written = self.wal.append_and_sync(entries, hard_state, batch.must_sync);
-            full = matches!(written, Err(AppendError::NoSpace { .. }));
-            if full {
-                // Or what is given up here would go to the database.
-                let _held_off = self.committer.hold_off();
-                if self.room.reserve.release() {
-                    written = self.wal.append_and_sync(entries, hard_state, batch.must_sync);
-                    self.room.reserve.take_back();
-                }
-            }
-            if written.is_ok() {
-                let disk = &self.reports.metrics.disk;
-                disk.on_append(entries, batch.must_sync, began.elapsed());
-            }
-            written
-        });
-        let persisted = match persisted {
+        let written = batch.try_persist(|batch| self.write(batch, &mut full));
+        let persisted = match written {
             Ok(persisted) => persisted,
             Err(unpersisted) => {
                 let raft::Unpersisted { persist, error } = *unpersisted;
-                let AppendError::NoSpace { .. } = error else {
+                if !matches!(error, AppendError::NoSpace { .. }) {
                     return Err(NodeError::Log(error));
-                };
+                }
                 if self.room.retry.is_none() {
                     tracing::warn!(error = %error, "the log takes nothing until there is room");
                 }
@@ -388,15 +513,70 @@ impl Node {
         if self.room.retry.take().is_some() {
             tracing::info!("the log has room again");
         }
-        out.send.extend(persisted.messages);
+        self.peers.send(persisted.messages);
         let (answered, began) = (out.answers.len(), Instant::now());
-        self.step(Input::Persisted(persisted.token), out)?;
+        match snapshot {
+            None => self.step(Input::Persisted(persisted.token), out)?,
+            Some(position) => self.restore(persisted.token, position, out)?,
+        }
         let applied = &out.answers[answered..];
         self.reports.metrics.server.on_batch(applied, began.elapsed(), self.slow_apply);
         if full {
             self.on_no_room(out)?;
         }
         Ok(true)
+    }
+
+    /// Makes a batch durable, if need be with the help of the reserve.
+    fn write(&mut self, batch: &Persist, full: &mut bool) -> Result<(), AppendError> {
+        let began = Instant::now();
+        let mut written = append(&mut self.wal, batch);
+        *full = matches!(written, Err(AppendError::NoSpace { .. }));
+        if *full {
+            // Or what is given up here would go to the database.
+            let _held_off = self.committer.hold_off();
+            if self.room.reserve.release() {
+                written = append(&mut self.wal, batch);
+                self.room.reserve.take_back();
+            }
+        }
+        written?;
+        let disk = &self.reports.metrics.disk;
+        disk.on_append(&batch.entries, batch.must_sync, began.elapsed());
+        self.window.add(&batch.entries);
+        Ok(())
+    }
+
+    /// Puts a received snapshot, whose mark is durable, in the place of the state.
+    fn restore(
+        &mut self,
+        token: PersistToken,
+        position: LogPosition,
+        out: &mut Outputs,
+    ) -> Result<(), NodeError> {
+        let received = self.received.remove(&position.index);
+        let received = received.expect("consensus stores what was received");
+        let before = self.member.applied();
+        tracing::info!(
+            "current-applied-index" = before.index.0,
+            "incoming-leader-snapshot-index" = position.index.0,
+            "incoming-leader-snapshot-term" = position.term.0,
+            "applying snapshot"
+        );
+        let in_progress = &self.reports.metrics.disk.snapshot_apply_in_progress;
+        in_progress.set(1);
+        let now_millis = self.now_millis();
+        let stepped = self.member.step(now_millis, Input::Restore(token, received), out);
+        in_progress.set(0);
+        stepped.map_err(NodeError::Apply)?;
+        self.window.clear();
+        tracing::info!(
+            "current-applied-index" = before.index.0,
+            "incoming-leader-snapshot-index" = position.index.0,
+            "incoming-leader-snapshot-term" = position.term.0,
+            "applied snapshot"
+        );
+        Ok(())
     }
 
     /// From now on only what makes nothing grow is taken, and everybody is told.
@@ -420,6 +600,14 @@ impl Node {
         raised.any(|alarm| alarm.member_id == own && alarm.alarm() == no_space)
     }
 
+    /// Lets memory forget of the log what nobody is likely to need.
+    fn forget_log(&mut self, out: &mut Outputs) -> Result<(), NodeError> {
+        match self.window.target(&self.member.status()) {
+            Some(index) => self.step(Input::Compact(index), out),
+            None => Ok(()),
+        }
+    }
+
     /// Makes the reserve, in small steps; after a full disk, ends the refusals once it is whole.
     fn look_after_room(&mut self, out: &mut Outputs) -> Result<(), NodeError> {
         if !self.room.low {
@@ -439,10 +627,13 @@ impl Node {
         Ok(())
     }
 
+    fn now_millis(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis())
+            .expect("a process does not run for half a billion years")
+    }
+
     fn step(&mut self, input: Input, out: &mut Outputs) -> Result<(), NodeError> {
-        let now_millis = u64::try_from(self.started.elapsed().as_millis())
-            .expect("a process does not run for half a billion years");
-        self.member.step(now_millis, input, out).map_err(NodeError::Apply)
+        self.member.step(self.now_millis(), input, out).map_err(NodeError::Apply)
     }
 
     fn compact(&mut self) -> Result<(), NodeError> {
@@ -482,16 +673,34 @@ impl Node {
         let state = self.member.state();
         let began = Instant::now();
         match self.snapshots.consider(position, &conf_state, state, &mut self.wal) {
-            Ok(Some(index)) => {
-                self.reports.metrics.disk.on_snapshot(began.elapsed());
-                self.step(Input::Compact(index), out)
+            Ok(taken) => {
+                if taken {
+                    self.reports.metrics.disk.on_snapshot(began.elapsed());
+                }
+                Ok(())
             }
-            Ok(None) => Ok(()),
             Err(error) if error.is_no_space() => {
                 tracing::warn!(error = %error, "no snapshot until there is room");
                 self.on_no_room(out)
             }
             Err(error) => Err(NodeError::Snapshot(error)),
+        }
+    }
+
+    /// Says who leads, in the words of etcd's log.
+    fn log_leader(&mut self) {
+        let status = self.member.status();
+        let (id, term) = (status.id, status.term);
+        let before = MemberId(self.reports.status.leader.load(Ordering::Relaxed));
+        match status.leader {
+            None if before.is_none() => {}
+            None => tracing::info!("raft.node: {id} lost leader {before} at term {term}"),
+            Some(leader) if before.is_none() => {
+                tracing::info!("raft.node: {id} elected leader {leader} at term {term}");
+            }
+            Some(leader) => tracing::info!(
+                "raft.node: {id} changed leader from {before} to {leader} at term {term}"
+            ),
         }
     }
 
@@ -502,6 +711,7 @@ impl Node {
         let before = published.leader.swap(leader, Ordering::Relaxed);
         if leader != 0 && leader != before {
             self.reports.metrics.server.leader_changes.inc();
+            *published.leader_since.lock() = Some(Instant::now());
         }
         published.term.store(status.term.0, Ordering::Relaxed);
         published.committed.store(status.commit.0, Ordering::Relaxed);
@@ -513,5 +723,35 @@ impl Node {
             && voters.contains(&status.id)
             && status.conf_state.voters_outgoing.is_empty();
         published.alone.store(alone, Ordering::Release);
+    }
+}
+
+fn append(wal: &mut Wal, batch: &Persist) -> Result<(), AppendError> {
+    if let Some(meta) = &batch.snapshot {
+        // The mark first: what follows in the log stands behind the snapshot.
+        let conf_state = Some(meta.conf_state.clone());
+        wal.mark(&Mark { position: meta.position, conf_state })?;
+    }
+    wal.append_and_sync(&batch.entries, batch.hard_state.as_ref(), batch.must_sync)
+}
+
+/// Who waits for an entry that was proposed here.
+fn ticket_of(entry: &Entry) -> Option<Ticket> {
+    let id = match entry.kind {
+        EntryKind::Normal => {
+            let request = pb::InternalRaftRequest::decode(entry.data.clone()).ok()?;
+            request.header.map_or(request.id, |header| header.id)
+        }
+        EntryKind::ConfChange | EntryKind::ConfChangeV2 => {
+            raftpb::ConfChange::decode(entry.data.clone()).ok()?.id()
+        }
+    };
+    Some(Ticket(id))
+}
+
+/// Removes a snapshot that is not wanted; what cannot be removed now is at the next start.
+fn discard(received: Received) {
+    if let Err(error) = received.discard() {
+        tracing::warn!(error = %error, "cannot remove a snapshot that was received");
     }
 }

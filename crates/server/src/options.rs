@@ -10,6 +10,7 @@ use crate::config::{
 use crate::grpc::SlowCalls;
 use crate::handle::Limits;
 use crate::http::Browsers;
+use crate::peers::monitor::Checks;
 use crate::ping_policy::PingPolicy;
 use crate::port::PortLimits;
 
@@ -46,6 +47,10 @@ pub(crate) struct Options {
     pub(crate) auto_compaction: AutoCompaction,
     /// What clients are told to connect to.
     pub(crate) advertised_client_urls: Vec<String>,
+    /// Where other members reach this one.
+    pub(crate) advertised_peer_urls: Vec<String>,
+    /// How the members' data is compared.
+    pub(crate) checks: Checks,
     /// Whether it is measured how long calls take.
     pub(crate) extensive_metrics: bool,
     /// Which calls are logged.
@@ -108,6 +113,8 @@ impl Options {
             compaction_pause: config.compaction.sleep_interval,
             auto_compaction: config.compaction.auto,
             advertised_client_urls: texts(&config.advertise.clients),
+            advertised_peer_urls: texts(&config.advertise.peers),
+            checks: checks(config),
             extensive_metrics: config.metrics == MetricsDetail::Extensive,
             slow_calls: SlowCalls { longer_than: config.logging.slow_request_min },
             slow_apply: config.logging.slow_apply_min,
@@ -162,6 +169,20 @@ fn limits(config: &Config, election_timeout: Duration) -> Limits {
         request_timeout: Duration::from_secs(5) + election_timeout * 2,
         watch_progress_interval: config.features.watch_progress_interval,
         election_timeout,
+        strict_reconfiguration: config.cluster.strict_reconfig_check,
+    }
+}
+
+fn checks(config: &Config) -> Checks {
+    let features = &config.features;
+    let gates = &features.gates;
+    Checks {
+        initial: gates.is_enabled(Gate::InitialCorruptCheck),
+        periodic: features.corrupt_check_interval,
+        // The hashes are there anyway: compared unless that is turned off (G5).
+        compactions: (gates.chosen(Gate::CompactHashCheck) != Some(false))
+            .then_some(features.compact_hash_check_interval),
+        downgrade: features.downgrade_check_interval,
     }
 }
 

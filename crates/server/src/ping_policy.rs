@@ -9,6 +9,9 @@
 //! with the third strike the connection ends; answers sent since the last ping wipe out all
 //! strikes. Without open calls a client has no reason to ping at all.
 //!
+//! Not enforced on ports that serve calls and plain HTTP over TLS: etcd has them served by its HTTP
+//! library, and clients may rely on it.
+//!
 //! Source: grpc-go internal/transport/http2_server.go (`handlePing`), keepalive defaults.
 
 mod frames;

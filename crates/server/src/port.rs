@@ -159,9 +159,10 @@ pub(crate) async fn serve(
         let Service { services, plain } = service.clone();
         // Browsers and scrapers keep to no such rule.
         let pings = services.is_some().then_some(room.limits.pings);
+        let services = services.map(|services| services.for_connection());
+        let (builder, only_calls) = (builder.clone(), plain.is_for_calls_only());
         let served = Served { services, plain, remote: Remote(address), secured: None };
-        let (builder, watched) =
-            (builder.clone(), Watched { watcher: graceful.watcher(), permit, pings });
+        let watched = Watched { watcher: graceful.watcher(), permit, pings, only_calls };
         let guard = guard.clone().map(|guard| (guard, stop.clone()));
         shards.spawn(async move {
             match stream {
@@ -193,6 +194,8 @@ struct Watched {
     watcher: Watcher,
     permit: Permit,
     pings: Option<PingPolicy>,
+    /// Whether the port is for calls alone and not for plain HTTP besides.
+    only_calls: bool,
 }
 
 /// Serves one connection on this thread, if it may pass.
@@ -201,7 +204,7 @@ async fn begin<S>(
     guard: Option<(Guard, watch::Receiver<bool>)>,
     builder: &auto::Builder<TokioExecutor>,
     mut served: Served,
-    watched: Watched,
+    mut watched: Watched,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -215,6 +218,10 @@ async fn begin<S>(
     };
     let Some(Admitted { socket, secured }) = admitted else { return };
     served.secured.clone_from(&secured);
+    if secured.is_some() && !watched.only_calls {
+        // etcd serves calls through its HTTP library there, which has no such policy.
+        watched.pings = None;
+    }
     let serving = Box::pin(connection(socket, builder, served, watched));
     tokio::select! {
         () = serving => {}
@@ -233,7 +240,7 @@ async fn connection<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Watched { watcher, permit, pings } = watched;
+    let Watched { watcher, permit, pings, only_calls: _ } = watched;
     let begun = Begun::default();
     let (stream, drain) = Coalescing::new(stream);
     let counted = Counted { io: stream, begun: begun.clone() };
@@ -248,6 +255,8 @@ fn builder(limits: PortLimits) -> auto::Builder<TokioExecutor> {
     builder
         .http2()
         .timer(TokioTimer::new())
+        // As grpc-go: a call's head says nothing that is not asked for.
+        .auto_date_header(false)
         .max_concurrent_streams(limits.concurrent_streams_max)
         .max_header_list_size(HEAD_BYTES_MAX)
         .initial_stream_window_size(WINDOW_BYTES)

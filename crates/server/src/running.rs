@@ -4,18 +4,26 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use base::{ClusterId, MemberId};
 use member::{Member, RequestIds};
 use raft::{Raft, Restored};
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::watch;
+use vfs::Dir;
 
 use crate::answers::{self, Given};
 use crate::boot::Booted;
 use crate::committer::{Committer, CommitterQueue};
 use crate::handle::{Handle, Parts, Published};
+use crate::log_window::LogWindow;
 use crate::metrics::Metrics;
-use crate::node::{Node, NodeError, NodeParts, NodeQueue, NodeReports};
+use crate::node::{Node, NodeError, NodeParts, NodeReports};
+use crate::node_queue::{self, NodeQueue};
 use crate::options::Options;
+use crate::peers::arrivals::Arrivals;
+use crate::peers::ask::Dial;
+use crate::peers::thread::PeerThread;
+use crate::peers::{Identity, Peers};
 use crate::preparer::{self, PreparerQueue};
 use crate::reserve::Reserve;
 use crate::shards;
@@ -35,6 +43,7 @@ pub(crate) struct Running {
     preparer_queue: PreparerQueue,
     node_queue: NodeQueue,
     committer_queue: CommitterQueue,
+    peer_thread: PeerThread,
 }
 
 /// The parts of a member, joined and not yet running.
@@ -54,9 +63,14 @@ impl Running {
     /// # Errors
     ///
     /// No threads.
-    pub(crate) fn start(options: &Options, booted: Booted) -> Result<Self, StartError> {
+    pub(crate) fn start(
+        options: &Options,
+        booted: Booted,
+        dial: Arc<dyn Dial>,
+    ) -> Result<Self, StartError> {
+        let peer_thread = PeerThread::start().map_err(StartError::Threads)?;
         let Joined { handle, answers, node, committer, preparer, node_queue, committer_queue } =
-            Joined::new(options, booted);
+            Joined::new(options, booted, dial, &peer_thread);
         let (preparer_queue, preparer_stop) = PreparerQueue::new();
         let preparer = spawn("log-prepare", move || preparer::run(&preparer, &preparer_stop))?;
         let (failed_sender, failed) = watch::channel(false);
@@ -81,7 +95,13 @@ impl Running {
             preparer_queue,
             node_queue,
             committer_queue,
+            peer_thread,
         })
+    }
+
+    /// Where what has to do with other members runs.
+    pub(crate) fn peer_runtime(&self) -> &tokio::runtime::Handle {
+        self.peer_thread.runtime()
     }
 
     /// The answers of the node loop, a receiver for each network thread; only the first call gets
@@ -98,6 +118,8 @@ impl Running {
     pub(crate) fn stop(self) -> Result<(), StartError> {
         self.node_queue.stop();
         let node = self.node.join().expect("the node loop does not panic: it aborts");
+        self.handle.peers().stop();
+        self.peer_thread.stop();
         self.preparer_queue.stop();
         self.preparer.join().expect("the preparing thread does not panic: it aborts");
         self.committer_queue.stop();
@@ -108,7 +130,15 @@ impl Running {
 }
 
 impl Joined {
-    fn new(options: &Options, booted: Booted) -> Self {
+    fn new(
+        options: &Options,
+        booted: Booted,
+        dial: Arc<dyn Dial>,
+        peer_thread: &PeerThread,
+    ) -> Self {
+        log_start(&booted);
+        let (node_queue, commands) = node_queue::queue();
+        let arrivals = arrivals(options, &booted, &node_queue);
         let Booted {
             member: id,
             cluster,
@@ -118,26 +148,23 @@ impl Joined {
             mut wal,
             wal_dir,
             snap_dir,
-            restarted,
+            remotes,
             ..
         } = booted;
-        tracing::info!(
-            "local-member-id" = %id,
-            "cluster-id" = %cluster,
-            "applied-index" = state.applied().index.0,
-            "member-initialized" = restarted,
-            "starting local member"
-        );
-        let wall_millis = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let wall_millis = u64::try_from(wall_millis.as_millis()).unwrap_or(u64::MAX);
-        let metrics = Metrics::new(options.extensive_metrics);
-        metrics.set_features(options.features.iter().copied());
-        let (node_queue, commands) = Node::queue();
+        let wall_millis = wall_millis();
+        let metrics = metrics(options);
         let (committer, committer_queue) =
             Committer::new(backend.clone(), node_queue.clone(), options.commit, metrics.clone());
         let status = Arc::new(Published::default());
         let (answers_in, answers) = answers::channels(shards::count());
         let (compacted_sender, compacted) = watch::channel(-1);
+        let runtime = peer_thread.runtime().clone();
+        let identity = identity(options, id, cluster);
+        let peers = Peers::new(identity, arrivals, dial, runtime, node_queue.clone());
+        if !remotes.is_empty() {
+            peers.set_members(&remotes);
+        }
+        metrics.set_peers(id, peers.metrics());
         let handle = Handle::new(Parts {
             member: id,
             cluster,
@@ -149,15 +176,11 @@ impl Joined {
             status: status.clone(),
             compacted,
             metrics: metrics.clone(),
+            peers: peers.clone(),
         });
-        let snapshots = Snapshots::new(
-            snap_dir,
-            options.snapshot_entries,
-            options.snapshot_catchup_entries,
-            restored.snapshot.index,
-        )
-        .keeping(options.snapshot_files_max);
+        let snapshots = snapshots(options, snap_dir, &restored);
         wal.set_keep(options.wal_files_max.unwrap_or(0));
+        let window = LogWindow::new(options.snapshot_catchup_entries, &restored.entries);
         let preparer = wal.preparer();
         let raft = consensus(options, id, wall_millis, restored);
         let node = Node::new(NodeParts {
@@ -177,19 +200,67 @@ impl Joined {
             },
             slow_apply: options.slow_apply,
             commands,
+            peers,
+            window,
         });
         Self { handle, answers, node, committer, preparer, node_queue, committer_queue }
     }
 }
 
-fn consensus(options: &Options, id: base::MemberId, wall_millis: u64, restored: Restored) -> Raft {
+fn arrivals(options: &Options, booted: &Booted, queue: &NodeQueue) -> Arrivals {
+    Arrivals::new(
+        queue.clone(),
+        booted.state.reads(),
+        booted.backend.clone(),
+        booted.snap_dir.clone(),
+        options.boot.state.clone(),
+    )
+}
+
+fn metrics(options: &Options) -> Arc<Metrics> {
+    let metrics = Metrics::new(options.extensive_metrics);
+    metrics.set_features(options.features.iter().copied());
+    metrics
+}
+
+fn snapshots(options: &Options, dir: Arc<dyn Dir>, restored: &Restored) -> Snapshots {
+    Snapshots::new(dir, options.snapshot_entries, restored.snapshot.index)
+        .keeping(options.snapshot_files_max)
+}
+
+fn wall_millis() -> u64 {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn identity(options: &Options, member: MemberId, cluster: ClusterId) -> Identity {
+    Identity {
+        member,
+        cluster,
+        peer_urls: options.advertised_peer_urls.clone(),
+        dial_timeout: options.dial_timeout,
+        request_timeout: options.limits.request_timeout,
+    }
+}
+
+fn log_start(booted: &Booted) {
+    tracing::info!(
+        "local-member-id" = %booted.member,
+        "cluster-id" = %booted.cluster,
+        "applied-index" = booted.state.applied().index.0,
+        "member-initialized" = booted.restarted,
+        "starting local member"
+    );
+}
+
+fn consensus(options: &Options, id: MemberId, wall_millis: u64, restored: Restored) -> Raft {
     let mut config = raft::Config::new(id, wall_millis ^ id.0);
     config.election_ticks = options.election_ticks;
     config.pre_vote = options.pre_vote;
     Raft::new(config, restored)
 }
 
-fn member(options: &Options, id: base::MemberId, wall_millis: u64) -> member::Options {
+fn member(options: &Options, id: MemberId, wall_millis: u64) -> member::Options {
     let election_millis = options.limits.election_timeout.as_millis();
     member::Options {
         id,

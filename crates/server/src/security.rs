@@ -6,6 +6,7 @@
 //!
 //! Source: etcd server/embed/{config,etcd,serve}.go.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tls::{ClientPolicy, FileError, FileKind, FileProblem, PolicyError, Protocols, ServerPolicy};
@@ -15,6 +16,7 @@ use crate::config::{
 };
 use crate::logging::List;
 use crate::peers::dial::PeerDial;
+use crate::reverse::ReverseDns;
 
 /// Both kinds of ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +130,7 @@ pub(crate) fn check_files(config: &Config) -> Result<(), Refusal> {
 
 fn listener(role: Role, settings: &tls::Settings) -> Result<ServerPolicy, Refusal> {
     let policy = ServerPolicy::new(settings).map_err(|error| refusal(role, error))?;
+    let policy = policy.with_reverse_lookup(Arc::new(ReverseDns));
     // etcd reads the pair of a dialer, too, even where the listener does not dial.
     let own = tls::Settings { skip_verification: true, ..settings.clone() };
     ClientPolicy::new(&own, Protocols::Unsaid).map_err(|error| refusal(role, error))?;
@@ -222,7 +225,6 @@ impl Security {
     }
 
     /// How other members are reached, in at most `timeout`.
-    #[allow(dead_code, reason = "joining, which comes next, is the first to dial")]
     pub(crate) fn dial(&self, timeout: Duration) -> PeerDial {
         PeerDial::new(timeout, self.dial.clone())
     }

@@ -78,6 +78,11 @@ impl Shards {
         Ok((shards, ShardThreads { threads, stop }))
     }
 
+    /// Runs every connection on this one runtime, which somebody else drives.
+    pub(crate) fn on(runtime: Handle) -> Self {
+        Self { runtimes: [runtime].into(), turn: Arc::default() }
+    }
+
     /// Runs a connection on the next thread.
     pub(crate) fn spawn(&self, connection: impl Future<Output = ()> + Send + 'static) {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);

@@ -23,7 +23,6 @@ use crate::reserve::is_no_space;
 pub(crate) struct Snapshots {
     dir: Arc<dyn Dir>,
     every_entries: u64,
-    catchup_entries: u64,
     /// How many files of each kind are kept; `None` for all.
     files_max: Option<usize>,
     last: Index,
@@ -62,13 +61,8 @@ impl SnapshotError {
 
 impl Snapshots {
     /// `last` is the newest mark of the log.
-    pub(crate) fn new(
-        dir: Arc<dyn Dir>,
-        every_entries: u64,
-        catchup_entries: u64,
-        last: Index,
-    ) -> Self {
-        Self { dir, every_entries, catchup_entries, files_max: None, last }
+    pub(crate) fn new(dir: Arc<dyn Dir>, every_entries: u64, last: Index) -> Self {
+        Self { dir, every_entries, files_max: None, last }
     }
 
     /// Keeps this many of the newest files, all of them for `None`.
@@ -77,8 +71,7 @@ impl Snapshots {
         self
     }
 
-    /// Takes a snapshot at `durable` if enough entries lie behind the last one; the index up to
-    /// which memory may forget the log.
+    /// Takes a snapshot at `durable` if enough entries lie behind the last one; whether it did.
     ///
     /// # Errors
     ///
@@ -89,15 +82,61 @@ impl Snapshots {
         conf_state: &ConfState,
         state: &State,
         wal: &mut Wal,
-    ) -> Result<Option<Index>, SnapshotError> {
+    ) -> Result<bool, SnapshotError> {
         if durable.index.0 < self.last.0 + self.every_entries {
-            return Ok(None);
+            return Ok(false);
         }
+        self.write_file(durable, conf_state, state)?;
+        wal.mark(&Mark { position: durable, conf_state: Some(conf_state.clone()) })
+            .map_err(SnapshotError::Mark)?;
+        tracing::info!("snapshot-index" = durable.index.0, "saved snapshot to disk");
+        self.release(durable.index, wal)?;
+        Ok(true)
+    }
+
+    /// A snapshot of the leader, whose mark is in the log, took the place of the state.
+    ///
+    /// # Errors
+    ///
+    /// As [`Snapshots::consider`].
+    pub(crate) fn replaced(
+        &mut self,
+        position: LogPosition,
+        conf_state: &ConfState,
+        state: &State,
+        wal: &mut Wal,
+    ) -> Result<(), SnapshotError> {
+        match self.write_file(position, conf_state, state) {
+            // The next one will be there for older releases.
+            Err(error) if error.is_no_space() => {
+                tracing::warn!(error = %error, "no snapshot file until there is room");
+            }
+            written => written?,
+        }
+        self.release(position.index, wal)
+    }
+
+    fn release(&mut self, index: Index, wal: &mut Wal) -> Result<(), SnapshotError> {
+        let released = wal.release(index).map_err(SnapshotError::Release)?;
+        if released > 0 {
+            tracing::info!(segments = released, "released old log segments");
+        }
+        self.remove_old_files();
+        self.last = index;
+        Ok(())
+    }
+
+    fn write_file(
+        &self,
+        position: LogPosition,
+        conf_state: &ConfState,
+        state: &State,
+    ) -> Result<(), SnapshotError> {
         let members = state.members();
         let removed = state.removed_members();
         let cluster_version = state.reads().cluster_version();
         let file = SnapshotFile {
-            position: durable,
+            position,
             conf_state: to_message(conf_state),
             members: &members,
             removed: &removed,
@@ -108,16 +147,7 @@ impl Snapshots {
             let _removed = self.dir.remove(&file.name());
             return Err(SnapshotError::File { name: file.name(), source });
         }
-        wal.mark(&Mark { position: durable, conf_state: Some(conf_state.clone()) })
-            .map_err(SnapshotError::Mark)?;
-        tracing::info!(snapshot_index = durable.index.0, "saved snapshot");
-        let released = wal.release(durable.index).map_err(SnapshotError::Release)?;
-        if released > 0 {
-            tracing::info!(segments = released, "released old log segments");
-        }
-        self.remove_old_files();
-        self.last = durable.index;
-        Ok(Some(Index(durable.index.0.saturating_sub(self.catchup_entries))))
+        Ok(())
     }
 
     /// Old files are a courtesy to older releases; failing to remove one harms nobody.

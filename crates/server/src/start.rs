@@ -7,27 +7,22 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::version;
-use proto::membershippb;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
-use crate::boot::{self, BootError, Booted, srv};
-use crate::compactor;
+use crate::boot::{self, BootError, Booted, SrvError, srv};
 use crate::config::{
-    self, Bootstrap, ClusterError, Config, DataDir, InitialCluster, ListenError, Refusal, SrvError,
-    StartFacts,
+    self, Bootstrap, Config, DataDir, InitialCluster, ListenError, Refusal, StartFacts,
 };
 use crate::connections::Connections;
-use crate::grpc::{Services, Serving};
-use crate::handle::{Handle, ProposeError, RequestKind};
-use crate::http::{Plain, SetLogLevel};
+use crate::doors::Doors;
+use crate::handle::ProposeError;
 use crate::logging;
 use crate::node::NodeError;
 use crate::options::Options;
-use crate::peers::ask::{Asker, PlainDial};
-use crate::port;
-use crate::ports::{self, Ports};
+use crate::peers::ask::{Asker, Dial};
+use crate::peers::handover;
+use crate::ports::Ports;
 use crate::running::Running;
 use crate::security::{Security, SecurityError};
 use crate::shards::Shards;
@@ -42,6 +37,9 @@ pub enum StartError {
     /// TLS cannot be spoken as asked for.
     #[error(transparent)]
     Security(#[from] SecurityError),
+    /// DNS names no cluster for this member.
+    #[error("error setting up initial cluster")]
+    Srv(#[from] SrvError),
     /// What is asked for is not built yet.
     #[error("{what} is not built yet; {remedy}")]
     NotBuilt {
@@ -68,6 +66,15 @@ pub enum StartError {
     /// The member never got to know itself.
     #[error("publishing the member")]
     Publish(#[source] ProposeError),
+    /// Its data is not what the others have.
+    #[error(
+        "{member} found data inconsistency with peers; remove this member's data directory and \
+         the member, and add it again"
+    )]
+    Corrupt {
+        /// This member.
+        member: base::MemberId,
+    },
 }
 
 impl StartError {
@@ -80,11 +87,13 @@ impl StartError {
             }
             Self::NotBuilt { .. }
             | Self::Security(SecurityError::SelfSigned { .. })
+            | Self::Srv(_)
             | Self::Boot(_)
             | Self::Listen(_)
             | Self::Threads(_)
             | Self::Node(_)
             | Self::Commit(_)
+            | Self::Corrupt { .. }
             | Self::Publish(_) => logging::log_failure("failed to start etcd", self),
         }
     }
@@ -105,11 +114,12 @@ pub fn run(config: &Config) -> Result<Option<Signal>, StartError> {
     let (options, security) = prepare(config, &runtime)?;
     // Ports first: a port in use must not cost a recovery.
     let ports = runtime.block_on(Ports::bind(config, &security)).map_err(StartError::Listen)?;
-    let booted = match boot(&options, &runtime) {
+    let dial: Arc<dyn Dial> = Arc::new(security.dial(options.dial_timeout));
+    let booted = match boot(&options, &runtime, dial.clone()) {
         Err(BootError::Removed { .. }) if !options.boot.force_new_cluster => return Ok(None),
         booted => booted?,
     };
-    let mut running = Running::start(&options, booted)?;
+    let mut running = Running::start(&options, booted, dial)?;
     let served = runtime.block_on(serve(&options, &mut running, ports));
     // Nothing new comes in; what was accepted is answered or told that the server stopped.
     let ended = running.stop();
@@ -145,7 +155,7 @@ fn prepare(config: &Config, runtime: &Runtime) -> Result<(Options, Security), St
     // A restart ignores the initial cluster, right or wrong.
     let mut cluster = InitialCluster::default();
     if !initialized {
-        cluster = runtime.block_on(initial_cluster(config)).map_err(Refusal::from)?;
+        cluster = runtime.block_on(initial_cluster(config))?;
         config.check_cluster(&cluster, &config::resolve_host).map_err(Refusal::from)?;
     }
     let security = Security::load(config)?;
@@ -155,16 +165,17 @@ fn prepare(config: &Config, runtime: &Runtime) -> Result<(Options, Security), St
 }
 
 /// The founders as far as they are known before a discovery service is asked.
-async fn initial_cluster(config: &Config) -> Result<InitialCluster, ClusterError> {
+async fn initial_cluster(config: &Config) -> Result<InitialCluster, StartError> {
+    let parse = |text: &str| InitialCluster::parse(text).map_err(Refusal::from);
     match &config.bootstrap {
-        Bootstrap::Static(text) => InitialCluster::parse(text),
+        Bootstrap::Static(text) => Ok(parse(text)?),
         Bootstrap::Discovery(_) => Ok(InitialCluster::of(&config.name, &config.advertise.peers)),
-        Bootstrap::DiscoveryUrl { url, .. } => Err(ClusterError::DiscoveryUrl(url.clone())),
+        Bootstrap::DiscoveryUrl { url, .. } => Err(Refusal::DiscoveryUrl(url.clone()).into()),
         Bootstrap::Srv { domain, service_name } => {
             let dns = srv::Dns::of_system();
             let advertised = &config.advertise.peers;
             let text = srv::find(&dns, domain, service_name, &config.name, advertised).await?;
-            let cluster = InitialCluster::parse(&text)?;
+            let cluster = parse(&text)?;
             if cluster.urls_of(&config.name).is_none() {
                 return Err(SrvError::LocalMissing(config.name.clone()).into());
             }
@@ -174,7 +185,7 @@ async fn initial_cluster(config: &Config) -> Result<InitialCluster, ClusterError
 }
 
 /// Opens the member of the data directory, or makes one after finding out who it is.
-fn boot(options: &Options, runtime: &Runtime) -> Result<Booted, BootError> {
+fn boot(options: &Options, runtime: &Runtime, dial: Arc<dyn Dial>) -> Result<Booted, BootError> {
     let opened = boot::open(&options.boot)?;
     let mut origin = None;
     if opened.has_log() {
@@ -184,9 +195,7 @@ fn boot(options: &Options, runtime: &Runtime) -> Result<Booted, BootError> {
             );
         }
     } else {
-        let dial = PlainDial { timeout: options.dial_timeout };
-        let found =
-            async { boot::origin::find(&options.boot.origin, &Asker::new(Arc::new(dial))).await };
+        let found = async { boot::origin::find(&options.boot.origin, &Asker::new(dial)).await };
         origin = Some(runtime.block_on(found)?);
     }
     let booted = opened.boot(&options.boot, origin);
@@ -205,7 +214,8 @@ fn has_log(config: &Config) -> bool {
     paths.any(|path| path.extension().is_some_and(|extension| extension == "wal"))
 }
 
-/// Serves clients until a signal arrives or a thread fails.
+/// Serves the other members, then, once they know this one, clients, until a signal arrives or a
+/// thread fails.
 async fn serve(
     options: &Options,
     running: &mut Running,
@@ -214,114 +224,47 @@ async fn serve(
     let (shards, shard_threads) =
         Shards::start(running.take_answers()).map_err(StartError::Threads)?;
     let (stop, stopping) = watch::channel(false);
+    let (_never_stop, always) = watch::channel(false);
     let mut failed = running.failed.clone();
     let ended = crate::signals::wait();
     tokio::pin!(ended);
+    let doors = Doors {
+        options,
+        handle: &running.handle,
+        connections: Connections::new(running.handle.metrics().clone()),
+        stopping,
+        always,
+    };
+    // These go on until the member itself has stopped.
+    let _peer_ports = doors.peers(ports.peers, &Shards::on(running.peer_runtime().clone()));
+    let _monitors = doors.monitors();
+    let mut tasks = doors.metrics(ports.metrics, &shards);
     let published = tokio::select! {
-        published = publish(options, &running.handle) => published,
+        published = doors.join() => published,
         _ = failed.wait_for(|failed| *failed) => return Ok(None),
         signal = &mut ended => return Ok(Some(signal)),
     };
-    published.map_err(StartError::Publish)?;
+    match published {
+        // The member's own end, such as its removal, is told by what stops it.
+        Err(StartError::Publish(ProposeError::Stopped)) => return Ok(None),
+        published => published?,
+    }
     tracing::info!("ready to serve client requests");
-    let handle = &running.handle;
-    let services = Services::new(handle, options.slow_calls, Serving::new(options.stops_on_defrag));
-    let connections = Connections::new(handle.metrics().clone());
-    let compactor = compactor::run(options.auto_compaction, handle.clone(), stopping.clone());
-    let mut tasks = vec![tokio::spawn(compactor)];
-    let serve_port = |bound, services, plain| {
-        let service = port::Service { services, plain };
-        let room = port::Room { limits: options.port, connections: connections.clone() };
-        tokio::spawn(port::serve(bound, service, room, shards.clone(), stopping.clone()))
-    };
-    let for_clients =
-        || Plain::for_clients(handle.clone(), options.browsers.clone(), set_log_level());
-    let is_split = !ports.clients_http.is_empty();
-    for bound in ports.clients {
-        ports::log_client_port(&bound, if is_split { "grpc" } else { "grpc+http" });
-        let plain = if is_split { Plain::for_calls_only(handle.clone()) } else { for_clients() };
-        tasks.push(serve_port(bound, Some(services.clone()), plain));
-    }
-    for bound in ports.clients_http {
-        ports::log_client_port(&bound, "http");
-        tasks.push(serve_port(bound, None, for_clients()));
-    }
-    for bound in ports.metrics {
-        tracing::info!(address = bound.listener.address(), "serving metrics");
-        let plain = Plain::for_metrics(handle.clone());
-        tasks.push(serve_port(bound, None, plain));
-    }
-    for bound in ports.peers {
-        tracing::info!(address = bound.listener.address(), "serving peer traffic");
-        let plain = Plain::for_peers(handle.clone());
-        tasks.push(serve_port(bound, None, plain));
-    }
+    doors.clients(ports.clients, ports.clients_http, &shards, &mut tasks);
     crate::signals::notify_ready();
     let signal = tokio::select! {
         signal = &mut ended => Some(signal),
         _ = failed.wait_for(|failed| *failed) => None,
     };
+    if signal.is_some() {
+        handover::hand_over(&running.handle).await;
+    }
     stop.send_replace(true);
-    for task in tasks {
-        if let Err(error) = task.await {
+    while let Some(task) = tasks.join_next().await {
+        if let Err(error) = task {
             tracing::warn!(error = %error, "a port ended badly");
         }
     }
     shard_threads.stop();
     Ok(signal)
-}
-
-/// HTTP-20.
-fn set_log_level() -> SetLogLevel {
-    Arc::new(|name| {
-        let level = logging::Level::parse(name).filter(|_| !name.is_empty());
-        let level = level.ok_or_else(|| format!("Invalid log level {name}"))?;
-        logging::set_level(level);
-        Ok(())
-    })
-}
-
-/// Tells the cluster this member's name and client URLs, and a new cluster its version, through
-/// the log; repeated until it succeeds, as other members may not be there yet (R4).
-async fn publish(options: &Options, handle: &Handle) -> Result<(), ProposeError> {
-    loop {
-        match publish_once(options, handle).await {
-            Err(ProposeError::TimedOut | ProposeError::NoLeader | ProposeError::LeaderChanged) => {
-                tracing::warn!(
-                    "failed to publish local member to cluster through raft; trying again"
-                );
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-            ended => return ended,
-        }
-    }
-}
-
-async fn publish_once(options: &Options, handle: &Handle) -> Result<(), ProposeError> {
-    let own = handle.member_id();
-    let known = handle.reads().members().into_iter().find(|member| member.id == own.0);
-    let name = &options.boot.name;
-    let urls = &options.advertised_client_urls;
-    let current = known.is_some_and(|known| known.name == *name && known.client_ur_ls == *urls);
-    if !current {
-        let attributes = membershippb::Attributes { name: name.clone(), client_urls: urls.clone() };
-        let request = membershippb::ClusterMemberAttrSetRequest {
-            member_id: own.0,
-            member_attributes: Some(attributes),
-        };
-        handle.propose(RequestKind::ClusterMemberAttrSet, &request).await?;
-    }
-    tracing::info!(
-        "local-member-id" = %own,
-        "cluster-id" = %handle.cluster_id(),
-        "published local member to cluster through raft"
-    );
-    // A directory taken over from an older release keeps its version, so that it can go back
-    // (docs/design/0004).
-    if handle.reads().cluster_version().is_none() {
-        let request = membershippb::ClusterVersionSetRequest { ver: version::CLUSTER.to_owned() };
-        handle.propose(RequestKind::ClusterVersionSet, &request).await?;
-        tracing::info!("cluster-version" = version::API, "set initial cluster version");
-    }
-    Ok(())
 }

@@ -195,12 +195,15 @@ impl Leases {
         if from == to {
             return;
         }
+        // Copied, because the key is kept for long and is a part of its whole request, or of all
+        // that came over the network with it.
+        let key = Bytes::copy_from_slice(key);
         if to.is_none() {
-            self.holders.remove(key);
+            self.holders.remove(&key);
         } else {
             self.holders.insert(key.clone(), to);
         }
-        self.record(Effect::Move { key: key.clone(), from, to });
+        self.record(Effect::Move { key, from, to });
     }
 
     /// Shows readers what happened since the last time.

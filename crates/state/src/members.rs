@@ -4,6 +4,8 @@
 //! whether it is wise (strict checks, health) is decided before it is proposed. Source: etcd
 //! server/etcdserver/api/membership.
 
+mod founders;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use backend::{Batch, Bucket};
@@ -16,6 +18,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha1::{Digest, Sha1};
 
 use crate::{MemberChange, Refusal, json, schema};
+
+pub use founders::{founder, founders, founding_change};
 
 /// A member as it is stored and as the log carries it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -161,6 +161,12 @@ impl Reads {
         self.facts().members.list()
     }
 
+    /// Whether a member was removed for good.
+    #[must_use]
+    pub fn is_removed(&self, id: base::MemberId) -> bool {
+        self.facts().members.removed.contains(&id)
+    }
+
     /// Raised alarms in order of member and kind.
     #[must_use]
     pub fn alarms(&self) -> Vec<pb::AlarmMember> {

@@ -41,4 +41,4 @@ pub use names::ReverseLookup;
 pub use self_signed::{SelfSigned, SelfSignedError, self_signed};
 pub use server::{Accepted, Rejection, ServerPolicy, ServerStream};
 pub use settings::{Settings, Version};
-pub use words::describe;
+pub use words::{describe, describe_policy_error};

@@ -8,6 +8,7 @@ use std::io;
 use rustls::pki_types::ServerName;
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, PeerIncompatible};
 
+use crate::error::{FileError, FileProblem, PolicyError};
 use crate::identity::date;
 
 /// What Go's programs say about a handshake that failed so; other errors in their own words.
@@ -42,6 +43,28 @@ pub fn describe(error: &io::Error) -> String {
         return NOT_TLS.to_owned();
     }
     format!("tls: {inner}")
+}
+
+/// Why a policy cannot be made, in one line, with Go's words where it has any.
+#[must_use]
+pub fn describe_policy_error(error: &PolicyError) -> String {
+    let PolicyError::File(FileError { path, problem, .. }) = error else {
+        return crate::reload::chain(error);
+    };
+    match problem {
+        FileProblem::Read(source) => {
+            let text = source.to_string();
+            let text = text.split(" (os error").next().unwrap_or_default();
+            format!("open {}: {}", path.display(), text.to_lowercase())
+        }
+        FileProblem::Mismatch { .. } => format!("{problem}: {}", path.display()),
+        FileProblem::TooLong { .. }
+        | FileProblem::Pem(_)
+        | FileProblem::Missing { .. }
+        | FileProblem::Encrypted
+        | FileProblem::Malformed { .. }
+        | FileProblem::Key(_) => crate::reload::chain(error),
+    }
 }
 
 /// What is said of somebody who speaks something else.

@@ -135,3 +135,42 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for WriteTimed<T> {
         self.limit(context, polled)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    fn url(text: &str) -> Url {
+        Url::parse(text).unwrap()
+    }
+
+    /// N11.
+    #[tokio::test]
+    async fn names_are_resolved() {
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = socket.local_addr().unwrap().port();
+        drop(TcpDial.dial(url(&format!("http://localhost:{port}"))).await.unwrap());
+        drop(TcpDial.dial(url(&format!("http://127.0.0.1:{port}/"))).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn what_needs_more_than_tcp_is_refused() {
+        let refused = TcpDial.dial(url("https://127.0.0.1:1")).await.err().unwrap();
+        assert_eq!(refused.kind(), io::ErrorKind::Unsupported);
+        assert_eq!(host_and_port(&url("https://[::1]")).unwrap(), ("[::1]".to_owned(), 443));
+        assert!(host_and_port(&url("unix:///a/path")).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_write_without_progress_fails_and_others_do_not() {
+        let (here, there) = tokio::io::duplex(8);
+        let mut here = WriteTimed::new(here, Duration::from_millis(10));
+        here.write_all(b"fits").await.unwrap();
+        let failed = here.write_all(b"does not fit").await.unwrap_err();
+        assert_eq!(failed.kind(), io::ErrorKind::TimedOut);
+        drop(there);
+    }
+}

@@ -29,8 +29,9 @@ use crate::wire::{self, Decoded};
 /// Error of a request's body.
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// What etcd takes as a message elsewhere.
-const MESSAGE_BYTES_MAX: usize = 512 << 20;
+/// A posted message is a mebibyte and one entry at most; entries are as large as
+/// `--max-request-bytes` allows.
+const MESSAGE_BYTES_MAX: usize = 128 << 20;
 
 /// What may stand before a snapshot's database.
 const SNAPSHOT_MESSAGE_BYTES_MAX: u64 = 64 << 20;
@@ -147,7 +148,7 @@ impl Transport {
             metrics.received_bytes.add(len);
         }
         self.check_addresses(&message)?;
-        if self.inner.peer(message.from).is_some_and(|peer| peer.target.is_cut()) {
+        if self.is_cut(message.from) {
             return Ok(());
         }
         let member = &self.inner.shared.member;
@@ -232,6 +233,9 @@ impl Transport {
             return Err(refuse(StatusCode::BAD_REQUEST, text));
         };
         self.check_addresses(&message)?;
+        if self.is_cut(message.from) {
+            return Err(Box::new(error(StatusCode::INTERNAL_SERVER_ERROR, "cut off")));
+        }
         let rest = decoder.into_rest();
         self.store_snapshot(message, data, rest, chunks).await
     }
@@ -347,6 +351,10 @@ impl Transport {
         let cluster = HeaderValue::from_str(&cluster).expect("hex digits are plain");
         put(&mut reply, headers::CLUSTER, cluster);
         reply
+    }
+
+    fn is_cut(&self, member: MemberId) -> bool {
+        self.inner.peer(member).is_some_and(|peer| peer.target.is_cut())
     }
 
     fn known(&self, member: MemberId) -> Option<Arc<PeerMetrics>> {

@@ -32,6 +32,9 @@ pub trait LocalMember: Send + Sync + 'static {
     /// Hears that messages to `peer` were lost.
     fn unreachable(&self, peer: MemberId);
 
+    /// Gets back proposals that certainly never left: they may be proposed again.
+    fn undelivered(&self, _proposals: Vec<Message>) {}
+
     /// Hears what became of a snapshot for `peer`; exactly once for each that was to be sent.
     fn snapshot_sent(&self, peer: MemberId, succeeded: bool);
 

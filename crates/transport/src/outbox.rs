@@ -10,6 +10,7 @@ use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ use raft::Message;
 use tokio::time::Sleep;
 
 use crate::codec::{Encoder, StreamKind};
-use crate::peer::Target;
+use crate::peer::{Lost, Target};
 use crate::pieces::Pieces;
 
 /// Messages that may wait for one stream.
@@ -32,6 +33,9 @@ const BATCH_BYTES: usize = 512 << 10;
 /// How long a peer may take nothing.
 const STUCK_TIME: Duration = Duration::from_secs(5);
 
+/// A stream that breaks off sooner is no success.
+pub(crate) const BRIEF: Duration = Duration::from_secs(1);
+
 /// Three signs of life in the time in which the reader expects one.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(5000 / 3);
 
@@ -40,6 +44,8 @@ const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(5000 / 3);
 pub(crate) struct Slot {
     kind: StreamKind,
     current: Mutex<Option<Arc<Outbox>>>,
+    /// Whether the last stream broke off at once: then nobody wants to read of the next ones.
+    flaps: AtomicBool,
 }
 
 /// What waits for one attached stream.
@@ -81,7 +87,7 @@ pub(crate) enum Pushed {
 
 impl Slot {
     pub(crate) fn new(kind: StreamKind) -> Self {
-        Self { kind, current: Mutex::new(None) }
+        Self { kind, current: Mutex::new(None), flaps: AtomicBool::new(false) }
     }
 
     pub(crate) fn push(&self, message: Message) -> Pushed {
@@ -118,10 +124,17 @@ impl Slot {
             target: Arc::clone(target),
             encoder: Encoder::new(self.kind),
             taken: VecDeque::new(),
+            encoding: Pieces::default(),
             pieces: VecDeque::new(),
+            attached: Instant::now(),
             heartbeat: Box::pin(tokio::time::sleep(HEARTBEAT_INTERVAL)),
         };
         (body, lost)
+    }
+
+    /// Whether the last stream broke off at once.
+    pub(crate) fn flaps(&self) -> bool {
+        self.flaps.load(Relaxed)
     }
 
     pub(crate) fn is_attached(&self) -> bool {
@@ -176,8 +189,11 @@ pub(crate) struct StreamBody {
     encoder: Encoder,
     /// Taken from the outbox but not encoded yet.
     taken: VecDeque<Message>,
+    /// Empty between two calls; keeps its memory.
+    encoding: Pieces,
     /// Encoded but not given to the connection yet.
     pieces: VecDeque<Bytes>,
+    attached: Instant,
     heartbeat: Pin<Box<Sleep>>,
 }
 
@@ -210,31 +226,37 @@ impl StreamBody {
                     std::mem::swap(&mut self.taken, &mut inner.waiting);
                 }
             }
-            let mut pieces = Pieces::default();
             if self.taken.is_empty() {
                 std::task::ready!(self.heartbeat.as_mut().poll(context));
-                self.encoder.encode_heartbeat(&mut pieces);
+                self.encoder.encode_heartbeat(&mut self.encoding);
                 self.heartbeat.as_mut().reset(tokio::time::Instant::now() + HEARTBEAT_INTERVAL);
             }
-            while pieces.len() < BATCH_BYTES
+            while self.encoding.len() < BATCH_BYTES
                 && let Some(message) = self.taken.pop_front()
             {
-                self.encoder.encode(&message, &mut pieces);
+                self.encoder.encode(&message, &mut self.encoding);
             }
-            self.target.metrics.sent_bytes.add(pieces.len());
-            self.pieces.extend(pieces.take());
+            self.target.metrics.sent_bytes.add(self.encoding.len());
+            self.pieces.extend(self.encoding.take());
         }
     }
 }
 
 impl Drop for StreamBody {
     fn drop(&mut self) {
-        let was_open = self.outbox.inner.lock().closed.is_none();
+        let (was_open, waiting) = {
+            let mut inner = self.outbox.inner.lock();
+            (inner.closed.is_none(), std::mem::take(&mut inner.waiting))
+        };
         let lost = self.outbox.close(Closed::Ended);
         self.slot.forget(&self.outbox);
         if was_open {
-            let undelivered = lost || !self.taken.is_empty() || !self.pieces.is_empty();
-            self.target.stream_lost(self.slot.kind, undelivered);
+            let unsent: Vec<Message> = self.taken.drain(..).chain(waiting).collect();
+            let undelivered = lost || !unsent.is_empty() || !self.pieces.is_empty();
+            let brief = self.attached.elapsed() < BRIEF;
+            let flapped = self.slot.flaps.swap(brief, Relaxed);
+            let lost = Lost { undelivered, quietly: brief && flapped, unsent };
+            self.target.stream_lost(self.slot.kind, lost);
         }
     }
 }

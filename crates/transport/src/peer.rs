@@ -58,13 +58,17 @@ impl Target {
     }
 
     /// The stream on which we send broke off.
-    pub(crate) fn stream_lost(&self, kind: StreamKind, undelivered: bool) {
-        self.warn_of_loss(kind);
+    pub(crate) fn stream_lost(&self, kind: StreamKind, lost: Lost) {
+        let Lost { undelivered, quietly, unsent } = lost;
+        if !quietly {
+            self.warn_of_loss(kind);
+        }
         if undelivered {
             self.metrics.sent_failures.add(1);
             self.status.deactivate(kind.name(), "write", None, "connection lost");
         }
         self.shared.member.unreachable(self.id);
+        self.shared.give_back(unsent);
     }
 
     fn warn_of_loss(&self, kind: StreamKind) {
@@ -77,11 +81,23 @@ impl Target {
     }
 }
 
+/// What a stream that broke off leaves.
+#[derive(Debug)]
+pub(crate) struct Lost {
+    /// Whether something was sent into it that may not have arrived.
+    pub(crate) undelivered: bool,
+    /// Whether it was told before that this stream comes and goes.
+    pub(crate) quietly: bool,
+    /// What never left.
+    pub(crate) unsent: Vec<Message>,
+}
+
 /// What one call of `send` leaves to be done when all queues are unlocked.
 #[derive(Default)]
 pub(crate) struct AfterSend {
     wakers: Vec<Waker>,
     unreachable: Vec<MemberId>,
+    undelivered: Vec<Message>,
 }
 
 impl AfterSend {
@@ -98,6 +114,7 @@ impl AfterSend {
         for peer in self.unreachable {
             shared.member.unreachable(peer);
         }
+        shared.give_back(self.undelivered);
     }
 }
 
@@ -161,9 +178,10 @@ impl Peer {
             message
         };
         if let Some(message) = self.push(&self.messages, StreamKind::Message, message, after)
-            && !self.pipeline.push(message)
+            && let Some(message) = self.pipeline.push(message)
         {
             on_full(&self.target, "pipeline", after);
+            after.undelivered.push(message);
         }
     }
 
@@ -204,6 +222,9 @@ impl Peer {
         let (body, lost) = slot.attach(&self.target);
         if lost {
             self.target.shared.member.unreachable(self.target.id);
+        }
+        if slot.flaps() {
+            return body;
         }
         self.target.status.activate();
         tracing::info!(
@@ -246,8 +267,9 @@ impl Remote {
     }
 
     pub(crate) fn send(&self, message: Message, after: &mut AfterSend) {
-        if !self.pipeline.push(message) {
+        if let Some(message) = self.pipeline.push(message) {
             on_full(&self.target, "pipeline", after);
+            after.undelivered.push(message);
         }
     }
 }

@@ -25,6 +25,9 @@ pub(crate) const WORKERS: usize = 4;
 /// Messages that wait.
 pub(crate) const WAITING_MAX: usize = 64;
 
+/// How long a connection is kept for the next message.
+const KEEP_TIME: Duration = Duration::from_secs(4);
+
 /// What answering takes at least, before a request is given up.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
 
@@ -39,16 +42,16 @@ pub(crate) struct Pipeline {
 }
 
 impl Pipeline {
-    /// Returns false if there is no room.
-    pub(crate) fn push(&self, message: Message) -> bool {
+    /// Gives the message back if there is no room.
+    pub(crate) fn push(&self, message: Message) -> Option<Message> {
         let mut waiting = self.waiting.lock();
         if waiting.len() == WAITING_MAX {
-            return false;
+            return Some(message);
         }
         waiting.push_back(message);
         drop(waiting);
         self.arrived.notify_one();
-        true
+        None
     }
 
     async fn next(&self) -> Message {
@@ -66,7 +69,14 @@ impl Pipeline {
 pub(crate) async fn run(shared: Arc<Shared>, target: Arc<Target>, pipeline: Arc<Pipeline>) {
     let mut kept = None;
     loop {
-        let message = pipeline.next().await;
+        // Peers close a connection that is not used, and it would hold a descriptor here.
+        let message = match tokio::time::timeout(KEEP_TIME, pipeline.next()).await {
+            Ok(message) => message,
+            Err(_) => {
+                kept = None;
+                pipeline.next().await
+            }
+        };
         let mut pieces = Pieces::default();
         wire::encode(&message, &Bytes::new(), &mut pieces);
         let body = pieces.take_joined();
@@ -75,7 +85,8 @@ pub(crate) async fn run(shared: Arc<Shared>, target: Arc<Target>, pipeline: Arc<
         let allowed = ANSWER_TIME
             + Duration::from_secs(1)
                 * u32::try_from(body_bytes / BYTES_PER_SECOND_MIN).unwrap_or(u32::MAX);
-        let posting = post(&shared, &mut kept, &url, body);
+        let mut may_have_left = false;
+        let posting = post(&shared, &mut kept, &url, body, &mut may_have_left);
         let posted = match tokio::time::timeout(allowed, posting).await {
             Ok(posted) => posted,
             Err(_) => Err(RequestError::Timeout("posting a message")),
@@ -94,6 +105,9 @@ pub(crate) async fn run(shared: Arc<Shared>, target: Arc<Target>, pipeline: Arc<
                 }
                 target.status.deactivate("pipeline", "write", Some(&url), &error.reason());
                 shared.member.unreachable(target.id);
+                if !may_have_left {
+                    shared.give_back(vec![message]);
+                }
             }
         }
     }
@@ -106,8 +120,10 @@ async fn post(
     kept: &mut Option<(Url, Link)>,
     url: &Url,
     body: Bytes,
+    may_have_left: &mut bool,
 ) -> Result<(), RequestError> {
     if let Some((_, link)) = kept.as_mut().filter(|(at, link)| at == url && link.is_open()) {
+        *may_have_left = true;
         match post_on(shared, link, url, body.clone()).await {
             Err(RequestError::Http(_)) => {}
             answered => return answered,
@@ -115,6 +131,7 @@ async fn post(
     }
     *kept = None;
     let (_, link) = kept.insert((url.clone(), Link::open(shared, url).await?));
+    *may_have_left = true;
     post_on(shared, link, url, body).await
 }
 

@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout};
 use crate::codec::{Decoder, Received, StreamError, StreamKind};
 use crate::headers::{self, Release};
 use crate::link::{self, Link, RequestError};
+use crate::outbox::BRIEF;
 use crate::peer::Target;
 use crate::transport::Shared;
 
@@ -31,20 +32,19 @@ const BATCH_BYTES: usize = 1 << 20;
 
 /// Reads the peer's stream until the task is aborted.
 pub(crate) async fn run(shared: Arc<Shared>, target: Arc<Target>, kind: StreamKind) {
+    let mut reading = Reading { shared, target, kind, doubtful: false };
     loop {
         let began = Instant::now();
-        let url = target.urls.pick();
-        match open(&shared, &target, kind, &url).await {
+        let url = reading.target.urls.pick();
+        let (shared, target) = (&reading.shared, &reading.target);
+        match open(shared, target, kind, &url).await {
             Ok((link, body)) => {
-                target.status.activate();
-                tracing::info!(
-                    "stream-reader-type" = kind.name(),
-                    "local-member-id" = %shared.config.local,
-                    "remote-peer-id" = %target.id,
-                    "established TCP streaming connection with remote peer"
-                );
-                let end = read(&shared, &target, kind, link, body).await;
-                on_end(&shared, &target, kind, &url, &end);
+                if !reading.doubtful {
+                    reading.on_established();
+                }
+                let end = reading.read(link, body).await;
+                reading.on_end(&url, &end);
+                reading.doubtful = reading.doubtful || began.elapsed() < BRIEF;
             }
             Err(error) => {
                 target.urls.failed(&url);
@@ -61,6 +61,16 @@ pub(crate) async fn run(shared: Arc<Shared>, target: Arc<Target>, kind: StreamKi
     }
 }
 
+/// One stream, opened again and again.
+struct Reading {
+    shared: Arc<Shared>,
+    target: Arc<Target>,
+    kind: StreamKind,
+    /// Whether streams broke off at once: then the next is believed, and told of, only when
+    /// something readable came.
+    doubtful: bool,
+}
+
 /// Why a stream ended.
 #[derive(Debug, thiserror::Error)]
 enum End {
@@ -75,29 +85,75 @@ enum End {
     Unreadable(#[from] StreamError),
 }
 
-fn on_end(shared: &Shared, target: &Target, kind: StreamKind, url: &url::Url, end: &End) {
-    let mut reason = end.to_string();
-    let mut source = std::error::Error::source(end);
-    while let Some(error) = source {
-        reason = format!("{reason}: {error}");
-        source = error.source();
-    }
-    let garbage = matches!(end, End::Unreadable(_));
-    if garbage {
-        target.metrics.received_failures.add(1);
-        target.urls.failed(url);
-    }
-    if !garbage || shared.said.may_say("unreadable stream", target.id) {
-        tracing::warn!(
-            "stream-reader-type" = kind.name(),
-            "local-member-id" = %shared.config.local,
-            "remote-peer-id" = %target.id,
-            error = reason,
-            "lost TCP streaming connection with remote peer"
+impl Reading {
+    fn on_established(&mut self) {
+        self.doubtful = false;
+        self.target.status.activate();
+        tracing::info!(
+            "stream-reader-type" = self.kind.name(),
+            "local-member-id" = %self.shared.config.local,
+            "remote-peer-id" = %self.target.id,
+            "established TCP streaming connection with remote peer"
         );
     }
-    if !matches!(end, End::Ended) {
-        target.status.deactivate(kind.name(), "read", Some(url), &reason);
+
+    fn on_end(&self, url: &url::Url, end: &End) {
+        let mut reason = end.to_string();
+        let mut source = std::error::Error::source(end);
+        while let Some(error) = source {
+            reason = format!("{reason}: {error}");
+            source = error.source();
+        }
+        if matches!(end, End::Unreadable(_)) {
+            self.target.metrics.received_failures.add(1);
+            self.target.urls.failed(url);
+        }
+        if !self.doubtful {
+            tracing::warn!(
+                "stream-reader-type" = self.kind.name(),
+                "local-member-id" = %self.shared.config.local,
+                "remote-peer-id" = %self.target.id,
+                error = reason,
+                "lost TCP streaming connection with remote peer"
+            );
+        }
+        if !matches!(end, End::Ended) {
+            self.target.status.deactivate(self.kind.name(), "read", Some(url), &reason);
+        }
+    }
+
+    async fn read(&mut self, mut link: Link, mut body: Incoming) -> End {
+        let mut decoder = Decoder::new(self.kind, self.shared.config.local, self.target.id);
+        loop {
+            let mut read_bytes = 0;
+            // Everything that has arrived, up to a bound: the connection is asked again after each
+            // chunk, until it has nothing more at hand.
+            let reading = poll_fn(|context| {
+                while read_bytes < BATCH_BYTES {
+                    match link.poll_body(&mut body, context) {
+                        Poll::Ready(Some(Ok(bytes))) => {
+                            read_bytes += bytes.len();
+                            decoder.push(bytes);
+                        }
+                        Poll::Ready(Some(Err(error))) => {
+                            return Poll::Ready(Some(End::Broken(error)));
+                        }
+                        Poll::Ready(None) => return Poll::Ready(Some(End::Ended)),
+                        Poll::Pending if read_bytes == 0 => return Poll::Pending,
+                        Poll::Pending => break,
+                    }
+                }
+                Poll::Ready(None)
+            });
+            let end = timeout(READ_TIMEOUT, reading).await.unwrap_or(Some(End::Silent));
+            self.target.metrics.received_bytes.add(read_bytes);
+            match (hand_over(&self.shared, &self.target, &mut decoder), end) {
+                (Err(error), _) => return error.into(),
+                (Ok(_), Some(end)) => return end,
+                (Ok(true), None) if self.doubtful => self.on_established(),
+                (Ok(_), None) => {}
+            }
+        }
     }
 }
 
@@ -130,52 +186,15 @@ async fn open(
     }
 }
 
-async fn read(
-    shared: &Shared,
-    target: &Target,
-    kind: StreamKind,
-    mut link: Link,
-    mut body: Incoming,
-) -> End {
-    let mut decoder = Decoder::new(kind, shared.config.local, target.id);
-    loop {
-        let mut read_bytes = 0;
-        // Everything that has arrived, up to a bound: the connection is asked again after each
-        // chunk, until it has nothing more at hand.
-        let reading = poll_fn(|context| {
-            while read_bytes < BATCH_BYTES {
-                match link.poll_body(&mut body, context) {
-                    Poll::Ready(Some(Ok(bytes))) => {
-                        read_bytes += bytes.len();
-                        decoder.push(bytes);
-                    }
-                    Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(End::Broken(error))),
-                    Poll::Ready(None) => return Poll::Ready(Some(End::Ended)),
-                    Poll::Pending if read_bytes == 0 => return Poll::Pending,
-                    Poll::Pending => break,
-                }
-            }
-            Poll::Ready(None)
-        });
-        let end = timeout(READ_TIMEOUT, reading).await.unwrap_or(Some(End::Silent));
-        target.metrics.received_bytes.add(read_bytes);
-        let decoded = hand_over(shared, target, &mut decoder);
-        match (decoded, end) {
-            (Err(error), _) => return error.into(),
-            (Ok(()), Some(end)) => return end,
-            (Ok(()), None) => {}
-        }
-    }
-}
-
-/// Decodes all that is complete and gives it to the member.
-fn hand_over(shared: &Shared, target: &Target, decoder: &mut Decoder) -> Result<(), StreamError> {
+/// Decodes all that is complete and gives it to the member. Returns whether there was anything.
+fn hand_over(shared: &Shared, target: &Target, decoder: &mut Decoder) -> Result<bool, StreamError> {
     let mut messages = Vec::new();
     let mut proposals = Vec::new();
-    let mut result = Ok(());
+    let mut result = Ok(false);
     loop {
         match decoder.decode() {
             Ok(Some(Received::Message(message))) => {
+                result = Ok(true);
                 if message.to != shared.config.local {
                     on_misdirected(shared, target, &message);
                 } else if matches!(message.body, Body::Propose(_)) {
@@ -184,7 +203,7 @@ fn hand_over(shared: &Shared, target: &Target, decoder: &mut Decoder) -> Result<
                     messages.push(message);
                 }
             }
-            Ok(Some(Received::LinkHeartbeat)) => {}
+            Ok(Some(Received::LinkHeartbeat)) => result = Ok(true),
             Ok(None) => break,
             Err(error) => {
                 result = Err(error);

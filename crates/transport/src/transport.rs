@@ -54,6 +54,18 @@ pub(crate) struct Shared {
     pub(crate) request_headers: HeaderMap,
 }
 
+impl Shared {
+    /// Gives the member those of the messages back that it may propose again; Raft sends the others
+    /// anew by itself.
+    pub(crate) fn give_back(&self, unsent: Vec<Message>) {
+        let is_proposal = |message: &Message| matches!(message.body, Body::Propose(_));
+        let proposals: Vec<Message> = unsent.into_iter().filter(is_proposal).collect();
+        if !proposals.is_empty() {
+            self.member.undelivered(proposals);
+        }
+    }
+}
+
 /// Sends to and receives from the other members. Clones share everything; it ends with
 /// [`Transport::shutdown`] or with the last clone.
 #[derive(Clone)]

@@ -8,6 +8,7 @@
 //! Bounds, not times: a test waits for what must happen, generously; how long it took is no
 //! assertion's business.
 
+mod disk;
 mod finish;
 mod load;
 mod network;
@@ -16,6 +17,7 @@ mod process;
 mod recorded;
 mod recorder;
 pub mod scenarios;
+pub mod takeover;
 mod watcher;
 
 use std::path::{Path, PathBuf};
@@ -24,7 +26,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use client::{Client, Options};
+use disk::Disk;
 use proto::etcdserverpb as pb;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub use finish::Verdict;
 pub use load::{Load, LoadOptions};
@@ -39,11 +43,17 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at something that is awaited.
 pub(crate) const POLL: Duration = Duration::from_millis(20);
 
+/// Clusters of a process that may run at once, whatever the number of test threads: each has
+/// hundreds of connections in this process and starves the others of processor time.
+static TURNS: Semaphore = Semaphore::const_new(2);
+
 /// What a cluster is made of.
 #[derive(Clone, Debug, Default)]
 pub struct ClusterOptions {
     /// Flags of every member behind those the harness gives.
     pub flags: Vec<String>,
+    /// The first member has a disk of its own of as many MiB, where one can be mounted.
+    pub small_disk_mebibytes: Option<u32>,
 }
 
 /// Running members, the network between them, and their folders.
@@ -53,6 +63,9 @@ pub struct Cluster {
     network: Network,
     options: ClusterOptions,
     lives: Lives,
+    /// Of the first member.
+    disk: Option<Disk>,
+    _turn: SemaphorePermit<'static>,
     // Dropped last: the members' folders.
     folder: tempfile::TempDir,
 }
@@ -70,10 +83,17 @@ impl Cluster {
             network: Network::new()?,
             options,
             lives: Lives::default(),
+            disk: None,
+            _turn: TURNS.acquire().await.context("turns are never closed")?,
             folder: tempfile::tempdir()?,
         };
         for program in programs {
             cluster.prepare(program)?;
+        }
+        if let (Some(mebibytes), Some(member)) =
+            (cluster.options.small_disk_mebibytes, cluster.members.first())
+        {
+            cluster.disk = Disk::mount(member.folder.clone(), mebibytes)?;
         }
         let all: Vec<String> = cluster
             .members
@@ -291,6 +311,29 @@ impl Cluster {
     /// If it runs.
     pub fn wipe(&mut self, number: usize) -> anyhow::Result<()> {
         self.members[number].wipe()
+    }
+
+    /// Fills the small disk; false if there is none.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    pub fn fill_disk(&self) -> anyhow::Result<bool> {
+        self.disk.as_ref().map(Disk::fill).transpose().map(|done| done.is_some())
+    }
+
+    /// Makes the room again that [`Self::fill_disk`] took.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    pub fn empty_disk(&self) -> anyhow::Result<()> {
+        self.disk.as_ref().map_or(Ok(()), Disk::empty)
+    }
+
+    /// Whether a member's process ended by itself; it can be started again then.
+    pub fn has_ended(&mut self, number: usize) -> bool {
+        self.members[number].ended().is_some()
     }
 
     /// Cuts a member off from every other, both ways; clients still reach it.

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use retcd_conformance::cluster::scenarios::{self, Setup};
+use retcd_conformance::cluster::{LoadOptions, takeover};
 use retcd_conformance::real_etcd;
 
 macro_rules! scenarios {
@@ -44,4 +45,26 @@ scenarios! {
     replaced_member: |setup| scenarios::replaced_member(setup);
     lagging_learner: |setup| scenarios::lagging_learner(setup);
     forced_new_cluster: |setup| scenarios::forced_new_cluster(setup);
+    additions_while_down: |setup| scenarios::additions_while_down(setup, false);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn full_disk() -> anyhow::Result<()> {
+    let Some(folder) = real_etcd("3.5") else { return Ok(()) };
+    let program = folder.join("etcd");
+    if let Some(verdict) = scenarios::full_disk(&Setup::new(&program)).await? {
+        println!("{:?}", verdict.report);
+    }
+    Ok(())
+}
+
+/// The steps of a takeover are fair: etcd takes over from itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn takeover_by_itself() -> anyhow::Result<()> {
+    let Some(folder) = real_etcd("3.5") else { return Ok(()) };
+    let program = folder.join("etcd");
+    let load = LoadOptions::default();
+    let verdict = takeover::there_and_back(&program, &program, load, &["--snapshot-count=100"]);
+    println!("{:?}", verdict.await?.report);
+    Ok(())
 }

@@ -6,8 +6,6 @@
 //! or no log at all. Source: etcd-io/raft bootstrap.go; etcd server/etcdserver/bootstrap.go.
 
 use base::{Index, MemberId, Term};
-use prost::Message as _;
-use proto::raftpb;
 use raft::{Entry, EntryKind, HardState, Restored};
 use state::members::{self, MemberObject};
 use wal::{Metadata, Wal};
@@ -59,16 +57,10 @@ pub(super) fn cluster_id(members: &[MemberObject]) -> base::ClusterId {
 
 /// The entry that makes a first member known; every first member writes the same.
 fn add(index: u64, member: &MemberObject) -> Entry {
-    let change = raftpb::ConfChange {
-        id: Some(0),
-        r#type: Some(raftpb::ConfChangeType::ConfChangeAddNode as i32),
-        node_id: Some(member.id.0),
-        context: Some(members::ChangeContext::of(member.clone()).to_json()),
-    };
     Entry {
         kind: EntryKind::ConfChange,
         term: Term(1),
         index: Index(index),
-        data: change.encode_to_vec().into(),
+        data: members::founding_change(member),
     }
 }

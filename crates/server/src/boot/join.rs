@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use base::initial_cluster::same_addresses;
 use base::{ClusterId, MemberId, version};
 use futures_util::future::join_all;
 use serde::Deserialize;
@@ -181,7 +182,7 @@ fn same_urls(found: &[String], given: &[MemberUrl]) -> Result<(), String> {
     let parsed: Result<Vec<MemberUrl>, _> = found.iter().map(|url| MemberUrl::parse(url)).collect();
     let mut found = parsed.map_err(|error| error.to_string())?;
     found.sort();
-    config::same_addresses(&found, given, &config::resolve_host)
+    same_addresses(&found, given, &config::resolve_host)
 }
 
 /// A cluster as etcd prints it in this place.

@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use base::{ClusterId, MemberId};
-use state::members::{self, MemberObject};
+use state::members::{self, MemberObject, founders};
 
 use super::discovery::{self, DiscoveryError};
 use super::first::cluster_id;
@@ -193,26 +193,8 @@ async fn find_joining(options: &OriginOptions, asker: &Asker) -> Result<Origin, 
     Ok(Origin::Joining { own, cluster: found.cluster, members: found.members })
 }
 
-/// The first members of a cluster, by id.
-fn founders(cluster: &InitialCluster, token: &str) -> Vec<MemberObject> {
-    let member = |(name, urls): (&str, &[crate::config::MemberUrl])| {
-        let peer_urls: Vec<String> = urls.iter().map(ToString::to_string).collect();
-        MemberObject {
-            id: members::member_id(&peer_urls, token, None),
-            name: name.to_owned(),
-            peer_urls,
-            client_urls: Vec::new(),
-            is_learner: false,
-        }
-    };
-    let mut members: Vec<MemberObject> = cluster.members().map(member).collect();
-    members.sort_by_key(|member| member.id);
-    members
-}
-
 fn own_id(members: &[MemberObject], name: &str) -> Result<MemberId, OriginError> {
-    let own = members.iter().find(|member| member.name == name);
-    own.map(|own| own.id).ok_or_else(|| OriginError::NameMissing(name.to_owned()))
+    members::founder(members, name).ok_or_else(|| OriginError::NameMissing(name.to_owned()))
 }
 
 /// The peer URLs of all but this member, sorted.

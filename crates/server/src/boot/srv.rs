@@ -11,7 +11,24 @@ use std::net::{IpAddr, SocketAddr};
 use hickory_resolver::TokioResolver;
 use hickory_resolver::proto::rr::RData;
 
-use crate::config::{Address, MemberUrl, SrvError};
+use crate::config::{Address, MemberUrl};
+
+/// Why the records of a domain are no cluster for this member.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SrvError {
+    /// No service has a record that can be used.
+    #[error(
+        "{0}; make SRV records for _etcd-server-ssl._tcp or _etcd-server._tcp of the domain that \
+         --discovery-srv names"
+    )]
+    NoRecords(String),
+    /// No record leads to this member.
+    #[error(
+        "cannot find local etcd member {0:?} in SRV records; one record must lead to a host and \
+         port of --initial-advertise-peer-urls, under the service of its scheme"
+    )]
+    LocalMissing(String),
+}
 
 /// Asks name servers.
 #[derive(Debug)]

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use super::*;
 use crate::config::{ClusterState, InitialCluster};
-use crate::peers::ask::{Asker, PlainDial};
+use crate::peers::ask::Asker;
+use crate::peers::dial::PeerDial;
 use base::{Index, LogPosition, MemberId, Term};
 use raft::{ConfState, Entry, EntryKind, HardState};
 use std::time::Duration;
@@ -44,7 +45,7 @@ fn boot(options: &BootOptions) -> Result<Booted, BootError> {
     let mut origin = None;
     if !opened.has_log() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let asker = Asker::new(Arc::new(PlainDial { timeout: Duration::from_millis(1) }));
+        let asker = Asker::new(Arc::new(PeerDial::new(Duration::from_millis(1), None)));
         origin = Some(runtime.block_on(origin::find(&options.origin, &asker))?);
     }
     opened.boot(options, origin)
@@ -188,7 +189,7 @@ fn a_survivor_makes_a_cluster_of_its_own() {
 fn identity_comes_from_the_cluster_that_answers() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let asker = Asker::new(Arc::new(PlainDial { timeout: Duration::from_secs(30) }));
+    let asker = Asker::new(Arc::new(PeerDial::new(Duration::from_secs(30), None)));
     runtime.block_on(async {
         let peer = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", peer.local_addr().unwrap());

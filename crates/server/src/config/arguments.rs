@@ -6,8 +6,9 @@
 
 use super::flags::{self, Role};
 use super::settings::Settings;
-use super::text::{nearest, quote};
+use super::text::nearest;
 use super::value::{Kind, ValueError};
+use base::quote::quote;
 
 /// A command line that cannot be understood: exit code 2.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

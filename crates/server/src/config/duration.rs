@@ -7,7 +7,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::text::quote;
+use base::quote::quote;
 
 const MICROSECOND: i64 = 1_000;
 const MILLISECOND: i64 = 1_000 * MICROSECOND;

@@ -10,8 +10,8 @@ use serde_json::Value;
 use super::duration::GoDuration;
 use super::help::{architecture, git_sha};
 use super::model::{AutoCompaction, Bootstrap, Config, Discovery, Quota};
-use super::urls::{Address, MemberUrl};
 use super::{Gate, Notice};
+use base::member_url::{Address, MemberUrl};
 
 /// What is known about a start beside the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::text::quote;
+use base::quote::quote;
 
 /// How settled a gate's feature is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,10 +90,10 @@ impl Gate {
     /// Whether the gate switches anything in this release.
     pub(crate) fn acts(self) -> bool {
         match self {
-            Self::StopGRPCServiceOnDefrag => true,
-            Self::CompactHashCheck
-            | Self::FastLeaseKeepAlive
-            | Self::InitialCorruptCheck
+            Self::CompactHashCheck | Self::InitialCorruptCheck | Self::StopGRPCServiceOnDefrag => {
+                true
+            }
+            Self::FastLeaseKeepAlive
             | Self::LeaseCheckpoint
             | Self::LeaseCheckpointPersist
             | Self::PriorityRequest
@@ -202,6 +202,12 @@ impl FeatureGates {
     pub fn is_enabled(&self, gate: Gate) -> bool {
         let default = gate.stage() == Stage::Beta;
         self.enabled.get(&gate).copied().unwrap_or(default)
+    }
+
+    /// What the gate was set to, if it was.
+    #[must_use]
+    pub fn chosen(&self, gate: Gate) -> Option<bool> {
+        self.enabled.get(&gate).copied()
     }
 
     /// Gates that were given another state than their default and switch nothing: `A=true,B=false`.

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::urls::{Address, MemberUrl};
+use base::member_url::{Address, MemberUrl};
 
 /// Binding a listener failed. B15, SRV-037.
 #[derive(Debug, thiserror::Error)]

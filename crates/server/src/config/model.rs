@@ -1,14 +1,13 @@
 //! The configuration as the server uses it: plain values with their units.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::cluster::{ClusterError, InitialCluster};
 use super::gates::FeatureGates;
-use super::urls::MemberUrl;
 use crate::logging;
+use base::initial_cluster::{ClusterError, InitialCluster, Resolve};
+use base::member_url::MemberUrl;
 
 // How large the database may become; state decides what it means.
 pub use state::Quota;
@@ -58,7 +57,7 @@ impl Config {
     pub fn check_cluster(
         &self,
         cluster: &InitialCluster,
-        resolve: &dyn Fn(&str, u16) -> Option<Vec<SocketAddr>>,
+        resolve: &Resolve<'_>,
     ) -> Result<(), ClusterError> {
         match self.cluster.state {
             ClusterState::New => cluster.check_new(&self.name, &self.advertise.peers, resolve),

@@ -6,13 +6,13 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::cluster::ClusterError;
 use super::duration::DurationError;
 use super::file::FileError;
 use super::gates::GateError;
-use super::text::quote;
 use super::value::ValueError;
 use crate::logging::RotationError;
+use base::initial_cluster::ClusterError;
+use base::quote::quote;
 
 /// A configuration that is refused, with the values that disagree.
 #[derive(Debug, thiserror::Error)]
@@ -294,6 +294,9 @@ pub enum Refusal {
     /// The data folder is a proxy's.
     #[error("v2 http proxy has already been deprecated in 3.6")]
     ProxyDir(PathBuf),
+    /// v2 discovery, which etcd 3.7 has no more.
+    #[error("--discovery={0} is v2 discovery, which is not supported since etcd 3.7")]
+    DiscoveryUrl(String),
     /// The cluster string is wrong.
     #[error("error setting up initial cluster")]
     InitialCluster(#[source] Box<ClusterError>),
@@ -340,6 +343,9 @@ impl Refusal {
             ),
             Self::MemberAndProxy(path) => format!("move {} away", path.join("proxy").display()),
             Self::InitialCluster(error) => error.remedy(),
+            Self::DiscoveryUrl(_) => {
+                "use v3 discovery: --discovery-token and --discovery-endpoints".to_owned()
+            }
             Self::Logger(_) => "leave out --logger or set it to zap".to_owned(),
             Self::RotationConfig(_) => format!("write it like {}", super::DEFAULT_LOG_ROTATION),
             Self::Zero { flag, .. } | Self::Negative { flag, .. } => {

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 
 use super::flags::{self, Flag, Role};
 use super::gates::{FeatureGates, Gate};
-use super::urls::MemberUrl;
 use super::value::{Value, ValueError};
 use crate::logging::Level;
+use base::member_url::MemberUrl;
 
 /// Values by flag name, and which flags were given.
 #[derive(Clone, Debug)]

@@ -1,30 +1,4 @@
-//! Go's way of quoting a string, and the nearest name to a mistyped one.
-//!
-//! Messages about flags are matched by scripts in Go's wording, and Go quotes with `%q`.
-//! Not a general escaper: only what messages need.
-
-/// Quotes `text` as Go's `%q` does: double quotes, `\n \t \r \" \\`, other control characters as
-/// `\x00`; printable text outside ASCII stays as it is.
-pub(crate) fn quote(text: &str) -> String {
-    use std::fmt::Write as _;
-    let mut quoted = String::with_capacity(text.len() + 2);
-    quoted.push('"');
-    for character in text.chars() {
-        match character {
-            '"' => quoted.push_str("\\\""),
-            '\\' => quoted.push_str("\\\\"),
-            '\n' => quoted.push_str("\\n"),
-            '\r' => quoted.push_str("\\r"),
-            '\t' => quoted.push_str("\\t"),
-            control if control.is_control() => {
-                write!(quoted, "\\x{:02x}", u32::from(control)).expect("a String takes any text");
-            }
-            printable => quoted.push(printable),
-        }
-    }
-    quoted.push('"');
-    quoted
-}
+//! The nearest name to a mistyped one.
 
 /// The candidate that needs the fewest single-character edits to become `wrong`, if that is few
 /// enough to be a slip of the finger: at most a third of its length, and at most four.
@@ -59,11 +33,6 @@ fn edits(from: &str, to: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn quotes_as_go_does() {
-        assert_eq!(quote("a\"b\\\n\u{1}é"), "\"a\\\"b\\\\\\n\\x01é\"");
-    }
 
     #[test]
     fn nearest_name_forgives_slips_only() {

@@ -10,11 +10,11 @@ use super::gates::Gate;
 use super::notice::Notice;
 use super::refusal::Refusal;
 use super::settings::Settings;
-use super::text::quote;
 use super::tls;
-use super::urls::{Address, MemberUrl, join};
 use super::value::Value;
 use crate::logging::Format;
+use base::member_url::{Address, MemberUrl, join_urls as join};
+use base::quote::quote;
 
 /// Milliseconds: with more, a failed leader is noticed far too late.
 const ELECTION_TIMEOUT_MAX: u64 = 50_000;

@@ -6,9 +6,9 @@
 
 use super::duration::{GoDuration, parse_duration};
 use super::gates::{FeatureGates, GateError};
-use super::text::quote;
-use super::urls::{MemberUrl, UrlError, join};
 use crate::logging::Level;
+use base::member_url::{MemberUrl, UrlError, join_urls as join};
+use base::quote::quote;
 
 /// What a flag's text means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,13 +5,11 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::HeaderMap;
 use tokio::sync::watch;
-use tokio::time::Sleep;
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Code, Status};
 
@@ -22,11 +20,13 @@ use super::reply_body::{self, Account, Limits, ReplyBody, code_of};
 use super::slow::{Remote, SlowCalls, Stats};
 use super::status;
 use crate::handle::{Handle, ProposeError};
+use crate::metrics::ConnectionMetrics;
 
 /// A call that has arrived.
 #[derive(Debug)]
 pub(crate) struct Arriving<'a> {
     pub(crate) handle: &'a Handle,
+    pub(crate) metrics: &'a ConnectionMetrics,
     pub(crate) slow: SlowCalls,
     pub(crate) leader_lost: &'a watch::Receiver<u64>,
     pub(crate) method: MethodIndex,
@@ -40,46 +40,66 @@ impl Arriving<'_> {
         request: http::Request<B>,
         service: impl FnOnce(http::Request<B>) -> Reply,
     ) -> Call {
-        let account = Account::open(self.handle.metrics().clone(), self.method);
-        let limits = match self.check(request.headers()) {
+        let account = Account::open(self.metrics.clone(), self.method);
+        let limits = match self.check(&Metadata::read(request.headers())) {
             Ok(limits) => limits,
             Err(status) => return Call::refused(Some(account), status),
         };
-        Call {
-            reply: service(request),
-            account: Some(account),
-            limits,
-            slow: self.slow,
-            remote: self.remote,
-        }
+        // What is noted here is told of it; the others note themselves.
+        let noted_here = !is_noted_by_its_service(self.method.method().path);
+        let noted = noted_here.then(|| Box::new((self.slow, self.remote)));
+        Call { reply: service(request), account: Some(account), limits, noted }
     }
 
-    fn check(&self, headers: &HeaderMap) -> Result<Limits, Status> {
+    fn check(&self, metadata: &Metadata<'_>) -> Result<Limits, Status> {
         let kind = self.method.method().kind;
-        let version = match headers.get("client-api-version") {
-            None => None,
-            Some(version) => {
-                let version = std::str::from_utf8(version.as_bytes());
-                Some(version.map_err(|_| status::bad_client_version())?)
-            }
-        };
-        self.handle.metrics().calls.on_client(kind, version);
-        let needs_leader =
-            headers.get("hasleader").is_some_and(|needs| needs.as_bytes() == b"true");
+        if self.handle.is_learner() && !self.method.method().is_for_learners() {
+            return Err(ProposeError::NotForLearners.into());
+        }
+        let version = metadata.client_version.map(std::str::from_utf8).transpose();
+        let version = version.map_err(|_| status::bad_client_version())?;
+        self.metrics.calls.on_client(kind, version);
+        let needs_leader = metadata.needs_leader == Some(b"true");
         if needs_leader && self.handle.status().leader.is_none() {
             return Err(ProposeError::NoLeader.into());
         }
-        let mut limits = Limits::default();
+        let mut limits = Limits::none();
         if needs_leader && kind != CallKind::Unary {
             let lost = self.leader_lost.clone();
-            limits.leader_lost = Some(WatchStream::from_changes(lost));
+            limits.set_leader_lost(WatchStream::from_changes(lost));
         }
-        if let Some(timeout) = headers.get("grpc-timeout") {
-            let text = timeout.to_str().unwrap_or_default();
+        if let Some(timeout) = metadata.timeout {
+            let text = std::str::from_utf8(timeout).unwrap_or_default();
             let timeout = timeout_of(text).ok_or_else(|| status::malformed_timeout(text))?;
-            limits.deadline = Some(Box::pin(tokio::time::sleep(timeout)));
+            limits.set_deadline(Box::pin(tokio::time::sleep(timeout)));
         }
         Ok(limits)
+    }
+}
+
+/// What the headers of a call say that matters before its service sees it.
+#[derive(Debug, Default)]
+struct Metadata<'a> {
+    client_version: Option<&'a [u8]>,
+    needs_leader: Option<&'a [u8]>,
+    timeout: Option<&'a [u8]>,
+}
+
+impl<'a> Metadata<'a> {
+    /// One look at each of the few headers there are is cheaper than a search for each name.
+    fn read(headers: &'a HeaderMap) -> Self {
+        let mut metadata = Self::default();
+        for (name, value) in headers {
+            let place = match name.as_str() {
+                "client-api-version" => &mut metadata.client_version,
+                "hasleader" => &mut metadata.needs_leader,
+                "grpc-timeout" => &mut metadata.timeout,
+                _ => continue,
+            };
+            // Of several the first counts.
+            place.get_or_insert(value.as_bytes());
+        }
+        metadata
     }
 }
 
@@ -108,8 +128,8 @@ pub(crate) struct Call {
     /// `None` for a call of no method of ours.
     account: Option<Account>,
     limits: Limits,
-    slow: SlowCalls,
-    remote: Remote,
+    /// How it is noted when it took long, and whose it is.
+    noted: Option<Box<(SlowCalls, Remote)>>,
 }
 
 /// What a service answers with.
@@ -119,18 +139,17 @@ pub(crate) enum Reply {
     /// Whatever a service of tonic's makes.
     Coming(ReplyFuture),
     /// It is there; taken once.
-    Ready(Option<HttpReply>),
+    Ready(Option<Box<HttpReply>>),
 }
 
 impl Call {
     /// A call that no service sees.
     pub(crate) fn refused(account: Option<Account>, status: Status) -> Self {
         Self {
-            reply: Reply::Ready(Some(status.into_http())),
+            reply: Reply::Ready(Some(Box::new(status.into_http()))),
             account,
-            limits: Limits::default(),
-            slow: SlowCalls { longer_than: Duration::MAX },
-            remote: Remote(None),
+            limits: Limits::none(),
+            noted: None,
         }
     }
 
@@ -138,7 +157,7 @@ impl Call {
         match &mut self.reply {
             Reply::Ready(reply) => {
                 let reply = reply.take().expect("a call is not polled behind its answer");
-                return Poll::Ready(self.finish(reply));
+                return Poll::Ready(self.finish(*reply));
             }
             Reply::Unary(reply) => {
                 if let Poll::Ready(reply) = reply.as_mut().poll(context) {
@@ -154,14 +173,8 @@ impl Call {
                 }
             }
         }
-        let late = self.poll_deadline(context);
+        let late = self.limits.poll_deadline(context);
         late.map(|status| self.finish(status.into_http()))
-    }
-
-    fn poll_deadline(&mut self, context: &mut Context<'_>) -> Poll<Status> {
-        let Some(deadline) = &mut self.limits.deadline else { return Poll::Pending };
-        let deadline: &mut Pin<Box<Sleep>> = deadline;
-        deadline.as_mut().poll(context).map(|()| status::deadline_exceeded())
     }
 
     /// Counts the whole call: only sending its message is left.
@@ -176,9 +189,9 @@ impl Call {
 
     /// Logs a unary call that took long, unless its service does.
     fn note(&self, account: &Account) {
-        let path = account.method().method().path;
-        if !is_noted_by_its_service(path) {
-            self.slow.note(path, self.remote, account.began(), Stats::unknown);
+        if let Some((slow, remote)) = self.noted.as_deref() {
+            let path = account.method().method().path;
+            slow.note(path, *remote, account.began(), Stats::unknown);
         }
     }
 
@@ -195,7 +208,7 @@ impl Call {
             self.note(&account);
         }
         // A unary answer is complete, so that only sending it is left.
-        let limits = if unary { Limits::default() } else { std::mem::take(&mut self.limits) };
+        let limits = if unary { Limits::none() } else { std::mem::take(&mut self.limits) };
         reply.map(|body| ReplyBody::of_call(body, account, limits))
     }
 }
@@ -209,7 +222,7 @@ fn is_noted_by_its_service(path: &str) -> bool {
 impl Future for Call {
     type Output = Result<http::Response<ReplyBody>, Infallible>;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: std::pin::Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         self.poll_reply(context).map(Ok)
     }
 }

@@ -1,10 +1,13 @@
-//! The Cluster service: who is a member.
+//! The Cluster service: who is a member, and changing that.
 
 use proto::etcdserverpb::cluster_server::Cluster as Service;
 use proto::etcdserverpb::{self as pb};
 use tonic::{Request, Response, Status};
 
+use super::status;
+use crate::config::MemberUrl;
 use crate::handle::Handle;
+use crate::peers::membership;
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -16,11 +19,22 @@ impl Cluster {
     pub(crate) fn new(handle: Handle) -> Self {
         Self { handle }
     }
+
+    /// G-002: no revision in the header of this service.
+    fn header(&self) -> Option<pb::ResponseHeader> {
+        Some(self.handle.header(0))
+    }
 }
 
-/// Changing the membership needs messages between members.
-fn no_change() -> Status {
-    Status::unimplemented("membership changes are not served by this release yet")
+/// The URLs of a new member, sorted as ids are made of them.
+fn member_urls(texts: &[String]) -> Result<Vec<String>, Status> {
+    let urls: Result<Vec<MemberUrl>, _> = texts.iter().map(|text| MemberUrl::parse(text)).collect();
+    let mut urls = urls.map_err(|_| status::bad_member_urls())?;
+    if urls.is_empty() {
+        return Err(status::bad_member_urls());
+    }
+    urls.sort();
+    Ok(urls.iter().map(ToString::to_string).collect())
 }
 
 #[tonic::async_trait]
@@ -32,36 +46,49 @@ impl Service for Cluster {
         if request.into_inner().linearizable {
             self.handle.linearize().await?;
         }
-        // G-002: no revision in the header of this service.
-        let header = Some(self.handle.header(0));
-        Ok(Response::new(pb::MemberListResponse { header, members: self.handle.reads().members() }))
+        let members = self.handle.reads().members();
+        Ok(Response::new(pb::MemberListResponse { header: self.header(), members }))
     }
 
+    /// C-01, C-02.
     async fn member_add(
         &self,
-        _request: Request<pb::MemberAddRequest>,
+        request: Request<pb::MemberAddRequest>,
     ) -> Result<Response<pb::MemberAddResponse>, Status> {
-        Err(no_change())
+        let request = request.into_inner();
+        let urls = member_urls(&request.peer_ur_ls)?;
+        let (member, members) = membership::add(&self.handle, urls, request.is_learner).await?;
+        let header = self.header();
+        Ok(Response::new(pb::MemberAddResponse { header, member: Some(member), members }))
     }
 
+    /// C-03.
     async fn member_remove(
         &self,
-        _request: Request<pb::MemberRemoveRequest>,
+        request: Request<pb::MemberRemoveRequest>,
     ) -> Result<Response<pb::MemberRemoveResponse>, Status> {
-        Err(no_change())
+        let id = base::MemberId(request.into_inner().id);
+        let members = membership::remove(&self.handle, id).await?;
+        Ok(Response::new(pb::MemberRemoveResponse { header: self.header(), members }))
     }
 
+    /// C-04. etcd's server does not look at the URLs here, only its clients do.
     async fn member_update(
         &self,
-        _request: Request<pb::MemberUpdateRequest>,
+        request: Request<pb::MemberUpdateRequest>,
     ) -> Result<Response<pb::MemberUpdateResponse>, Status> {
-        Err(no_change())
+        let pb::MemberUpdateRequest { id, peer_ur_ls } = request.into_inner();
+        let members = membership::update(&self.handle, base::MemberId(id), peer_ur_ls).await?;
+        Ok(Response::new(pb::MemberUpdateResponse { header: self.header(), members }))
     }
 
+    /// C-07.
     async fn member_promote(
         &self,
-        _request: Request<pb::MemberPromoteRequest>,
+        request: Request<pb::MemberPromoteRequest>,
     ) -> Result<Response<pb::MemberPromoteResponse>, Status> {
-        Err(no_change())
+        let id = base::MemberId(request.into_inner().id);
+        let members = membership::promote(&self.handle, id).await?;
+        Ok(Response::new(pb::MemberPromoteResponse { header: self.header(), members }))
     }
 }

@@ -7,7 +7,7 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 use proto::etcdserverpb as pb;
@@ -38,13 +38,23 @@ pub(crate) trait WriteWire: Send + 'static {
 /// # Errors
 ///
 /// The prefix cannot say how long it is.
-pub(crate) fn frame(reply: impl WriteWire, buffer: &mut BytesMut) -> Result<(), Status> {
+pub(crate) fn frame(reply: impl WriteWire, buffer: &mut Vec<u8>) -> Result<(), Status> {
     let len = reply.len();
-    let said = u32::try_from(len).map_err(|_| status::reply_too_large(len))?;
     buffer.reserve(PREFIX_LEN + len);
+    put_prefix(len, buffer)?;
+    reply.write(buffer);
+    Ok(())
+}
+
+/// Appends what stands before a message of `len` bytes.
+///
+/// # Errors
+///
+/// As [`frame`].
+pub(crate) fn put_prefix(len: usize, buffer: &mut Vec<u8>) -> Result<(), Status> {
+    let said = u32::try_from(len).map_err(|_| status::reply_too_large(len))?;
     buffer.put_u8(0);
     buffer.put_u32(said);
-    reply.write(buffer);
     Ok(())
 }
 
@@ -60,9 +70,9 @@ pub(crate) struct Framed {
 impl Framed {
     pub(crate) fn new(reply: impl WriteWire) -> Result<Self, Status> {
         let charge = reply.charge();
-        let mut bytes = BytesMut::new();
+        let mut bytes = Vec::new();
         frame(reply, &mut bytes)?;
-        Ok(Self { bytes: bytes.freeze(), charge })
+        Ok(Self { bytes: bytes.into(), charge })
     }
 }
 
@@ -180,7 +190,7 @@ mod range_field {
 }
 
 /// Bytes of a length-delimited field.
-fn delimited_len(field: u32, len: usize) -> usize {
+pub(crate) fn delimited_len(field: u32, len: usize) -> usize {
     key_len(field) + encoded_len_varint(len as u64) + len
 }
 

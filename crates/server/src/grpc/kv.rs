@@ -23,7 +23,7 @@ use super::messages::{Messages, decode};
 use super::slow::{Remote, SlowCalls, Stats};
 use super::status::refused;
 use super::{message_bytes_max, range_stream};
-use crate::handle::{Handle, RequestKind};
+use crate::handle::{Handle, ProposeError, RequestKind};
 use crate::metrics::Operation;
 
 /// What a service answers with.
@@ -60,7 +60,7 @@ impl Kv {
 
     /// Answers a unary call.
     pub(crate) fn call<B>(
-        &self,
+        self: &Arc<Self>,
         method: KvMethod,
         remote: Remote,
         messages: Messages<B>,
@@ -69,7 +69,7 @@ impl Kv {
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
     {
-        let kv = self.clone();
+        let kv = Arc::clone(self);
         match method {
             KvMethod::Range => {
                 unary(messages, async move |message| kv.range(message, remote).await)
@@ -102,6 +102,9 @@ impl Kv {
     async fn read(&self, request: &pb::RangeRequest) -> Result<SplicedRange, Status> {
         state::check_range(request).map_err(|refusal| refused(&refusal))?;
         if !request.serializable {
+            if self.handle.is_learner() {
+                return Err(ProposeError::NotForLearners.into());
+            }
             self.handle.linearize().await?;
         }
         // A large reply waits for room first and is read then: that is as fresh, and holds nothing
@@ -123,23 +126,24 @@ impl Kv {
     }
 
     /// KV-12.
-    pub(crate) fn range_stream<B>(&self, request: http::Request<B>) -> ReplyFuture
+    pub(crate) fn range_stream<B>(self: &Arc<Self>, request: http::Request<B>) -> ReplyFuture
     where
         B: http_body::Body + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
     {
-        let kv = self.clone();
+        let kv = Arc::clone(self);
         let max = message_bytes_max(&self.handle);
         Box::pin(async move {
             let service = tower::service_fn(move |request: Request<pb::RangeRequest>| {
-                let kv = kv.clone();
+                let kv = Arc::clone(&kv);
                 async move {
                     let request = request.into_inner();
                     range_stream::check(&request)?;
                     if !request.serializable {
                         kv.handle.linearize().await?;
                     }
-                    let chunks = range_stream::chunks(kv.handle, kv.budget, request);
+                    let chunks =
+                        range_stream::chunks(kv.handle.clone(), kv.budget.clone(), request);
                     Ok::<_, Status>(Response::new(chunks))
                 }
             });

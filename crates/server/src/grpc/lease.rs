@@ -100,34 +100,29 @@ impl Service for Leases {
         request: Request<pb::LeaseTimeToLiveRequest>,
     ) -> Result<Response<pb::LeaseTimeToLiveResponse>, Status> {
         let request = request.into_inner();
-        self.handle.linearize().await?;
-        let id = LeaseId(request.id);
-        let mut response = pb::LeaseTimeToLiveResponse {
-            header: Some(self.current_header()),
-            id: request.id,
-            ttl: -1,
-            ..Default::default()
-        };
-        let Some(lease) = self.handle.reads().lease(id, request.keys) else {
-            return Ok(Response::new(response));
-        };
-        match self.handle.lease_remaining(id).await {
-            Ok(remaining) => {
-                response.ttl = remaining;
-                response.granted_ttl = lease.granted_ttl_seconds;
-                response.keys = lease.keys;
+        let header = Some(self.current_header());
+        match self.handle.lease_time_to_live(request).await {
+            Ok(response) => Ok(Response::new(pb::LeaseTimeToLiveResponse { header, ..response })),
+            // L-08: an unknown lease is an answer, not an error.
+            Err(ProposeError::Refused(Refusal::LeaseNotFound)) => {
+                let (id, ttl) = (request.id, -1);
+                let response =
+                    pb::LeaseTimeToLiveResponse { header, id, ttl, ..Default::default() };
+                Ok(Response::new(response))
             }
-            Err(ProposeError::Refused(Refusal::LeaseNotFound)) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => Err(error.into()),
         }
-        Ok(Response::new(response))
     }
 
     async fn lease_leases(
         &self,
         _request: Request<pb::LeaseLeasesRequest>,
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
-        let ids = self.handle.leases_by_expiry().await?;
+        // Only the leader knows when leases end.
+        let ids = match self.handle.leases_by_expiry().await {
+            Err(ProposeError::NotLeader) => self.handle.reads().leases(),
+            answered => answered?,
+        };
         let leases = ids.into_iter().map(|id| pb::LeaseStatus { id: id.0 }).collect();
         let header = Some(self.current_header());
         Ok(Response::new(pb::LeaseLeasesResponse { header, leases }))

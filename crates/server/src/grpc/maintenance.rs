@@ -4,11 +4,12 @@ use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::time::Instant;
 
-use base::version;
+use base::{MemberId, version};
 use bytes::Bytes;
 use futures_util::Stream;
 use proto::etcdserverpb::maintenance_server::Maintenance as Service;
 use proto::etcdserverpb::{self as pb, downgrade_request::DowngradeAction};
+use proto::membershippb::DowngradeInfoSetRequest;
 use sha2::{Digest as _, Sha256};
 use state::Reply;
 use tokio::sync::mpsc;
@@ -18,6 +19,7 @@ use tonic::{Request, Response, Status};
 use super::health::Serving;
 use super::status;
 use crate::handle::{Handle, ProposeError, RequestKind};
+use crate::peers::versions::Release;
 
 /// Bytes of the database in one message of a snapshot (M-07).
 const SNAPSHOT_BLOB_BYTES: usize = 32 << 10;
@@ -39,6 +41,11 @@ impl Maintenance {
 
     fn current_header(&self) -> pb::ResponseHeader {
         self.handle.header(self.handle.reads().keys().revision())
+    }
+
+    fn downgrade_info(&self) -> pb::DowngradeInfo {
+        let downgrade = self.handle.reads().downgrade();
+        pb::DowngradeInfo { enabled: downgrade.enabled, target_version: downgrade.target_version }
     }
 
     /// What is wrong with the member, in etcd's words (M-03).
@@ -95,7 +102,7 @@ impl Service for Maintenance {
             is_learner: node.learner,
             storage_version: self.handle.reads().storage_version().unwrap_or_default(),
             db_size_quota: self.handle.limits().quota.bytes().map_or(0, bytes),
-            downgrade_info: Some(pb::DowngradeInfo::default()),
+            downgrade_info: Some(self.downgrade_info()),
         }))
     }
 
@@ -195,38 +202,60 @@ impl Service for Maintenance {
         &self,
         request: Request<pb::MoveLeaderRequest>,
     ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
-        if self.handle.status().leader != self.handle.member_id() {
+        if !self.handle.leads() {
             return Err(ProposeError::NotLeader.into());
         }
-        let target = request.into_inner().target_id;
-        if target == self.handle.member_id().0 {
-            // The leader leads already.
-            return Ok(Response::new(pb::MoveLeaderResponse::default()));
+        let target = MemberId(request.into_inner().target_id);
+        let members = self.handle.reads().members();
+        if !members.iter().any(|member| member.id == target.0 && !member.is_learner) {
+            return Err(ProposeError::BadTransferee.into());
         }
-        Err(status::bad_transferee())
+        // The leader leads already.
+        if target != self.handle.member_id() {
+            self.handle.transfer_leader(target).await?;
+        }
+        Ok(Response::new(pb::MoveLeaderResponse::default()))
     }
 
+    /// M-09.
     async fn downgrade(
         &self,
         request: Request<pb::DowngradeRequest>,
     ) -> Result<Response<pb::DowngradeResponse>, Status> {
         let request = request.into_inner();
+        let reads = self.handle.reads();
+        let mut change = None;
         if request.action() == DowngradeAction::Cancel {
-            return Err(status::no_downgrade());
+            self.handle.linearize().await?;
+            if !reads.downgrade().enabled {
+                return Err(status::no_downgrade());
+            }
+            change = Some(DowngradeInfoSetRequest::default());
+        } else {
+            let target = Release::parse(&request.version).ok_or_else(status::downgrade_format)?;
+            if reads.cluster_version().is_none() {
+                return Err(status::no_cluster_version());
+            }
+            self.handle.linearize().await?;
+            let current = reads.cluster_version().as_deref().and_then(Release::parse);
+            if current.and_then(Release::before) != Some(target) {
+                return Err(status::downgrade_target());
+            }
+            if reads.downgrade().enabled {
+                return Err(status::downgrade_in_progress());
+            }
+            if request.action() == DowngradeAction::Enable {
+                let ver = target.to_cluster_version();
+                change = Some(DowngradeInfoSetRequest { enabled: true, ver });
+            }
         }
-        let target = parse_version(&request.version).ok_or_else(status::downgrade_format)?;
-        let current = self.handle.reads().cluster_version();
-        let current = current.as_deref().and_then(parse_version);
-        let current = current.ok_or_else(status::no_cluster_version)?;
-        if (target.0, target.1 + 1) != current {
-            return Err(status::downgrade_target());
+        if let Some(change) = change {
+            self.handle.propose(RequestKind::DowngradeInfoSet, &change).await?;
         }
-        if request.action() == DowngradeAction::Enable {
-            return Err(Status::unimplemented("downgrades are not served by this release yet"));
-        }
+        let current = reads.cluster_version().as_deref().and_then(Release::parse);
         Ok(Response::new(pb::DowngradeResponse {
             header: Some(self.current_header()),
-            version: format!("{}.{}", current.0, current.1),
+            version: current.map_or_else(String::new, |current| current.to_string()),
         }))
     }
 }
@@ -271,12 +300,4 @@ impl Maintenance {
         tracing::info!("successfully sent database snapshot to client");
         Ok(())
     }
-}
-
-/// Major and minor of `3.6` or `3.6.0`.
-fn parse_version(text: &str) -> Option<(u64, u64)> {
-    let mut parts = text.split('.');
-    let version = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-    let rest = parts.next().is_none_or(|patch| patch.parse::<u64>().is_ok());
-    (rest && parts.next().is_none()).then_some(version)
 }

@@ -8,7 +8,6 @@
 
 use std::future::Future as _;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -24,7 +23,7 @@ use tonic::{Code, Status};
 use super::methods::{CallKind, MethodIndex};
 use super::request_body::{IDLE_TIME_MAX, PREFIX_LEN, RequestBody};
 use super::status;
-use crate::metrics::Metrics;
+use crate::metrics::ConnectionMetrics;
 
 /// Bytes reserved at once for a message that comes in parts: what its prefix promises need not
 /// come.
@@ -47,7 +46,7 @@ enum Source<B> {
 struct Plain<B> {
     /// `None` once it has ended.
     body: Option<B>,
-    metrics: Arc<Metrics>,
+    metrics: ConnectionMetrics,
     method: MethodIndex,
     message_bytes_max: usize,
     /// What arrived last and was not taken.
@@ -65,7 +64,7 @@ where
     pub(crate) fn new(
         headers: &HeaderMap,
         body: B,
-        metrics: Arc<Metrics>,
+        metrics: ConnectionMetrics,
         method: MethodIndex,
         message_bytes_max: usize,
     ) -> Self {
@@ -282,8 +281,11 @@ fn unknown_encoding(name: &[u8]) -> Status {
 mod tests {
     use std::collections::VecDeque;
     use std::convert::Infallible;
+    use std::sync::Arc;
 
     use http_body::Frame;
+
+    use crate::metrics::Metrics;
 
     use super::*;
 
@@ -313,7 +315,7 @@ mod tests {
         }
         let parts = Parts(bytes.chunks(cut).map(Bytes::copy_from_slice).collect());
         let method = MethodIndex::find("/etcdserverpb.Watch/Watch").unwrap();
-        Messages::new(&headers, parts, Metrics::new(false), method, 100)
+        Messages::new(&headers, parts, Arc::new(Metrics::new(false)), method, 100)
     }
 
     fn message(len: u8) -> Vec<u8> {

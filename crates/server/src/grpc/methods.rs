@@ -37,6 +37,16 @@ impl Method {
         self.path[1..].split_once('/').map_or("", |(service, _)| service)
     }
 
+    /// Whether a learner may answer it (G-014); ranges only if they are serializable.
+    pub(crate) fn is_for_learners(&self) -> bool {
+        let answered = [
+            "/etcdserverpb.KV/Range",
+            "/etcdserverpb.Maintenance/Snapshot",
+            "/etcdserverpb.Maintenance/Status",
+        ];
+        answered.contains(&self.path)
+    }
+
     /// The method's name.
     pub(crate) fn name(&self) -> &'static str {
         self.path[1..].split_once('/').map_or("", |(_, name)| name)

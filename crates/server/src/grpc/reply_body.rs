@@ -20,12 +20,12 @@ use super::codec::Framed;
 use super::methods::{CallKind, MethodIndex};
 use super::request_body::PREFIX_LEN;
 use super::status;
-use crate::metrics::{Ended, Metrics};
+use crate::metrics::ConnectionMetrics;
 
 /// One call as the metrics see it: it has ended when it says so, or as canceled when dropped.
 #[derive(Debug)]
 pub(crate) struct Account {
-    metrics: Arc<Metrics>,
+    metrics: ConnectionMetrics,
     method: MethodIndex,
     began: Instant,
     ended: bool,
@@ -33,7 +33,7 @@ pub(crate) struct Account {
 
 impl Account {
     /// Counts a call that begins.
-    pub(crate) fn open(metrics: Arc<Metrics>, method: MethodIndex) -> Self {
+    pub(crate) fn open(metrics: ConnectionMetrics, method: MethodIndex) -> Self {
         metrics.calls.on_started(method);
         Self { metrics, method, began: Instant::now(), ended: false }
     }
@@ -50,7 +50,7 @@ impl Account {
     pub(crate) fn end(&mut self, code: Code) {
         if !self.ended {
             self.ended = true;
-            self.metrics.calls.on_ended(self.method, Ended { code, took: self.began.elapsed() });
+            self.metrics.calls.on_ended(self.method, code, self.began);
         }
     }
 
@@ -74,13 +74,50 @@ impl Drop for Account {
     }
 }
 
-/// What ends a stream from outside.
+/// What ends a call from outside; most have none of it.
 #[derive(Debug, Default)]
-pub(crate) struct Limits {
+pub(crate) struct Limits(Option<Box<Set>>);
+
+#[derive(Debug, Default)]
+struct Set {
     /// The client's deadline.
-    pub(crate) deadline: Option<Pin<Box<Sleep>>>,
+    deadline: Option<Pin<Box<Sleep>>>,
     /// Yields when no leader was seen for too long.
-    pub(crate) leader_lost: Option<WatchStream<u64>>,
+    leader_lost: Option<WatchStream<u64>>,
+}
+
+impl Limits {
+    /// Nothing ends the call.
+    pub(crate) fn none() -> Self {
+        Self::default()
+    }
+
+    pub(crate) fn set_deadline(&mut self, deadline: Pin<Box<Sleep>>) {
+        self.0.get_or_insert_default().deadline = Some(deadline);
+    }
+
+    pub(crate) fn set_leader_lost(&mut self, lost: WatchStream<u64>) {
+        self.0.get_or_insert_default().leader_lost = Some(lost);
+    }
+
+    /// Ready once the client's deadline has passed.
+    pub(crate) fn poll_deadline(&mut self, context: &mut Context<'_>) -> Poll<Status> {
+        let deadline = self.0.as_mut().and_then(|set| set.deadline.as_mut());
+        let Some(deadline) = deadline else { return Poll::Pending };
+        deadline.as_mut().poll(context).map(|()| status::deadline_exceeded())
+    }
+
+    /// Why the stream must end now, if it must.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Status> {
+        if let Poll::Ready(status) = self.poll_deadline(context) {
+            return Poll::Ready(status);
+        }
+        let lost = self.0.as_mut().and_then(|set| set.leader_lost.as_mut());
+        if lost.is_some_and(|lost| Pin::new(lost).poll_next(context).is_ready()) {
+            return Poll::Ready(crate::handle::ProposeError::NoLeader.into());
+        }
+        Poll::Pending
+    }
 }
 
 /// What a reply consists of.
@@ -119,28 +156,13 @@ impl ReplyBody {
     }
 
     fn of(content: Content, charge: Option<Arc<Charge>>) -> Self {
-        Self { content, call: None, limits: Limits::default(), broken_off: false, charge }
+        Self { content, call: None, limits: Limits::none(), broken_off: false, charge }
     }
 
     /// The body of a call's reply.
     pub(crate) fn of_call(inner: tonic::body::Body, call: Account, limits: Limits) -> Self {
         let content = Content::Body(inner);
         Self { content, call: Some(call), limits, broken_off: false, charge: None }
-    }
-
-    /// Why the stream must end now, if it must.
-    fn poll_limits(&mut self, context: &mut Context<'_>) -> Poll<Status> {
-        if let Some(deadline) = &mut self.limits.deadline
-            && deadline.as_mut().poll(context).is_ready()
-        {
-            return Poll::Ready(status::deadline_exceeded());
-        }
-        if let Some(lost) = &mut self.limits.leader_lost
-            && Pin::new(lost).poll_next(context).is_ready()
-        {
-            return Poll::Ready(crate::handle::ProposeError::NoLeader.into());
-        }
-        Poll::Pending
     }
 
     fn on_frame(&mut self, frame: &Frame<Bytes>) {
@@ -231,7 +253,7 @@ impl Body for ReplyBody {
         if this.broken_off {
             return Poll::Ready(None);
         }
-        if let Poll::Ready(status) = this.poll_limits(context) {
+        if let Poll::Ready(status) = this.limits.poll(context) {
             this.broken_off = true;
             this.content = Content::Nothing;
             if let Some(call) = &mut this.call {

@@ -6,7 +6,6 @@
 
 use std::future::Future as _;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use tonic::Status;
 
 use super::methods::{CallKind, MethodIndex};
 use super::status;
-use crate::metrics::Metrics;
+use crate::metrics::ConnectionMetrics;
 
 /// How long a message that has begun to arrive may stand still.
 pub(crate) const IDLE_TIME_MAX: Duration = Duration::from_secs(30);
@@ -29,7 +28,7 @@ pub(crate) const PREFIX_LEN: usize = 5;
 #[derive(Debug)]
 pub(crate) struct RequestBody<B> {
     inner: B,
-    metrics: Arc<Metrics>,
+    metrics: ConnectionMetrics,
     method: MethodIndex,
     message_bytes_max: usize,
     position: Position,
@@ -85,7 +84,7 @@ impl Position {
 impl<B> RequestBody<B> {
     pub(crate) fn new(
         inner: B,
-        metrics: Arc<Metrics>,
+        metrics: ConnectionMetrics,
         method: MethodIndex,
         message_bytes_max: usize,
     ) -> Self {

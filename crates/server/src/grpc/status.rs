@@ -59,7 +59,33 @@ impl From<ProposeError> for Status {
             ProposeError::LeaderChanged => (Code::Unavailable, "leader changed"),
             ProposeError::Stopped => (Code::Unavailable, "server stopped"),
             ProposeError::TimedOut => (Code::Unavailable, "request timed out"),
+            ProposeError::LeaderFailed => {
+                (Code::Unavailable, "request timed out, possibly due to previous leader failure")
+            }
+            ProposeError::ConnectionLost => {
+                (Code::Unavailable, "request timed out, possibly due to connection lost")
+            }
+            ProposeError::ApplyingTooSlow => (
+                Code::Unavailable,
+                "request timed out, waiting for the applied index took too long",
+            ),
+            ProposeError::TransferTooSlow => {
+                (Code::Unknown, "request timed out, leader transfer took too long")
+            }
             ProposeError::NotLeader => (Code::FailedPrecondition, "not leader"),
+            ProposeError::BadTransferee => (Code::FailedPrecondition, "bad leader transferee"),
+            ProposeError::Unhealthy => (Code::Unavailable, "unhealthy cluster"),
+            ProposeError::NotEnoughStarted => (
+                Code::FailedPrecondition,
+                "re-configuration failed due to not enough started members",
+            ),
+            ProposeError::LearnerNotReady => (
+                Code::FailedPrecondition,
+                "can only promote a learner member which is in sync with leader",
+            ),
+            ProposeError::NotForLearners => {
+                (Code::FailedPrecondition, "rpc not supported for learner")
+            }
         };
         status(code, text)
     }
@@ -92,9 +118,9 @@ pub(crate) fn hash(error: &mvcc::HashError) -> Status {
     }
 }
 
-/// E-56.
-pub(crate) fn bad_transferee() -> Status {
-    status(Code::FailedPrecondition, "bad leader transferee")
+/// E-19.
+pub(crate) fn bad_member_urls() -> Status {
+    status(Code::InvalidArgument, "given member URLs are invalid")
 }
 
 /// E-61.
@@ -110,6 +136,11 @@ pub(crate) fn downgrade_format() -> Status {
 /// E-59.
 pub(crate) fn downgrade_target() -> Status {
     status(Code::InvalidArgument, "invalid downgrade target version")
+}
+
+/// E-60.
+pub(crate) fn downgrade_in_progress() -> Status {
+    status(Code::FailedPrecondition, "cluster has a downgrade job in progress")
 }
 
 /// E-57.

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future as _;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,24 +16,25 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use base::KeyRange;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 use futures_util::task::AtomicWaker;
 use http_body::{Body, Frame};
 use mvcc::{Filters, Wake, WatchId, WatchOutput, WatchRefused, WatchSpec, WatchStream};
 use prost::Message;
-use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
+use prost::encoding::{WireType, encode_key, encode_varint, key_len};
 use proto::etcdserverpb::watch_create_request::FilterType;
 use proto::etcdserverpb::watch_request::RequestUnion;
 use proto::etcdserverpb::{self as pb};
 use tokio::time::{Instant, Sleep};
 use tonic::Status;
 
-use super::codec::{WriteWire, frame};
+use super::codec::{WriteWire, delimited_len, frame, put_prefix};
 use super::kv::HttpReply;
 use super::messages::{Messages, decode};
 use super::{reply_body, status};
 use crate::handle::Handle;
 use crate::metrics::StreamWatches;
+use crate::wakes::Wakes;
 
 /// Bytes of events pulled at a time.
 const PULL_BYTES_MAX: usize = 64 << 10;
@@ -65,13 +67,27 @@ impl Watch {
     }
 }
 
-/// An answer on the stream.
+/// Created, canceled, progress.
 #[derive(Debug)]
-pub(crate) enum WatchReply {
-    /// Created, canceled, progress.
-    Control(pb::WatchResponse),
-    /// Events whose bytes many watches share.
-    Events { header: pb::ResponseHeader, id: WatchId, events: Arc<[Bytes]>, fragment: bool },
+struct Control(pb::WatchResponse);
+
+impl WriteWire for Control {
+    fn len(&self) -> usize {
+        self.0.encoded_len()
+    }
+
+    fn write(self, buffer: &mut impl BufMut) {
+        self.0.encode_raw(buffer);
+    }
+}
+
+/// An answer with events whose bytes many watches share.
+#[derive(Debug)]
+struct Sent {
+    id: WatchId,
+    revision: i64,
+    events: Arc<[Bytes]>,
+    fragment: bool,
 }
 
 mod field {
@@ -81,57 +97,85 @@ mod field {
     pub(super) const EVENTS: u32 = 11;
 }
 
-impl WriteWire for WatchReply {
-    fn len(&self) -> usize {
-        match self {
-            Self::Control(response) => response.encoded_len(),
-            Self::Events { header, id, events, fragment } => {
-                let event = |event: &Bytes| {
-                    key_len(field::EVENTS) + encoded_len_varint(event.len() as u64) + event.len()
-                };
-                let head = pb::WatchResponse {
-                    header: Some(*header),
-                    watch_id: *id,
-                    fragment: *fragment,
-                    ..Default::default()
-                };
-                head.encoded_len() + events.iter().map(event).sum::<usize>()
-            }
-        }
+/// Where an answer with events lies in the buffer. That of the next watch is the same but for the
+/// number of the watch, so it is copied from there.
+#[derive(Debug)]
+struct Pattern {
+    sent: Sent,
+    /// Before the number.
+    head: Range<usize>,
+    /// Behind it.
+    tail: Range<usize>,
+}
+
+impl Pattern {
+    fn fits(&self, other: &Sent) -> bool {
+        let Sent { revision, events, fragment, .. } = &self.sent;
+        Arc::ptr_eq(events, &other.events)
+            && (*revision, *fragment) == (other.revision, other.fragment)
     }
 
-    fn write(self, buffer: &mut impl BufMut) {
-        match self {
-            Self::Control(response) => response.encode_raw(buffer),
-            Self::Events { header, id, events, fragment } => {
-                prost::encoding::message::encode(field::HEADER, &header, buffer);
-                if id != 0 {
-                    prost::encoding::int64::encode(field::WATCH_ID, &id, buffer);
-                }
-                if fragment {
-                    prost::encoding::bool::encode(field::FRAGMENT, &true, buffer);
-                }
-                for event in events.iter() {
-                    encode_key(field::EVENTS, WireType::LengthDelimited, buffer);
-                    encode_varint(event.len() as u64, buffer);
-                    buffer.put_slice(event);
-                }
-            }
+    /// Writes the first answer of its kind.
+    fn write(sent: Sent, header: pb::ResponseHeader, ready: &mut Vec<u8>) -> Result<Self, Status> {
+        let event = |event: &Bytes| delimited_len(field::EVENTS, event.len());
+        let fragment_len = usize::from(sent.fragment) * (key_len(field::FRAGMENT) + 1);
+        let head_len = delimited_len(field::HEADER, header.encoded_len());
+        let tail_len = fragment_len + sent.events.iter().map(event).sum::<usize>();
+        put_prefix(head_len + id_len(sent.id) + tail_len, ready)?;
+        let begin = ready.len();
+        prost::encoding::message::encode(field::HEADER, &header, ready);
+        let head = begin..ready.len();
+        put_id(sent.id, ready);
+        let begin = ready.len();
+        if sent.fragment {
+            prost::encoding::bool::encode(field::FRAGMENT, &true, ready);
         }
+        for event in sent.events.iter() {
+            encode_key(field::EVENTS, WireType::LengthDelimited, ready);
+            encode_varint(event.len() as u64, ready);
+            ready.put_slice(event);
+        }
+        let tail = begin..ready.len();
+        assert_eq!((head.len(), tail.len()), (head_len, tail_len), "an answer has its length");
+        Ok(Self { sent, head, tail })
+    }
+
+    /// Writes the same answer for another watch.
+    fn repeat(&self, id: WatchId, ready: &mut Vec<u8>) -> Result<(), Status> {
+        put_prefix(self.head.len() + id_len(id) + self.tail.len(), ready)?;
+        ready.extend_from_within(self.head.clone());
+        put_id(id, ready);
+        ready.extend_from_within(self.tail.clone());
+        Ok(())
+    }
+}
+
+/// Bytes of the number of a watch; 0 is left out.
+fn id_len(id: WatchId) -> usize {
+    if id == 0 { 0 } else { prost::encoding::int64::encoded_len(field::WATCH_ID, &id) }
+}
+
+fn put_id(id: WatchId, ready: &mut Vec<u8>) {
+    if id != 0 {
+        prost::encoding::int64::encode(field::WATCH_ID, &id, ready);
     }
 }
 
 /// Tells the stream's task that the store has news.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct News {
     waker: AtomicWaker,
     waiting: AtomicBool,
+    /// Of the thread that the stream is on.
+    wakes: Arc<Wakes>,
 }
 
 impl Wake for News {
     fn wake(&self) {
-        if !self.waiting.swap(true, Ordering::AcqRel) {
-            self.waker.wake();
+        if !self.waiting.swap(true, Ordering::AcqRel)
+            && let Some(waker) = self.waker.take()
+        {
+            self.wakes.wake(waker);
         }
     }
 }
@@ -146,7 +190,7 @@ struct Replies<B> {
     counts: StreamWatches,
     news: Arc<News>,
     /// Messages that are ready, in order; holds memory only while there are some.
-    ready: BytesMut,
+    ready: Vec<u8>,
     /// Watches that want progress, and when one heard last.
     progress: BTreeMap<WatchId, Instant>,
     /// Set while there are such watches.
@@ -163,7 +207,11 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
 {
     fn new(handle: Handle, requests: Messages<B>) -> Self {
-        let news = Arc::new(News::default());
+        let news = Arc::new(News {
+            waker: AtomicWaker::new(),
+            waiting: AtomicBool::new(false),
+            wakes: Wakes::here(),
+        });
         let watches = handle.reads().watch().stream(news.clone());
         let counts = StreamWatches::new(handle.metrics().clone());
         Self {
@@ -173,7 +221,7 @@ where
             watches,
             counts,
             news,
-            ready: BytesMut::new(),
+            ready: Vec::new(),
             progress: BTreeMap::new(),
             timer: None,
             failed: None,
@@ -278,7 +326,7 @@ where
         let header = Some(self.handle.header(revision));
         let mut response = pb::WatchResponse { header, watch_id: id, ..Default::default() };
         fill(&mut response);
-        frame(WatchReply::Control(response), &mut self.ready)
+        frame(Control(response), &mut self.ready)
     }
 
     /// Pulls what the store has for the watches.
@@ -293,21 +341,36 @@ where
             self.news.waiting.store(true, Ordering::Release);
         }
         self.ready.reserve(outputs.iter().map(reply_bytes).sum());
+        let mut pattern = None;
         for output in outputs {
-            self.on_output(output)?;
+            self.on_output(output, &mut pattern)?;
         }
         Ok(())
     }
 
-    fn on_output(&mut self, output: WatchOutput) -> Result<(), Status> {
+    fn on_events(&mut self, sent: Sent, pattern: &mut Option<Pattern>) -> Result<(), Status> {
+        if let Some(heard) = self.progress.get_mut(&sent.id) {
+            *heard = Instant::now();
+        }
+        self.counts.sent(sent.events.len());
+        if let Some(pattern) = pattern
+            && pattern.fits(&sent)
+        {
+            return pattern.repeat(sent.id, &mut self.ready);
+        }
+        let header = self.handle.header(sent.revision);
+        *pattern = Some(Pattern::write(sent, header, &mut self.ready)?);
+        Ok(())
+    }
+
+    fn on_output(
+        &mut self,
+        output: WatchOutput,
+        pattern: &mut Option<Pattern>,
+    ) -> Result<(), Status> {
         match output {
             WatchOutput::Events { id, revision, events, fragment } => {
-                if let Some(heard) = self.progress.get_mut(&id) {
-                    *heard = Instant::now();
-                }
-                self.counts.sent(events.len());
-                let header = self.handle.header(revision);
-                frame(WatchReply::Events { header, id, events, fragment }, &mut self.ready)
+                self.on_events(Sent { id, revision, events, fragment }, pattern)
             }
             WatchOutput::Compacted { id, compact_revision, .. } => {
                 self.counts.ended();
@@ -399,8 +462,8 @@ where
         if !this.ready.is_empty() {
             // What was found before the error goes out before it.
             this.failed = found.err();
-            let ready = std::mem::take(&mut this.ready).freeze();
-            return Poll::Ready(Some(Ok(Frame::data(ready))));
+            let ready = std::mem::take(&mut this.ready);
+            return Poll::Ready(Some(Ok(Frame::data(ready.into()))));
         }
         if let Err(status) = found {
             return Poll::Ready(Some(this.end(&status)));
@@ -412,5 +475,40 @@ where
             context.waker().wake_by_ref();
         }
         Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// W-01: the copied answer is the one that prost would write.
+    #[test]
+    fn a_repeated_answer_equals_the_encoded_message() {
+        let header = pb::ResponseHeader { revision: 9, raft_term: 2, ..Default::default() };
+        let event = proto::mvccpb::Event {
+            kv: Some(proto::mvccpb::KeyValue { value: vec![7; 300].into(), ..Default::default() }),
+            ..Default::default()
+        };
+        let encoded: Arc<[Bytes]> = vec![event.encode_to_vec().into(); 2].into();
+        for fragment in [false, true] {
+            let sent = |id| Sent { id, revision: 9, events: encoded.clone(), fragment };
+            let mut ready = Vec::new();
+            let pattern = Pattern::write(sent(0), header, &mut ready).unwrap();
+            let mut expected = Vec::new();
+            for id in [0, 1, 130, 0, i64::MAX, -1] {
+                let events = vec![event.clone(); 2];
+                let watch_id = id;
+                let header = Some(header);
+                let message =
+                    pb::WatchResponse { header, watch_id, fragment, events, ..Default::default() };
+                frame(Control(message), &mut expected).unwrap();
+                assert!(pattern.fits(&sent(id)));
+                if !ready.is_empty() && expected.len() > ready.len() {
+                    pattern.repeat(id, &mut ready).unwrap();
+                }
+                assert_eq!(ready, expected, "watch {id}");
+            }
+        }
     }
 }

@@ -1,13 +1,14 @@
 //! Calls of clients (MET-20, MET-47, MET-48, MET-68, MET-69), under the names of
 //! go-grpc-prometheus: every method and every code exists from the start.
 
-use std::time::Duration;
+use std::sync::OnceLock;
+use std::time::Instant;
 
-use parking_lot::RwLock;
 use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec};
 use tonic::Code;
 
 use super::register::Register;
+use super::striped::Striped;
 use crate::grpc::{CallKind, METHODS, MethodIndex};
 
 /// Versions that clients may name and that are counted by name; others count as one, so that a
@@ -24,19 +25,25 @@ pub(crate) struct Calls {
     client_versions: ClientVersions,
     received_bytes: IntCounter,
     sent_bytes: IntCounter,
+    busy: Striped<2>,
     stream_failures: IntCounterVec,
     scrapes: IntCounter,
     scrapes_under_way: Gauge,
     refused_connections: IntCounterVec,
 }
 
-/// How a call ended.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Ended {
-    /// With which code.
-    pub(crate) code: Code,
-    /// After how long.
-    pub(crate) took: Duration,
+/// Places in [`Method::busy`].
+mod of_method {
+    pub(super) const STARTED: usize = 0;
+    pub(super) const RECEIVED: usize = 1;
+    pub(super) const SENT: usize = 2;
+    pub(super) const HANDLED_WELL: usize = 3;
+}
+
+/// Places in [`Calls::busy`].
+mod of_all {
+    pub(super) const RECEIVED_BYTES: usize = 0;
+    pub(super) const SENT_BYTES: usize = 1;
 }
 
 #[derive(Debug)]
@@ -44,7 +51,9 @@ struct Method {
     started: IntCounter,
     received: IntCounter,
     sent: IntCounter,
+    /// By code; those that end well are counted in `busy`.
     handled: Vec<IntCounter>,
+    busy: Striped<4>,
     seconds: Option<Histogram>,
 }
 
@@ -94,6 +103,7 @@ impl Calls {
                 "etcd_network_client_grpc_sent_bytes_total",
                 "Bytes of messages sent to clients.",
             ),
+            busy: Striped::new(),
             stream_failures: register.counters(
                 "etcd_network_server_stream_failures_total",
                 "Streams that this server could not go on with.",
@@ -114,28 +124,45 @@ impl Calls {
 
     /// A call began.
     pub(crate) fn on_started(&self, method: MethodIndex) {
-        self.methods[method.0].started.inc();
+        self.methods[method.0].busy.add(of_method::STARTED, 1);
     }
 
     /// Messages of this many bytes in all were received.
     pub(crate) fn on_received(&self, method: MethodIndex, messages: u64, bytes: usize) {
-        self.methods[method.0].received.inc_by(messages);
-        self.received_bytes.inc_by(bytes as u64);
+        self.methods[method.0].busy.add(of_method::RECEIVED, messages);
+        self.busy.add(of_all::RECEIVED_BYTES, bytes as u64);
     }
 
     /// Messages of this many bytes in all were sent.
     pub(crate) fn on_sent(&self, method: MethodIndex, messages: u64, bytes: usize) {
-        self.methods[method.0].sent.inc_by(messages);
-        self.sent_bytes.inc_by(bytes as u64);
+        self.methods[method.0].busy.add(of_method::SENT, messages);
+        self.busy.add(of_all::SENT_BYTES, bytes as u64);
     }
 
     /// A call ended.
-    pub(crate) fn on_ended(&self, method: MethodIndex, ended: Ended) {
+    pub(crate) fn on_ended(&self, method: MethodIndex, code: Code, began: Instant) {
         let counters = &self.methods[method.0];
-        counters.handled[ended.code as usize].inc();
-        if let Some(seconds) = &counters.seconds {
-            seconds.observe(ended.took.as_secs_f64());
+        if code == Code::Ok {
+            counters.busy.add(of_method::HANDLED_WELL, 1);
+        } else {
+            counters.handled[code as usize].inc();
         }
+        if let Some(seconds) = &counters.seconds {
+            seconds.observe(began.elapsed().as_secs_f64());
+        }
+    }
+
+    /// Brings the registered counters up to date.
+    pub(super) fn tell(&self) {
+        self.busy.tell(of_all::RECEIVED_BYTES, &self.received_bytes);
+        self.busy.tell(of_all::SENT_BYTES, &self.sent_bytes);
+        for method in &self.methods {
+            method.busy.tell(of_method::STARTED, &method.started);
+            method.busy.tell(of_method::RECEIVED, &method.received);
+            method.busy.tell(of_method::SENT, &method.sent);
+            method.busy.tell(of_method::HANDLED_WELL, &method.handled[Code::Ok as usize]);
+        }
+        self.client_versions.tell();
     }
 
     /// Counts a call by the version that the client named (G-006).
@@ -189,6 +216,7 @@ fn methods(register: &Register<'_>, extensive: bool) -> Vec<Method> {
             received: received.with_label_values(&labels),
             sent: sent.with_label_values(&labels),
             handled: CODES.iter().map(code).collect(),
+            busy: Striped::new(),
             seconds: seconds.as_ref().map(|seconds| seconds.with_label_values(&labels)),
         }
     };
@@ -200,29 +228,35 @@ fn methods(register: &Register<'_>, extensive: bool) -> Vec<Method> {
 struct ClientVersions {
     vector: IntCounterVec,
     unnamed: Pair,
-    named: RwLock<Vec<(String, Pair)>>,
+    /// In the order of their first call; no place is empty before one that is not.
+    named: Box<[OnceLock<(String, Pair)>]>,
+    other: OnceLock<Pair>,
 }
 
 /// Of unary calls and of streams.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Pair {
     unary: IntCounter,
     stream: IntCounter,
+    busy: Striped<2>,
 }
 
 impl Pair {
     fn count(&self, kind: CallKind) {
-        match kind {
-            CallKind::Unary => self.unary.inc(),
-            CallKind::ServerStream | CallKind::BidiStream => self.stream.inc(),
-        }
+        self.busy.add(usize::from(kind != CallKind::Unary), 1);
+    }
+
+    fn tell(&self) {
+        self.busy.tell(0, &self.unary);
+        self.busy.tell(1, &self.stream);
     }
 }
 
 impl ClientVersions {
     fn new(vector: IntCounterVec) -> Self {
         let unnamed = pair(&vector, "unknown");
-        Self { vector, unnamed, named: RwLock::default() }
+        let named = (0..CLIENT_VERSIONS_MAX).map(|_| OnceLock::new()).collect();
+        Self { vector, unnamed, named, other: OnceLock::new() }
     }
 
     fn count(&self, kind: CallKind, version: Option<&str>) {
@@ -230,19 +264,21 @@ impl ClientVersions {
             self.unnamed.count(kind);
             return;
         };
-        let known = self.named.read();
-        if let Some((_, pair)) = known.iter().find(|(name, _)| name == version) {
-            pair.count(kind);
-            return;
+        for place in &self.named {
+            // Whoever comes first takes the place; the others look further.
+            let (name, pair) =
+                place.get_or_init(|| (version.to_owned(), pair(&self.vector, version)));
+            if name == version {
+                pair.count(kind);
+                return;
+            }
         }
-        drop(known);
-        let mut named = self.named.write();
-        let name = if named.len() < CLIENT_VERSIONS_MAX { version } else { "other" };
-        let counted = pair(&self.vector, name);
-        counted.count(kind);
-        if named.len() < CLIENT_VERSIONS_MAX && !named.iter().any(|(known, _)| known == name) {
-            named.push((name.to_owned(), counted));
-        }
+        self.other.get_or_init(|| pair(&self.vector, "other")).count(kind);
+    }
+
+    fn tell(&self) {
+        let named = self.named.iter().filter_map(OnceLock::get).map(|(_, pair)| pair);
+        named.chain([&self.unnamed]).chain(self.other.get()).for_each(Pair::tell);
     }
 }
 
@@ -250,5 +286,6 @@ fn pair(vector: &IntCounterVec, version: &str) -> Pair {
     Pair {
         unary: vector.with_label_values(&["unary", version]),
         stream: vector.with_label_values(&["stream", version]),
+        busy: Striped::new(),
     }
 }

@@ -24,6 +24,8 @@ pub(crate) struct Disk {
     pub(crate) backend_snapshot: Histogram,
     snap_save: Histogram,
     snap_fsync: Histogram,
+    /// Whether a snapshot of the leader is being taken over.
+    pub(crate) snapshot_apply_in_progress: IntGauge,
 }
 
 impl Disk {
@@ -69,6 +71,10 @@ impl Disk {
             snap_fsync: seconds(
                 "etcd_snap_fsync_duration_seconds",
                 "Seconds that syncing a snapshot file takes.",
+            ),
+            snapshot_apply_in_progress: register.gauge(
+                "etcd_server_snapshot_apply_in_progress_total",
+                "Whether a snapshot of the leader is being taken over: 1 if so, else 0.",
             ),
         }
     }

@@ -1,7 +1,7 @@
 //! What other parts know and is looked up while scraping.
 
 use base::version;
-use prometheus::{IntCounter, IntGauge, IntGaugeVec};
+use prometheus::{IntGauge, IntGaugeVec};
 
 use super::register::Register;
 use crate::handle::Handle;
@@ -53,13 +53,6 @@ impl Facts {
             .gauges("retcd_build_info", "This program's own release.", &["version"])
             .with_label_values(&[version::PRODUCT])
             .set(1);
-        register.counters(
-            "etcd_server_learner_promote_failures",
-            "Learners that could not be promoted.",
-            &["Reason"],
-        );
-        let _promoted: IntCounter = register
-            .counter("etcd_server_learner_promote_successes", "Learners that were promoted.");
         register.gauge(
             "etcd_mvcc_db_open_read_transactions",
             "Reads that pin a state of the database.",

@@ -10,7 +10,7 @@ use state::{Applied, Reply};
 
 use super::register::{Buckets, Register, SECONDS};
 use crate::config::GoDuration;
-use crate::handle::RequestKind;
+use crate::handle::{ProposeError, RequestKind};
 
 /// What is measured about a member.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub(crate) struct Server {
     pub(crate) slow_read_indexes: IntCounter,
     /// Linearizable reads that got no index.
     pub(crate) read_indexes_failed: IntCounter,
+    promotions: IntCounter,
+    promotions_failed: IntCounterVec,
     /// Answers to whether the server is well.
     pub(crate) health: Health,
     applies: Timings,
@@ -46,10 +48,11 @@ pub(crate) enum Operation {
     Alarm,
     ClusterVersionSet,
     ClusterMemberAttrSet,
+    DowngradeInfoSet,
 }
 
 impl Operation {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Range,
         Self::ReadonlyTxn,
         Self::Put,
@@ -61,6 +64,7 @@ impl Operation {
         Self::Alarm,
         Self::ClusterVersionSet,
         Self::ClusterMemberAttrSet,
+        Self::DowngradeInfoSet,
     ];
 
     fn name(self) -> &'static str {
@@ -76,6 +80,7 @@ impl Operation {
             Self::Alarm => "Alarm",
             Self::ClusterVersionSet => "ClusterVersionSet",
             Self::ClusterMemberAttrSet => "ClusterMemberAttrSet",
+            Self::DowngradeInfoSet => "DowngradeInfoSet",
         }
     }
 }
@@ -92,6 +97,7 @@ impl From<RequestKind> for Operation {
             RequestKind::Alarm => Self::Alarm,
             RequestKind::ClusterVersionSet => Self::ClusterVersionSet,
             RequestKind::ClusterMemberAttrSet => Self::ClusterMemberAttrSet,
+            RequestKind::DowngradeInfoSet => Self::DowngradeInfoSet,
         }
     }
 }
@@ -113,6 +119,13 @@ impl Server {
             read_indexes_failed: register.counter(
                 "etcd_server_read_indexes_failed_total",
                 "Linearizable reads that failed.",
+            ),
+            promotions: register
+                .counter("etcd_server_learner_promote_successes", "Learners that were promoted."),
+            promotions_failed: register.counters(
+                "etcd_server_learner_promote_failures",
+                "Learners that could not be promoted.",
+                &["Reason"],
             ),
             health: Health::new(register),
             applies: Timings {
@@ -181,6 +194,17 @@ impl Server {
     /// One request was answered.
     pub(crate) fn on_answered(&self, operation: Operation, success: bool, took: Duration) {
         self.requests.observe(operation, success, took);
+    }
+
+    /// A learner was promoted here, or refused.
+    pub(crate) fn on_promotion(&self, refused: Option<&ProposeError>) {
+        match refused {
+            None => self.promotions.inc(),
+            Some(error) => {
+                let reason = format!("etcdserver: {error}");
+                self.promotions_failed.with_label_values(&[reason.as_str()]).inc();
+            }
+        }
     }
 
     /// One range was read.

@@ -10,6 +10,7 @@ use state::{Applied, Reply};
 
 use super::Metrics;
 use super::register::{Buckets, Register};
+use super::striped::Striped;
 
 /// The key space and watches of it.
 #[derive(Debug)]
@@ -31,6 +32,15 @@ pub(crate) struct Store {
     index_compaction_pause: Histogram,
     compaction_total: Histogram,
     compaction_last: IntGauge,
+    busy: Striped<4>,
+}
+
+/// Places in [`Store::busy`].
+mod busy {
+    pub(super) const RANGES: usize = 0;
+    pub(super) const PUTS: usize = 1;
+    pub(super) const PUT_BYTES: usize = 2;
+    pub(super) const EVENTS: usize = 3;
 }
 
 impl Store {
@@ -85,7 +95,18 @@ impl Store {
                 "etcd_debugging_mvcc_db_compaction_last",
                 "When the last compaction ended, in Unix seconds; 0 before the first.",
             ),
+            busy: Striped::new(),
         }
+    }
+
+    /// Brings the registered numbers up to date.
+    pub(super) fn tell(&self) {
+        self.busy.tell(busy::RANGES, &self.ranges);
+        self.busy.tell(busy::RANGES, &self.debugging_ranges);
+        self.busy.tell(busy::PUTS, &self.puts);
+        self.busy.tell(busy::EVENTS, &self.events);
+        let bytes = self.busy.total(busy::PUT_BYTES);
+        self.put_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// A step of a compaction was made; `total` with the last one. Index and rows are compacted in
@@ -101,15 +122,14 @@ impl Store {
 
     /// Counts one range.
     pub(crate) fn on_range(&self) {
-        self.ranges.inc();
-        self.debugging_ranges.inc();
+        self.busy.add(busy::RANGES, 1);
     }
 
     /// Counts one put.
     pub(crate) fn on_put(&self, request: &pb::PutRequest) {
-        self.puts.inc();
+        self.busy.add(busy::PUTS, 1);
         let bytes = request.key.len() + request.value.len();
-        self.put_bytes.add(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.busy.add(busy::PUT_BYTES, bytes as u64);
     }
 
     /// Counts one deletion.
@@ -180,7 +200,7 @@ impl StreamWatches {
 
     /// Events were sent.
     pub(crate) fn sent(&self, events: usize) {
-        self.metrics.store.events.inc_by(events as u64);
+        self.metrics.store.busy.add(busy::EVENTS, events as u64);
     }
 }
 

@@ -32,7 +32,7 @@ const COUNTERS: [(&str, &str); 5] = [
     ),
 ];
 
-const GAUGES: [(&str, &str); 6] = [
+const GAUGES: [(&str, &str); 5] = [
     ("etcd_debugging_store_watchers", "Watchers of the v2 store."),
     ("etcd_grpc_proxy_cache_hits_total", "Hits of a proxy's cache; this process is none."),
     ("etcd_grpc_proxy_cache_keys_total", "Keys in a proxy's cache; this process is none."),
@@ -40,10 +40,6 @@ const GAUGES: [(&str, &str); 6] = [
     (
         "etcd_grpc_proxy_watchers_coalescing_total",
         "Watchers that a proxy merged; this process is none.",
-    ),
-    (
-        "etcd_server_snapshot_apply_in_progress_total",
-        "Whether a snapshot of the leader is being taken over: 1 if so, else 0.",
     ),
 ];
 

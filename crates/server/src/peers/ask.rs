@@ -19,7 +19,6 @@ use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
 use tower_service::Service;
 
 use crate::config::{Address, MemberUrl, UrlError};
@@ -41,39 +40,6 @@ impl Connection for Socket {
 pub(crate) trait Dial: fmt::Debug + Send + Sync + 'static {
     /// A connection to `url`, ready for HTTP.
     fn dial(&self, url: &MemberUrl) -> BoxFuture<'static, io::Result<Socket>>;
-}
-
-/// Opens connections without TLS.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct PlainDial {
-    /// The longest time to open one.
-    pub(crate) timeout: Duration,
-}
-
-impl Dial for PlainDial {
-    fn dial(&self, url: &MemberUrl) -> BoxFuture<'static, io::Result<Socket>> {
-        let (url, timeout) = (url.clone(), self.timeout);
-        Box::pin(async move {
-            if url.scheme().is_tls() {
-                return Err(io::Error::new(
-                    io::ErrorKind::Unsupported,
-                    "TLS between members is not built yet",
-                ));
-            }
-            tokio::time::timeout(timeout, open(url.address())).await?
-        })
-    }
-}
-
-async fn open(address: &Address) -> io::Result<Socket> {
-    match address {
-        Address::Tcp { host, port } => {
-            let stream = TcpStream::connect((host.as_str(), *port)).await?;
-            stream.set_nodelay(true)?;
-            Ok(Box::new(stream))
-        }
-        Address::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
-    }
 }
 
 /// What is asked, of whomever it is asked.
@@ -305,11 +271,12 @@ mod tests {
     use tokio::net::{TcpListener, UnixListener};
 
     use super::*;
+    use crate::peers::dial::PeerDial;
 
     const TIMEOUT: Duration = Duration::from_secs(30);
 
     fn asker() -> Asker {
-        Asker::new(Arc::new(PlainDial { timeout: TIMEOUT }))
+        Asker::new(Arc::new(PeerDial::new(TIMEOUT, None)))
     }
 
     /// Reads one request's head and answers it; what was read.

@@ -242,6 +242,35 @@ fn appends_of_real_members_are_read_and_written_alike() {
     }
 }
 
+/// N12: whatever a single byte of a real stream turns into is read or refused, and what was read
+/// is the same when written and read again.
+#[test]
+fn any_flipped_byte_of_a_real_stream_is_stood() {
+    let all = MESSAGES.iter().map(|recorded| (StreamKind::Message, recorded));
+    let all = all.chain(APPENDS.iter().map(|recorded| (StreamKind::Append, recorded)));
+    for (kind, recorded) in all {
+        for at in 0..recorded.bytes.len() {
+            for flip in [0x01, 0x80, 0xff] {
+                let mut bytes = recorded.bytes.to_vec();
+                bytes[at] ^= flip;
+                let mut decoder = Decoder::new(kind, recorded.local, recorded.remote);
+                // What is before the byte is read in the tests above.
+                decoder.push(bytes.into());
+                while let Ok(Some(received)) = decoder.decode() {
+                    let Received::Message(message) = received else { continue };
+                    let mut pieces = Pieces::default();
+                    crate::wire::encode(&message, &Bytes::new(), &mut pieces);
+                    let again = crate::wire::decode(pieces.take_joined()).unwrap();
+                    let heartbeat = message.from.is_none() && message.to.is_none();
+                    if !heartbeat {
+                        assert_eq!(again, crate::wire::Decoded::Message(message));
+                    }
+                }
+            }
+        }
+    }
+}
+
 mod any {
     //! Any messages, cut anywhere.
 

@@ -62,6 +62,8 @@ pub struct Load {
     pub(crate) options: LoadOptions,
     pub(crate) watchers: Vec<Watcher>,
     clients: Vec<JoinHandle<()>>,
+    /// The newest revision any client saw.
+    newest: Arc<AtomicI64>,
     stop: watch::Sender<bool>,
 }
 
@@ -81,19 +83,29 @@ impl Load {
             options,
             watchers: Vec::new(),
             clients: Vec::new(),
+            newest: Arc::new(AtomicI64::new(1)),
             stop,
         };
-        let newest = Arc::new(AtomicI64::new(1));
         for member in cluster.up() {
-            for _ in 0..options.pinned {
-                load.add_client(cluster, Some(member), &newest).await?;
-            }
-            load.add_watches(cluster, member);
+            load.join(cluster, member).await?;
         }
         for _ in 0..options.roaming {
-            load.add_client(cluster, None, &newest).await?;
+            load.add_client(cluster, None).await?;
         }
         Ok(load)
+    }
+
+    /// Clients and watches of one more member, which is up and has no learner's limits.
+    ///
+    /// # Errors
+    ///
+    /// Its address is none.
+    pub async fn join(&mut self, cluster: &Cluster, member: usize) -> anyhow::Result<()> {
+        for _ in 0..self.options.pinned {
+            self.add_client(cluster, Some(member)).await?;
+        }
+        self.add_watches(cluster, member);
+        Ok(())
     }
 
     /// The history so far.
@@ -102,8 +114,7 @@ impl Load {
         &self.recorder
     }
 
-    /// Watches of a member that came later.
-    pub fn add_watches(&mut self, cluster: &Cluster, member: usize) {
+    fn add_watches(&mut self, cluster: &Cluster, member: usize) {
         let endpoint = cluster.member(member).endpoint();
         let everything = pb::WatchCreateRequest {
             key: Bytes::from_static(b"\0"),
@@ -133,19 +144,14 @@ impl Load {
         }
     }
 
-    async fn add_client(
-        &mut self,
-        cluster: &Cluster,
-        member: Option<usize>,
-        newest: &Arc<AtomicI64>,
-    ) -> anyhow::Result<()> {
+    async fn add_client(&mut self, cluster: &Cluster, member: Option<usize>) -> anyhow::Result<()> {
         let client = self.client(cluster, member).await?;
         let person = Person {
             client,
             options: self.options,
             random: SmallRng::seed_from_u64(chance()),
             recorder: Arc::clone(&self.recorder),
-            newest: Arc::clone(newest),
+            newest: Arc::clone(&self.newest),
             lease: 0,
         };
         self.clients.push(tokio::spawn(person.live(self.stop.subscribe())));

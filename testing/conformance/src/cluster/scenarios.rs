@@ -32,6 +32,7 @@ pub struct Setup<'a> {
     pub load: LoadOptions,
     /// How often the faults of a scenario are repeated.
     pub rounds: usize,
+    small_disk_mebibytes: Option<u32>,
 }
 
 impl<'a> Setup<'a> {
@@ -44,12 +45,16 @@ impl<'a> Setup<'a> {
             catch_up_entries: 5000,
             load: LoadOptions::default(),
             rounds: 1,
+            small_disk_mebibytes: None,
         }
     }
 
     async fn start(&self, members: usize) -> anyhow::Result<(Cluster, Load)> {
         let programs = vec![self.program; members];
-        let options = ClusterOptions { flags: self.flags.clone() };
+        let options = ClusterOptions {
+            flags: self.flags.clone(),
+            small_disk_mebibytes: self.small_disk_mebibytes,
+        };
         let cluster = Cluster::start(&programs, options).await?;
         let load = Load::start(&cluster, self.load).await?;
         load.await_answers(&cluster, ANSWERS).await?;
@@ -436,8 +441,9 @@ pub async fn membership(setup: &Setup<'_>) -> anyhow::Result<Verdict> {
         cluster.kill(added)?;
         cluster.restart(added)?;
         await_status(&cluster, added).await?;
-        load.add_watches(&cluster, added);
         cluster.promote(added).await?;
+        cluster.await_serving(added).await?;
+        load.join(&cluster, added).await?;
         cluster.kill(added)?;
         load.await_answers(&cluster, ANSWERS).await?;
         cluster.restart(added)?;
@@ -454,7 +460,7 @@ pub async fn membership(setup: &Setup<'_>) -> anyhow::Result<Verdict> {
         load.await_answers(&cluster, ANSWERS).await?;
         let again = cluster.add(setup.program, false).await?;
         cluster.await_serving(again).await?;
-        load.add_watches(&cluster, again);
+        load.join(&cluster, again).await?;
         load.await_answers(&cluster, ANSWERS).await?;
     }
     cluster.finish(load).await
@@ -566,4 +572,98 @@ pub async fn forced_new_cluster(setup: &Setup<'_>) -> anyhow::Result<Verdict> {
     cluster.restart(leader)?;
     cluster.await_serving(leader).await?;
     cluster.finish(load).await
+}
+
+/// M6: members are added while others are down. A cluster that could not lose the newcomer as well
+/// refuses; with two of five down it does, with one of five it depends: since 3.7 it does not
+/// (`allows_one_of_five`).
+///
+/// # Errors
+///
+/// As [`kills`]; or an answer is another.
+pub async fn additions_while_down(
+    setup: &Setup<'_>,
+    allows_one_of_five: bool,
+) -> anyhow::Result<Verdict> {
+    let (mut cluster, load) = setup.start(5).await?;
+    let (leader, followers) = roles(&cluster).await?;
+    let [first, second, ..] = followers[..] else { anyhow::bail!("not five members") };
+    // Go looks at the last five seconds.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    cluster.kill(first)?;
+    cluster.kill(second)?;
+    await_unhealthy(&cluster, leader).await?;
+    cluster.restart(second)?;
+    cluster.await_serving(second).await?;
+    if allows_one_of_five {
+        let added = cluster.add(setup.program, false).await?;
+        cluster.await_serving(added).await?;
+    } else {
+        await_unhealthy(&cluster, leader).await?;
+    }
+    load.await_answers(&cluster, ANSWERS).await?;
+    cluster.finish(load).await
+}
+
+/// Waits until a leader says that it is too unhealthy for another member. That it says so at once
+/// is not asked: it has to notice that others are gone.
+async fn await_unhealthy(cluster: &Cluster, leader: usize) -> anyhow::Result<()> {
+    let client = cluster.client(&[leader]).await?;
+    let peer_ur_ls = vec!["http://127.0.0.1:1".to_owned()];
+    let request = pb::MemberAddRequest { peer_ur_ls, is_learner: false };
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    match client.member_add(request).await {
+        Err(error) if error.is("etcdserver: unhealthy cluster") => Ok(()),
+        Err(error) => anyhow::bail!("refused for another reason: {error}"),
+        Ok(_) => anyhow::bail!("a member was added that the cluster cannot bear"),
+    }
+}
+
+/// D23: one member's disk is full for a while. It may end, or stop all writes with an alarm; once
+/// there is room nothing is lost.
+///
+/// # Errors
+///
+/// As [`kills`].
+pub async fn full_disk(setup: &Setup<'_>) -> anyhow::Result<Option<Verdict>> {
+    let setup = Setup { small_disk_mebibytes: Some(256), ..setup.clone() };
+    let (mut cluster, load) = setup.start(3).await?;
+    if !cluster.fill_disk()? {
+        return Ok(None);
+    }
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    cluster.empty_disk()?;
+    if cluster.has_ended(0) {
+        cluster.restart(0)?;
+    }
+    cluster.await_serving(0).await?;
+    disarm(&cluster).await?;
+    load.await_answers(&cluster, ANSWERS).await?;
+    Ok(Some(cluster.finish(load).await?))
+}
+
+/// Takes every alarm back, as soon as that is possible.
+async fn disarm(cluster: &Cluster) -> anyhow::Result<()> {
+    use pb::alarm_request::AlarmAction;
+    let client = cluster.client(&[]).await?;
+    let began = std::time::Instant::now();
+    let get = pb::AlarmRequest { action: AlarmAction::Get as i32, ..Default::default() };
+    loop {
+        let alarms = client.alarm(get).await.map(|response| response.alarms);
+        match alarms {
+            Ok(alarms) if alarms.is_empty() => return Ok(()),
+            Ok(alarms) => {
+                for alarm in alarms {
+                    let action = AlarmAction::Deactivate as i32;
+                    let (member_id, alarm) = (alarm.member_id, alarm.alarm);
+                    let request = pb::AlarmRequest { action, member_id, alarm };
+                    // Looked at again in the next round.
+                    client.alarm(request).await.ok();
+                }
+            }
+            Err(_) => {}
+        }
+        anyhow::ensure!(began.elapsed() < PATIENCE, "alarms stay:\n{}", cluster.logs());
+        tokio::time::sleep(super::POLL).await;
+    }
 }

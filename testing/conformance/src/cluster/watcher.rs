@@ -25,7 +25,6 @@ const PROGRESS_PAUSE: Duration = Duration::from_millis(300);
 #[derive(Debug)]
 pub(crate) struct Watcher {
     pub(crate) member: usize,
-    sees_everything: bool,
     state: Arc<State>,
     task: JoinHandle<()>,
 }
@@ -56,7 +55,6 @@ impl Watcher {
             next: AtomicI64::new(request.start_revision),
             record: AtomicUsize::new(usize::MAX),
         });
-        let sees_everything = request.range_end == b"\0"[..];
         let of_task = Arc::clone(&state);
         let task = tokio::spawn(async move {
             loop {
@@ -65,12 +63,7 @@ impl Watcher {
                 tokio::time::sleep(RETRY_PAUSE).await;
             }
         });
-        Self { member, sees_everything, state, task }
-    }
-
-    /// Whether it watches all keys.
-    pub(crate) fn sees_everything(&self) -> bool {
-        self.sees_everything
+        Self { member, state, task }
     }
 
     /// Everything below was delivered.

@@ -6,12 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::net::SocketAddr;
 
-use super::text::quote;
-use super::urls::{Address, MemberUrl, UrlError, join};
+use crate::member_url::{Address, MemberUrl, UrlError, join_urls};
+use crate::quote::quote;
+
+/// The addresses of a host and a port; `None` if nobody knows it.
+pub type Resolve<'a> = dyn Fn(&str, u16) -> Option<Vec<SocketAddr>> + 'a;
 
 /// Members by name, each with its peer URLs sorted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,29 +71,12 @@ pub enum ClusterError {
     NotInCluster {
         /// URLs separated by commas.
         missing: String,
-        /// This member in the cluster string.
+        /// This member as the cluster string should have it.
         cluster: String,
     },
     /// Two members, or one twice, at the same URL.
     #[error("initial cluster {0} has duplicate url")]
     DuplicateUrl(String),
-    /// v2 discovery, which etcd 3.7 has no more.
-    #[error("--discovery={0} is v2 discovery, which is not supported since etcd 3.7")]
-    DiscoveryUrl(String),
-    /// DNS names no cluster, or one without this member.
-    #[error(transparent)]
-    Srv(#[from] SrvError),
-}
-
-/// Why the records of a domain are no cluster for this member.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SrvError {
-    /// No service has a record that can be used.
-    #[error("{0}")]
-    NoRecords(String),
-    /// No record leads to this member.
-    #[error("cannot find local etcd member {} in SRV records", quote(.0))]
-    LocalMissing(String),
 }
 
 impl ClusterError {
@@ -111,15 +95,6 @@ impl ClusterError {
                 "forgot to set --initial-advertise-peer-urls? both flags must give the same URLs for this member".to_owned()
             }
             Self::DuplicateUrl(_) => "give every member URLs of its own".to_owned(),
-            Self::DiscoveryUrl(_) => {
-                "use v3 discovery: --discovery-token and --discovery-endpoints".to_owned()
-            }
-            Self::Srv(SrvError::NoRecords(_)) => {
-                "make SRV records for _etcd-server-ssl._tcp or _etcd-server._tcp of the domain that --discovery-srv names".to_owned()
-            }
-            Self::Srv(SrvError::LocalMissing(_)) => {
-                "one record must lead to a host and port of --initial-advertise-peer-urls, under the service of its scheme".to_owned()
-            }
         }
     }
 }
@@ -190,7 +165,7 @@ impl InitialCluster {
         &self,
         name: &str,
         advertised: &[MemberUrl],
-        resolve: &dyn Fn(&str, u16) -> Option<Vec<SocketAddr>>,
+        resolve: &Resolve<'_>,
     ) -> Result<(), ClusterError> {
         if self.is_empty() {
             return Err(ClusterError::Unset);
@@ -207,15 +182,16 @@ impl InitialCluster {
         if !not_advertised.is_empty() {
             return Err(ClusterError::NotAdvertised {
                 missing: not_advertised.join(","),
-                advertised: join(advertised),
+                advertised: join_urls(advertised),
                 why,
             });
         }
         let not_in_cluster: Vec<_> =
             advertised.iter().filter(|url| !own.contains(url)).cloned().collect();
-        let cluster: Vec<_> = own.iter().map(|url| format!("{name}={url}")).collect();
+        // As etcd, which shows what the cluster should say.
+        let cluster: Vec<_> = advertised.iter().map(|url| format!("{name}={url}")).collect();
         Err(ClusterError::NotInCluster {
-            missing: join(&not_in_cluster),
+            missing: join_urls(&not_in_cluster),
             cluster: cluster.join(","),
         })
     }
@@ -255,42 +231,15 @@ impl fmt::Display for InitialCluster {
     }
 }
 
-/// How long a name may be unknown: where containers are started together, names come up late.
-const RESOLVE_MAX: Duration = Duration::from_secs(30);
-
-/// Between two attempts to resolve a name.
-const RESOLVE_PAUSE: Duration = Duration::from_secs(1);
-
-/// Asks the operating system for the addresses of a host, for up to 30 seconds. Blocks its thread.
-#[must_use]
-pub fn resolve_host(host: &str, port: u16) -> Option<Vec<SocketAddr>> {
-    let began = Instant::now();
-    let mut told = String::new();
-    loop {
-        let error = match (host, port).to_socket_addrs() {
-            Ok(addresses) => return Some(addresses.collect()),
-            Err(error) => error.to_string(),
-        };
-        if told != error {
-            tracing::warn!(host, error, "failed to resolve URL Host; trying again");
-            told = error;
-        }
-        if RESOLVE_MAX <= began.elapsed() {
-            return None;
-        }
-        thread::sleep(RESOLVE_PAUSE);
-    }
-}
-
 /// Whether two lists, both sorted, lead to the same places.
 ///
 /// # Errors
 ///
 /// The difference in words.
-pub(crate) fn same_addresses(
+pub fn same_addresses(
     left: &[MemberUrl],
     right: &[MemberUrl],
-    resolve: &dyn Fn(&str, u16) -> Option<Vec<SocketAddr>>,
+    resolve: &Resolve<'_>,
 ) -> Result<(), String> {
     if left == right {
         return Ok(());
@@ -311,13 +260,14 @@ pub(crate) fn same_addresses(
 }
 
 /// The URL with its host replaced by the first address it resolves to, if any.
-fn resolved_text(
-    url: &MemberUrl,
-    resolve: &dyn Fn(&str, u16) -> Option<Vec<SocketAddr>>,
-) -> String {
+fn resolved_text(url: &MemberUrl, resolve: &Resolve<'_>) -> String {
     let Address::Tcp { host, port } = url.address() else {
         return url.to_string();
     };
+    // As etcd: what it stands for is a matter of the machine that asks.
+    if host == "localhost" {
+        return url.to_string();
+    }
     let address = url.socket_address().or_else(|| {
         let mut addresses = resolve(host, *port)?;
         addresses.sort();
@@ -353,7 +303,7 @@ mod tests {
     fn a_member_may_have_several_urls() {
         let text = "b=http://b:1,a=http://a:2,a=http://a:1,";
         let cluster = InitialCluster::parse(text).unwrap();
-        let names: Vec<_> = cluster.members().map(|(name, urls)| (name, join(urls))).collect();
+        let names: Vec<_> = cluster.members().map(|(name, urls)| (name, join_urls(urls))).collect();
         assert_eq!(
             names,
             [("a", "http://a:1,http://a:2".to_owned()), ("b", "http://b:1".to_owned())]
@@ -400,7 +350,7 @@ mod tests {
                 "a=http://127.0.0.1:1",
                 "a",
                 "http://127.0.0.1:1,http://127.0.0.1:2",
-                "--initial-advertise-peer-urls has http://127.0.0.1:2 but missing from --initial-cluster=a=http://127.0.0.1:1",
+                "--initial-advertise-peer-urls has http://127.0.0.1:2 but missing from --initial-cluster=a=http://127.0.0.1:1,a=http://127.0.0.1:2",
             ),
             (
                 "a=http://1.1.1.1:1,b=http://1.1.1.1:1",

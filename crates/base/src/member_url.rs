@@ -8,7 +8,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use super::text::quote;
+use crate::quote::quote;
 
 /// What is spoken at a URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -198,7 +198,7 @@ impl fmt::Display for MemberUrl {
 
 /// The texts of URLs joined by commas.
 #[must_use]
-pub fn join(urls: &[MemberUrl]) -> String {
+pub fn join_urls(urls: &[MemberUrl]) -> String {
     urls.iter().map(MemberUrl::as_str).collect::<Vec<_>>().join(",")
 }
 
@@ -309,7 +309,7 @@ mod tests {
     #[test]
     fn lists_are_sorted_and_unique() {
         let urls = MemberUrl::parse_list("http://b:1, http://a:1,http://b:1").unwrap();
-        assert_eq!(join(&urls), "http://a:1,http://b:1");
+        assert_eq!(join_urls(&urls), "http://a:1,http://b:1");
     }
 
     #[test]

@@ -1,0 +1,194 @@
+//! Three of our members on the loopback interface: what one client sees of a cluster. Faults under
+//! load are the scenarios of `retcd_conformance`.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use bytes::Bytes;
+use client::Client;
+use proto::etcdserverpb as pb;
+use retcd_conformance::cluster::{Cluster, ClusterOptions, PATIENCE};
+
+const OURS: &str = env!("CARGO_BIN_EXE_etcd");
+
+async fn three(flags: &[&str]) -> anyhow::Result<Cluster> {
+    let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+    Cluster::start(&[Path::new(OURS); 3], ClusterOptions { flags, ..ClusterOptions::default() })
+        .await
+}
+
+/// Writes until that is acknowledged: an election on a busy machine may cost an attempt.
+async fn put(client: &Client, key: &str, value: &str) -> anyhow::Result<()> {
+    let (key, value) = (Bytes::from(key.to_owned()), Bytes::from(value.to_owned()));
+    let request = pb::PutRequest { key, value, ..Default::default() };
+    let began = Instant::now();
+    loop {
+        match client.put(request.clone()).await {
+            Ok(_) => return Ok(()),
+            Err(error) if PATIENCE < began.elapsed() => return Err(error.into()),
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
+async fn get(client: &Client, key: &str) -> anyhow::Result<Option<Bytes>> {
+    let key = Bytes::from(key.to_owned());
+    let response = client.get(pb::RangeRequest { key, ..Default::default() }).await?;
+    Ok(response.kvs.into_iter().next().map(|found| found.value))
+}
+
+/// Waits until a member leads; its number.
+async fn leader(cluster: &Cluster) -> anyhow::Result<usize> {
+    let began = Instant::now();
+    while began.elapsed() < PATIENCE {
+        for number in cluster.up() {
+            if let Ok(status) = cluster.status(number).await
+                && let Some(id) = status.header.map(|header| header.member_id)
+                && id == status.leader
+            {
+                return Ok(number);
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    bail!("nobody leads:\n{}", cluster.logs())
+}
+
+/// Waits until all members that run are equal at the newest revision.
+async fn assert_equal(cluster: &Cluster) -> anyhow::Result<()> {
+    let began = Instant::now();
+    loop {
+        let mut hashes = Vec::new();
+        for number in cluster.up() {
+            let client = cluster.client(&[number]).await?;
+            let hash = client.hash_kv(pb::HashKvRequest { revision: 0 }).await?;
+            hashes.push((hash.hash_revision, hash.compact_revision, hash.hash));
+        }
+        if hashes.iter().all(|hash| *hash == hashes[0]) {
+            return Ok(());
+        }
+        ensure!(began.elapsed() < PATIENCE, "members differ: {hashes:?}\n{}", cluster.logs());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// CB-10, CB-52, CB-53: what is written at one member is read at every other at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_member_takes_writes_and_linearizable_reads() -> anyhow::Result<()> {
+    let cluster = three(&[]).await?;
+    for writer in 0..3 {
+        let key = format!("from{writer}");
+        put(&cluster.client(&[writer]).await?, &key, "x").await?;
+        for reader in 0..3 {
+            let found = get(&cluster.client(&[reader]).await?, &key).await?;
+            ensure!(found.as_deref() == Some(b"x"), "m{reader} does not have {key}");
+        }
+    }
+    assert_equal(&cluster).await
+}
+
+/// CB-51, M-08, L-07: leadership moves on demand; leases live on and are kept alive at followers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_moves_and_followers_keep_leases_alive() -> anyhow::Result<()> {
+    let cluster = three(&[]).await?;
+    let old = leader(&cluster).await?;
+    let new = (old + 1) % 3;
+    let request = pb::LeaseGrantRequest { ttl: 600, id: 77 };
+    let lease = cluster.client(&[new]).await?.lease_grant(request).await?;
+    ensure!(lease.ttl == 600, "granted {lease:?}");
+    let target_id = cluster.member_id(new).await?;
+    let at_follower = cluster.client(&[new]).await?;
+    let refused = at_follower.move_leader(pb::MoveLeaderRequest { target_id }).await;
+    let refused = refused.expect_err("it does not lead");
+    ensure!(refused.is("etcdserver: not leader"), "{refused}");
+    let at_leader = cluster.client(&[old]).await?;
+    let nobody = at_leader.move_leader(pb::MoveLeaderRequest { target_id: 1 }).await;
+    let nobody = nobody.expect_err("there is no member 1");
+    ensure!(nobody.is("etcdserver: bad leader transferee"), "{nobody}");
+    at_leader.move_leader(pb::MoveLeaderRequest { target_id }).await?;
+    ensure!(leader(&cluster).await? == new, "m{new} leads");
+    for number in 0..3 {
+        let client = cluster.client(&[number]).await?;
+        let kept = client.lease_keep_alive_once(77).await?;
+        ensure!(kept.ttl == 600, "m{number} kept alive {kept:?}");
+        let asked = pb::LeaseTimeToLiveRequest { id: 77, keys: true };
+        let left = client.lease_time_to_live(asked).await?;
+        ensure!(left.granted_ttl == 600 && 500 < left.ttl, "m{number} says {left:?}");
+        let asked = pb::LeaseTimeToLiveRequest { id: 78, keys: true };
+        let none = client.lease_time_to_live(asked).await?;
+        ensure!(none.ttl == -1, "m{number} says {none:?}");
+    }
+    Ok(())
+}
+
+/// CB-50, CB-16: a killed leader is replaced, and catches up once it is back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_leader_is_replaced_and_returns() -> anyhow::Result<()> {
+    let mut cluster = three(&[]).await?;
+    put(&cluster.client(&[]).await?, "before", "x").await?;
+    let killed = leader(&cluster).await?;
+    cluster.kill(killed)?;
+    let others = cluster.up();
+    put(&cluster.client(&others).await?, "after", "y").await?;
+    cluster.restart(killed)?;
+    cluster.await_serving(killed).await?;
+    let found = get(&cluster.client(&[killed]).await?, "after").await?;
+    ensure!(found.as_deref() == Some(b"y"), "it has what was written meanwhile");
+    assert_equal(&cluster).await
+}
+
+/// CB-16: who lags further than the log reaches back gets everything at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_lags_too_far_gets_a_snapshot() -> anyhow::Result<()> {
+    let mut cluster = three(&["--snapshot-count=20", "--snapshot-catchup-entries=10"]).await?;
+    let lagging = (leader(&cluster).await? + 1) % 3;
+    cluster.kill(lagging)?;
+    let client = cluster.client(&cluster.up()).await?;
+    for number in 0..300 {
+        put(&client, &format!("k{number}"), "some value").await?;
+    }
+    cluster.restart(lagging)?;
+    cluster.await_serving(lagging).await?;
+    assert_equal(&cluster).await?;
+    let log = cluster.member(lagging).log();
+    ensure!(log.contains("applied snapshot"), "it came by snapshot:\n{log}");
+    // What came is durable.
+    cluster.kill(lagging)?;
+    cluster.restart(lagging)?;
+    cluster.await_serving(lagging).await?;
+    put(&client, "last", "z").await?;
+    assert_equal(&cluster).await
+}
+
+/// C-01 to C-08, CB-18: a learner joins, is promoted and removed; who is removed ends by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_joins_as_learner_is_promoted_and_removed() -> anyhow::Result<()> {
+    let mut cluster = three(&[]).await?;
+    let client = cluster.client(&[0, 1, 2]).await?;
+    put(&client, "a", "x").await?;
+    let refused = |error: Result<_, client::Error>| error.err().context("it is refused");
+    let request = pb::MemberAddRequest { peer_ur_ls: vec!["no url".to_owned()], is_learner: true };
+    let error = refused(client.member_add(request).await.map(drop))?;
+    ensure!(error.is("etcdserver: given member URLs are invalid"), "{error}");
+    let error = refused(client.member_remove(pb::MemberRemoveRequest { id: 1 }).await.map(drop))?;
+    ensure!(error.is("etcdserver: member not found"), "{error}");
+    let voter = cluster.member_id(0).await?;
+    let request = pb::MemberPromoteRequest { id: voter };
+    let error = refused(client.member_promote(request).await.map(drop))?;
+    ensure!(error.is("etcdserver: can only promote a learner member"), "{error}");
+    let learner = cluster.add(Path::new(OURS), true).await?;
+    let url = cluster.member(learner).peer_url().to_owned();
+    let request = pb::MemberAddRequest { peer_ur_ls: vec![url], is_learner: false };
+    let error = refused(client.member_add(request).await.map(drop))?;
+    ensure!(error.is("etcdserver: Peer URLs already exists"), "{error}");
+    cluster.promote(learner).await?;
+    cluster.await_serving(learner).await?;
+    put(&cluster.client(&[learner]).await?, "b", "y").await?;
+    assert_equal(&cluster).await?;
+    cluster.remove(learner).await?;
+    let members = client.member_list(pb::MemberListRequest { linearizable: true }).await?.members;
+    ensure!(members.len() == 3, "{members:?}");
+    put(&client, "c", "z").await?;
+    assert_equal(&cluster).await
+}

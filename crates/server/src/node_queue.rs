@@ -1,0 +1,196 @@
+//! The node loop's queue: what the services, the network and the store thread tell it.
+//!
+//! The queue is bounded. Who asks is refused when it is full; who only brings news either brings it
+//! again or waits for room.
+
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+
+use base::{LogPosition, MemberId};
+use member::{Input, Proposal, Ticket};
+use raft::Message;
+use state::Received;
+use tokio::sync::oneshot;
+
+use crate::answers::Waiter;
+use crate::handle::ProposeError;
+use crate::peers::copies::Copied;
+
+/// Requests that wait for the node loop. Full means overload, and the caller is told so.
+const QUEUE_LEN: usize = 16 * 1024;
+
+/// What callers ask of the node loop.
+#[derive(Debug)]
+pub(crate) enum Question {
+    Propose(Proposal),
+    Read(Ticket),
+    /// What is asked rarely, as the member takes it.
+    Other(Input),
+}
+
+/// What the loop is told.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Ask {
+        question: Question,
+        ticket: Ticket,
+        reply: Waiter,
+    },
+    /// Messages of other members.
+    Receive(Vec<Message>),
+    Rare(Rare),
+    Stop,
+}
+
+/// What the loop is told rarely.
+#[derive(Debug)]
+pub(crate) enum Rare {
+    /// A caller went away without its answer.
+    Forget(Ticket),
+    /// What consensus says of itself is wanted.
+    Consensus(oneshot::Sender<raft::Status>),
+    /// Whether a learner has nearly everything is wanted.
+    LearnerReady(MemberId, oneshot::Sender<Option<bool>>),
+    /// A snapshot of the leader: the message, and the database beside it. It is told when both are
+    /// taken.
+    ReceiveSnapshot(Message, Box<Received>, oneshot::Sender<()>),
+    /// Messages to a member got lost.
+    Unreachable(MemberId),
+    /// Proposals that certainly never reached the leader.
+    Undelivered(Vec<Message>),
+    /// A copy of the state for a member, if one could be made.
+    Copied(MemberId, Option<Box<Copied>>),
+    /// A snapshot was sent, or not.
+    SnapshotSent(MemberId, bool),
+    /// Another member says that this one was removed.
+    Removed,
+    /// The state is durable up to here.
+    Durable(LogPosition),
+    /// The database has no room.
+    DiskFull,
+}
+
+/// The loop's end of its queue.
+#[derive(Debug)]
+pub(crate) struct NodeCommands(pub(crate) Receiver<Command>);
+
+/// Both ends of a new queue.
+pub(crate) fn queue() -> (NodeQueue, NodeCommands) {
+    let (sender, commands) = sync_channel(QUEUE_LEN);
+    (NodeQueue { commands: sender }, NodeCommands(commands))
+}
+
+/// The callers' end of the node loop's queue.
+#[derive(Clone, Debug)]
+pub(crate) struct NodeQueue {
+    commands: SyncSender<Command>,
+}
+
+impl NodeQueue {
+    /// Hands a question over; the answer comes through `reply`, or never if the member stops.
+    pub(crate) fn send(
+        &self,
+        question: Question,
+        ticket: Ticket,
+        reply: Waiter,
+    ) -> Result<(), ProposeError> {
+        self.try_send(Command::Ask { question, ticket, reply })
+    }
+
+    /// Lets the loop forget a caller.
+    pub(crate) fn forget(&self, ticket: Ticket) {
+        // In a full queue the caller is forgotten with the answer or the leader.
+        let _told = self.commands.try_send(Command::Rare(Rare::Forget(ticket)));
+    }
+
+    /// What consensus says of itself.
+    pub(crate) async fn consensus(&self) -> Result<raft::Status, ProposeError> {
+        self.inquire(Rare::Consensus).await
+    }
+
+    /// Whether a learner has nearly everything; `None` if this member cannot tell.
+    pub(crate) async fn learner_ready(&self, id: MemberId) -> Result<Option<bool>, ProposeError> {
+        self.inquire(|reply| Rare::LearnerReady(id, reply)).await
+    }
+
+    async fn inquire<T>(
+        &self,
+        news: impl FnOnce(oneshot::Sender<T>) -> Rare,
+    ) -> Result<T, ProposeError> {
+        let (reply, answer) = oneshot::channel();
+        self.try_send(Command::Rare(news(reply)))?;
+        answer.await.map_err(|_| ProposeError::Stopped)
+    }
+
+    fn try_send(&self, command: Command) -> Result<(), ProposeError> {
+        self.commands.try_send(command).map_err(|error| match error {
+            TrySendError::Full(_) => ProposeError::Overloaded,
+            TrySendError::Disconnected(_) => ProposeError::Stopped,
+        })
+    }
+
+    /// Hands over messages of other members; how many there was no room for.
+    pub(crate) fn receive(&self, messages: Vec<Message>) -> usize {
+        let count = messages.len();
+        self.commands.try_send(Command::Receive(messages)).map_or(count, |()| 0)
+    }
+
+    /// Hands over a snapshot of the leader; returns when it is taken.
+    pub(crate) async fn receive_snapshot(
+        &self,
+        message: Message,
+        received: Received,
+    ) -> Result<(), ProposeError> {
+        let received = Box::new(received);
+        self.inquire(|reply| Rare::ReceiveSnapshot(message, received, reply)).await
+    }
+
+    /// Tells the loop that messages to a member got lost.
+    pub(crate) fn unreachable(&self, peer: MemberId) {
+        // The next loss tells it again.
+        let _told = self.commands.try_send(Command::Rare(Rare::Unreachable(peer)));
+    }
+
+    /// Gives proposals back that certainly never reached the leader.
+    pub(crate) fn undelivered(&self, proposals: Vec<Message>) {
+        // What finds no room is lost as it would be on the way.
+        let _told = self.commands.try_send(Command::Rare(Rare::Undelivered(proposals)));
+    }
+
+    /// Hands over a copy of the state for a member; `None` if none could be made. Waits for room.
+    pub(crate) fn copied(&self, to: MemberId, copied: Option<Box<Copied>>) {
+        let _gone = self.commands.send(Command::Rare(Rare::Copied(to, copied)));
+    }
+
+    /// Tells the loop how sending a snapshot ended; `false` if there was no room to.
+    pub(crate) fn try_snapshot_sent(&self, to: MemberId, succeeded: bool) -> bool {
+        let told = self.commands.try_send(Command::Rare(Rare::SnapshotSent(to, succeeded)));
+        !matches!(told, Err(TrySendError::Full(_)))
+    }
+
+    /// As [`NodeQueue::try_snapshot_sent`], and waits for room.
+    pub(crate) fn snapshot_sent(&self, to: MemberId, succeeded: bool) {
+        let _gone = self.commands.send(Command::Rare(Rare::SnapshotSent(to, succeeded)));
+    }
+
+    /// Tells the loop that this member was removed.
+    pub(crate) fn removed(&self) {
+        // It is said again and again.
+        let _told = self.commands.try_send(Command::Rare(Rare::Removed));
+    }
+
+    /// Tells the loop that the state is durable up to `position`.
+    pub(crate) fn durable(&self, position: LogPosition) {
+        // A loop that is gone needs no news, and a full queue gets the next one.
+        let _told = self.commands.try_send(Command::Rare(Rare::Durable(position)));
+    }
+
+    /// Tells the loop that the database has no room.
+    pub(crate) fn disk_full(&self) {
+        let _told = self.commands.try_send(Command::Rare(Rare::DiskFull));
+    }
+
+    /// Asks the loop to end; waits for room in the queue.
+    pub(crate) fn stop(&self) {
+        let _told = self.commands.send(Command::Stop);
+    }
+}

@@ -1,0 +1,184 @@
+//! What arrives from other members, handed to the node loop; snapshots are stored first.
+//!
+//! A snapshot's database is written beside ours, whole and synced, before consensus hears of it:
+//! `<index>.snap.db`, as etcd names it, so that a crash anywhere leaves something to go on from.
+//! Source: etcd server/etcdserver/api/snap/db.go, api/rafthttp/http.go (`snapshotHandler`).
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use backend::Backend;
+use base::{LogPosition, MemberId};
+use bytes::Bytes;
+use raft::{Body, Message};
+use state::{Reads, Received};
+use tokio::sync::mpsc;
+use transport::{BoxFuture, IncomingSnapshot, LocalMember, ReceiveSnapshotError};
+use vfs::{Dir, Open};
+
+use crate::node_queue::NodeQueue;
+
+/// Chunks of a snapshot that wait for the disk.
+const CHUNKS_WAITING_MAX: usize = 4;
+
+/// This member as the network sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct Arrivals {
+    queue: NodeQueue,
+    reads: Reads,
+    backend: Backend,
+    snap_dir: Arc<dyn Dir>,
+    options: state::Options,
+    receiving: Arc<AtomicBool>,
+}
+
+impl Arrivals {
+    pub(crate) fn new(
+        queue: NodeQueue,
+        reads: Reads,
+        backend: Backend,
+        snap_dir: Arc<dyn Dir>,
+        options: state::Options,
+    ) -> Self {
+        Self { queue, reads, backend, snap_dir, options, receiving: Arc::default() }
+    }
+
+    async fn take(self, snapshot: IncomingSnapshot) -> Result<(), ReceiveSnapshotError> {
+        let IncomingSnapshot { message, data: _, mut db } = snapshot;
+        let Body::Snapshot(meta) = &message.body else {
+            return Err(ReceiveSnapshotError::Process);
+        };
+        let Some(_alone) = Receiving::begin(&self.receiving) else {
+            return Err(ReceiveSnapshotError::Process);
+        };
+        let (meta, from) = (meta.clone(), message.from);
+        let index = meta.position.index;
+        let (chunks, received) = mpsc::channel(CHUNKS_WAITING_MAX);
+        let arrivals = self.clone();
+        let storing = tokio::task::spawn_blocking(move || {
+            let name = format!("{:016x}.snap.db", index.0);
+            store(arrivals.snap_dir.as_ref(), &name, received)?;
+            let prepared = arrivals.prepare(&name, meta.position);
+            if prepared.is_err() {
+                // Nothing of it can be used.
+                let _removed = arrivals.snap_dir.remove(&name);
+            }
+            prepared
+        });
+        while let Some(chunk) = db.next().await {
+            let broken = chunk.is_err();
+            // The disk's error comes out of the task.
+            if chunks.send(chunk).await.is_err() || broken {
+                break;
+            }
+        }
+        drop(chunks);
+        let stored = storing.await.unwrap_or_else(|error| Err(io::Error::other(error)));
+        let received = match stored {
+            Ok(stored) => stored,
+            Err(error) => {
+                tracing::warn!(
+                    from = %from,
+                    "incoming-snapshot-index" = index.0,
+                    error = %crate::logging::Chain(&error),
+                    "failed to save incoming database snapshot"
+                );
+                return Err(ReceiveSnapshotError::Save(error));
+            }
+        };
+        let taken = self.queue.receive_snapshot(message, received).await;
+        taken.map_err(|_| ReceiveSnapshotError::Process)
+    }
+}
+
+impl Arrivals {
+    /// Reads all of a database that was stored, so that it can become the state.
+    fn prepare(&self, name: &str, position: LogPosition) -> io::Result<Received> {
+        let incoming = self.backend.open_incoming(name).map_err(io::Error::other)?;
+        Received::prepare(incoming, position, &self.options).map_err(io::Error::other)
+    }
+}
+
+/// One snapshot is received at a time.
+struct Receiving<'a>(&'a AtomicBool);
+
+impl<'a> Receiving<'a> {
+    fn begin(receiving: &'a AtomicBool) -> Option<Self> {
+        (!receiving.swap(true, Ordering::AcqRel)).then_some(Self(receiving))
+    }
+}
+
+impl Drop for Receiving<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+/// Writes a database beside ours; it gets its name once it is whole.
+fn store(
+    dir: &dyn Dir,
+    name: &str,
+    mut chunks: mpsc::Receiver<io::Result<Bytes>>,
+) -> io::Result<()> {
+    let temporary = format!("tmp-{name}");
+    let written = (|| {
+        let file = dir.open(&temporary, Open::CreateOrWrite)?;
+        file.set_len(0)?;
+        let mut bytes = 0;
+        while let Some(chunk) = chunks.blocking_recv() {
+            let chunk = chunk?;
+            file.write_at(&chunk, bytes)?;
+            bytes += chunk.len() as u64;
+        }
+        file.sync_data()?;
+        dir.rename(&temporary, name)?;
+        dir.sync()
+    })();
+    if written.is_err() {
+        // What is left is removed at the next start, too.
+        let _removed = dir.remove(&temporary);
+    }
+    written
+}
+
+impl LocalMember for Arrivals {
+    fn receive(&self, messages: Vec<Message>) -> usize {
+        self.queue.receive(messages)
+    }
+
+    fn receive_proposals(&self, messages: Vec<Message>) -> usize {
+        self.queue.receive(messages)
+    }
+
+    fn unreachable(&self, peer: MemberId) {
+        self.queue.unreachable(peer);
+    }
+
+    fn undelivered(&self, proposals: Vec<Message>) {
+        self.queue.undelivered(proposals);
+    }
+
+    fn snapshot_sent(&self, peer: MemberId, succeeded: bool) {
+        if !self.queue.try_snapshot_sent(peer, succeeded) {
+            // It must arrive, or the peer would never get another one.
+            let queue = self.queue.clone();
+            tokio::task::spawn_blocking(move || queue.snapshot_sent(peer, succeeded));
+        }
+    }
+
+    fn receive_snapshot(
+        &self,
+        snapshot: IncomingSnapshot,
+    ) -> BoxFuture<Result<(), ReceiveSnapshotError>> {
+        Box::pin(self.clone().take(snapshot))
+    }
+
+    fn is_removed(&self, member: MemberId) -> bool {
+        self.reads.is_removed(member)
+    }
+
+    fn removed_from_cluster(&self) {
+        self.queue.removed();
+    }
+}
