@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -245,14 +245,19 @@ impl Background {
             let pid = one.child.id().to_string();
             Command::new("kill").args(["-TERM", &pid]).status()?;
         }
+        all.iter_mut().try_for_each(|one| one.ended().map(drop))
+    }
+
+    /// Waits until it ends by itself.
+    fn ended(&mut self) -> anyhow::Result<ExitStatus> {
         let began = Instant::now();
-        for one in all {
-            while one.child.try_wait()?.is_none() {
-                anyhow::ensure!(began.elapsed() < TIME_MAX, "the process does not end");
-                thread::sleep(Duration::from_millis(10));
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
             }
+            anyhow::ensure!(began.elapsed() < TIME_MAX, "the process does not end");
+            thread::sleep(Duration::from_millis(10));
         }
-        Ok(())
     }
 
     fn kill(&mut self) -> anyhow::Result<()> {
@@ -447,18 +452,75 @@ async fn a_survivor_of_etcd_3_5_goes_on_alone() -> anyhow::Result<()> {
     check_survivors("3.5").await
 }
 
-/// Adds a learner once the members have been connected for long enough.
-async fn add_learner(place: &Place, peer: &str) -> anyhow::Result<()> {
+/// M3, CB-10, CB-14, CB-18: three are founded, a fourth joins, is removed, ends by itself with 0,
+/// and does so again on its old data.
+#[tokio::test]
+async fn a_removed_member_ends_and_cannot_come_back() -> anyhow::Result<()> {
+    let ours = Path::new(OURS);
+    let folder = tempfile::tempdir()?;
+    let places: Vec<Place> = ["a", "b", "c", "d"]
+        .iter()
+        .map(|name| Place::new(name, folder.path()))
+        .collect::<Result<_, _>>()?;
+    let named = |count: usize| {
+        let pairs = places.iter().take(count);
+        pairs.map(|place| format!("{}={}", place.name, place.peer)).collect::<Vec<_>>().join(",")
+    };
+    let mut running = Vec::new();
+    for place in &places[..3] {
+        let mut command = place.command(ours, &named(3), "new");
+        running.push(Background::start(&mut command, folder.path())?);
+    }
+    for member in &mut running {
+        member.field(SERVING, "address")?;
+    }
+    Keys::of(&places[0].client)?.put("key", "value").await?;
+    let id = retried(async || {
+        let mut client = ClusterClient::connect(places[0].client.clone()).await?;
+        let request =
+            pb::MemberAddRequest { peer_ur_ls: vec![places[3].peer.clone()], is_learner: false };
+        let added = client.member_add(request).await?.into_inner();
+        Ok(added.member.context("who was added")?.id)
+    })
+    .await?;
+    let mut joining = places[3].command(ours, &named(4), "existing");
+    let mut fourth = places[3].serve(&mut joining)?;
+    await_key(&places[3].client, "key").await?;
+    retried(async || {
+        let mut client = ClusterClient::connect(places[0].client.clone()).await?;
+        client.member_remove(pb::MemberRemoveRequest { id }).await?;
+        Ok(())
+    })
+    .await?;
+    assert_eq!(fourth.ended()?.code(), Some(0));
+    let ended = Ended::of(&mut places[3].command(ours, "", "new"))?;
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.output);
+    let told = "the member has been permanently removed from the cluster";
+    assert!(ended.output.contains(told), "{}", ended.output);
+    Ok(())
+}
+
+/// Tries until it works: changes of members wait for members that have been connected for long.
+async fn retried<T>(call: impl AsyncFn() -> anyhow::Result<T>) -> anyhow::Result<T> {
     let began = Instant::now();
-    let mut client = ClusterClient::connect(place.client.clone()).await?;
     loop {
-        let request = pb::MemberAddRequest { peer_ur_ls: vec![peer.to_owned()], is_learner: true };
-        match client.member_add(request).await {
-            Ok(_) => return Ok(()),
-            Err(status) if TIME_MAX < began.elapsed() => return Err(status.into()),
+        match call().await {
+            Ok(done) => return Ok(done),
+            Err(error) if TIME_MAX < began.elapsed() => return Err(error),
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
         }
     }
+}
+
+/// Adds a learner once the members have been connected for long enough.
+async fn add_learner(place: &Place, peer: &str) -> anyhow::Result<()> {
+    retried(async || {
+        let mut client = ClusterClient::connect(place.client.clone()).await?;
+        let request = pb::MemberAddRequest { peer_ur_ls: vec![peer.to_owned()], is_learner: true };
+        client.member_add(request).await?;
+        Ok(())
+    })
+    .await
 }
 
 /// Waits until a member has a key, by what it has applied itself.

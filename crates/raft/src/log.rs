@@ -207,7 +207,12 @@ impl Log {
 
     /// Whether a change of the members is committed and not applied.
     pub(crate) fn has_unapplied_change(&self) -> bool {
-        self.range(self.applied.next(), self.commit).any(|entry| entry.kind != EntryKind::Normal)
+        self.has_change_between(self.applied, self.commit)
+    }
+
+    /// Whether a change of the members stands behind `from`, up to `to`.
+    pub(crate) fn has_change_between(&self, from: Index, to: Index) -> bool {
+        self.range(from.next(), to).any(|entry| entry.kind != EntryKind::Normal)
     }
 
     /// Committed, durable entries that were not handed out yet; none while `bytes_max` of them are

@@ -289,7 +289,10 @@ impl Raft {
         let now = HardState { term: common.term, vote: common.vote, commit: common.log.commit() };
         let (entries, snapshot) = common.log.take_unstable();
         let is_new_ballot = (now.term, now.vote) != (told.term, told.vote);
-        let must_sync = !entries.is_empty() || snapshot.is_some() || is_new_ballot;
+        // Whoever is removed stops when it hears of it. A member that forgot the commit could then
+        // wait for its vote for ever.
+        let is_new_change = common.log.has_change_between(told.commit, now.commit);
+        let must_sync = !entries.is_empty() || snapshot.is_some() || is_new_ballot || is_new_change;
         if !must_sync && !common.log.is_sync_under_way() {
             // All that the held messages vouch for is durable already.
             common.at_once.append(&mut common.held);

@@ -12,12 +12,14 @@
 //! another number, so that a late answer finds nobody.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::future::Future;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use member::Answer;
+use member::{Answer, Ticket};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::sync::oneshot;
 use tokio::time::{Sleep, sleep};
@@ -264,6 +266,32 @@ impl Drop for Waiting {
             // The table may be gone before the last task of a thread that ends.
             let _left = PLACES.try_with(|places| places.borrow_mut().leave(place));
         }
+    }
+}
+
+/// Who waits for which answer.
+pub(crate) type Waiters = HashMap<Ticket, Waiter, BuildHasherDefault<TicketHasher>>;
+
+/// Spreads tickets, which this server numbers itself, so that nobody can choose them.
+#[derive(Debug, Default)]
+pub(crate) struct TicketHasher(u64);
+
+impl Hasher for TicketHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // An odd factor without pattern moves what tells tickets apart to the upper bits, too.
+        const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+        self.0 = (self.0 ^ number).wrapping_mul(FACTOR);
+        self.0 ^= self.0 >> 32;
     }
 }
 

@@ -1,9 +1,13 @@
-//! One write for everything a connection's turn produced.
+//! One write for everything a connection's turn produced, and no more read than a turn's worth.
 //!
 //! The HTTP/2 library hands each message above a few hundred bytes to the socket by itself: ten
 //! answers that are ready together would be ten system calls, which cost more than the answers
 //! (docs/design/0005). Here writes are gathered, and go out when the connection's task has done
 //! all it could.
+//!
+//! The library also reads on as long as there is something, and keeps each frame in a table that
+//! never shrinks, a few hundred bytes for what may be thirty on the wire. Here a turn ends after
+//! [`READ_BYTES_PER_TURN`], so that the calls which were woken take their frames first.
 //!
 //! Invariants:
 //! - bytes leave in the order in which they were written;
@@ -25,6 +29,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// Bytes gathered before the socket is tried in the middle of a turn.
 const GATHER_BYTES_MAX: usize = 128 << 10;
 
+/// Bytes read before the connection's calls get their turn.
+const READ_BYTES_PER_TURN: usize = 16 << 10;
+
 /// An idle connection keeps no more memory than this for its next turn.
 const KEPT_BYTES_MAX: usize = 16 << 10;
 
@@ -41,6 +48,8 @@ struct Gathered<S> {
     /// The stream was written to since it was flushed: one with TLS keeps what the socket did not
     /// take.
     unflushed: bool,
+    /// Bytes read in this turn.
+    read_bytes: usize,
 }
 
 pin_project! {
@@ -64,8 +73,9 @@ pub(crate) struct Drain<S>(Arc<Mutex<Gathered<S>>>);
 impl<S: AsyncWrite + Unpin> Coalescing<S> {
     /// Wraps a stream; the task that owns the result must run inside [`Drain::flushing`].
     pub(crate) fn new(stream: S) -> (Self, Drain<S>) {
-        let shared =
-            Arc::new(Mutex::new(Gathered { stream, waiting: BytesMut::new(), unflushed: false }));
+        let waiting = BytesMut::new();
+        let gathered = Gathered { stream, waiting, unflushed: false, read_bytes: 0 };
+        let shared = Arc::new(Mutex::new(gathered));
         (Self { shared: shared.clone() }, Drain(shared))
     }
 }
@@ -105,7 +115,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for Coalescing<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.shared.lock().stream).poll_read(context, buffer)
+        let mut gathered = self.shared.lock();
+        if READ_BYTES_PER_TURN <= gathered.read_bytes {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut gathered.stream).poll_read(context, buffer))?;
+        gathered.read_bytes += buffer.filled().len() - before;
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -155,6 +173,7 @@ impl<F: Future, S: AsyncWrite + Unpin> Future for Flushing<F, S> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
+        this.shared.lock().read_bytes = 0;
         if this.ended.is_none()
             && let Poll::Ready(output) = this.task.poll(context)
         {
@@ -198,5 +217,29 @@ mod tests {
         let ((), bytes) = tokio::join!(task, reading);
         let expected: Vec<u8> = (0..2000u32).flat_map(u32::to_be_bytes).collect();
         assert_eq!(bytes, expected);
+    }
+
+    /// However much has arrived, other tasks get their turn in between.
+    #[tokio::test]
+    async fn a_turn_reads_only_so_much() {
+        const TURNS: usize = 5;
+        let (near, mut far) = tokio::io::duplex(READ_BYTES_PER_TURN * TURNS);
+        far.write_all(&vec![7; READ_BYTES_PER_TURN * TURNS]).await.unwrap();
+        let (mut stream, drain) = Coalescing::new(near);
+        let mut reading = Box::pin(drain.flushing(async move {
+            let mut bytes = vec![0; READ_BYTES_PER_TURN * TURNS];
+            for part in bytes.chunks_mut(1024) {
+                stream.read_exact(part).await.unwrap();
+            }
+            bytes
+        }));
+        let mut polls = 0;
+        let bytes = std::future::poll_fn(|context| {
+            polls += 1;
+            reading.as_mut().poll(context)
+        })
+        .await;
+        assert!(bytes.iter().all(|byte| *byte == 7));
+        assert!(TURNS <= polls, "{polls} turns");
     }
 }

@@ -1,17 +1,18 @@
 //! What the services hold: the one way from a request to consensus and to the state.
 
+mod cluster;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use base::{ClusterId, LeaseId, MemberId};
+use base::{ClusterId, MemberId};
 use bytes::{Bytes, BytesMut};
-use member::{Answer, Failure, Input, Proposal, RequestIds, Ticket};
+use member::{Answer, Failure, Proposal, RequestIds, Ticket};
 use parking_lot::Mutex;
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 use proto::etcdserverpb as pb;
-use proto::raftpb;
 use state::{Applied, Quota, Reads, Refusal, Reply};
 use tokio::sync::watch;
 
@@ -19,7 +20,6 @@ use crate::answers::{Missing, Waiter};
 use crate::metrics::Metrics;
 use crate::node_queue::{NodeQueue, Question};
 use crate::peers::Peers;
-use crate::peers::membership::by_leader;
 
 /// The services' access to the member; clones share it.
 #[derive(Clone, Debug)]
@@ -301,85 +301,6 @@ impl Handle {
         self.propose_bytes(kind, id, request.encode_to_vec().into()).await
     }
 
-    /// Proposes a change of the members and waits until it is applied here: all members after it.
-    ///
-    /// # Errors
-    ///
-    /// As [`Handle::propose`]; refused for what the members are.
-    pub(crate) async fn change_members(
-        &self,
-        mut change: raftpb::ConfChange,
-    ) -> Result<Vec<pb::Member>, ProposeError> {
-        let id = self.next_id();
-        change.id = Some(id);
-        let ticket = Ticket(id);
-        let proposal = Proposal { ticket, request: change.encode_to_vec().into() };
-        let reply =
-            applied(self.ask(Question::Other(Input::ProposeChange(proposal)), ticket).await?)?;
-        let Reply::Members(members) = reply else {
-            unreachable!("a change of the members was answered by {reply:?}")
-        };
-        tracing::info!(
-            "local-member-id" = %self.member_id(),
-            "raft-conf-change" = change_name(&change),
-            "raft-conf-change-node-id" = %MemberId(change.node_id()),
-            "applied a configuration change through raft"
-        );
-        Ok(members)
-    }
-
-    /// Hands leadership to another member.
-    ///
-    /// # Errors
-    ///
-    /// `NotLeader`, `BadTransferee`, or it did not work within an election timeout.
-    pub(crate) async fn transfer_leader(&self, to: MemberId) -> Result<(), ProposeError> {
-        let began = Instant::now();
-        let own = self.member_id();
-        tracing::info!(
-            "local-member-id" = %own,
-            "current-leader-member-id" = %own,
-            "transferee-member-id" = %to,
-            "leadership transfer starting"
-        );
-        let ticket = Ticket(self.next_id());
-        match self.ask(Question::Other(Input::TransferLeader(ticket, to)), ticket).await? {
-            Answer::Transferred => {
-                tracing::info!(
-                    "local-member-id" = %own,
-                    "old-leader-member-id" = %own,
-                    "new-leader-member-id" = %to,
-                    took = ?began.elapsed(),
-                    "leadership transfer finished"
-                );
-                Ok(())
-            }
-            Answer::Failed(failure) => Err(failure.into()),
-            answer @ (Answer::Applied(_) | Answer::Read | Answer::Lease(_) | Answer::Leases(_)) => {
-                unreachable!("a transfer was answered by {answer:?}")
-            }
-        }
-    }
-
-    /// Whether a learner has nearly everything that this leader has (CB-36); `None` if this member
-    /// does not lead or does not know it.
-    ///
-    /// # Errors
-    ///
-    /// `Stopped`, or the queue is full.
-    pub(crate) async fn learner_ready(&self, id: MemberId) -> Result<Option<bool>, ProposeError> {
-        self.shared.queue.learner_ready(id).await
-    }
-
-    /// What consensus says of itself and, if it leads, of the others.
-    ///
-    /// # Errors
-    ///
-    /// `Stopped`, or the queue is full.
-    pub(crate) async fn consensus(&self) -> Result<raft::Status, ProposeError> {
-        self.shared.queue.consensus().await
-    }
-
     /// Waits until everything that is committed now is applied.
     ///
     /// # Errors
@@ -471,128 +392,9 @@ impl Handle {
         &self.shared.reads
     }
 
-    /// Renews a lease, here or at the leader; the seconds it lives on.
-    ///
-    /// # Errors
-    ///
-    /// `Refused(LeaseNotFound)` for an unknown or expired one.
-    pub(crate) async fn renew_lease(&self, id: LeaseId) -> Result<i64, ProposeError> {
-        let deadline = self.deadline();
-        loop {
-            let answered = if self.leads() {
-                self.renew_lease_here(id).await
-            } else {
-                let others = self.peers().others();
-                by_leader(self, deadline, |leader| async move {
-                    others.renew_lease(&leader.peer_ur_ls, id).await
-                })
-                .await
-            };
-            match answered {
-                // Leadership moved meanwhile.
-                Err(ProposeError::NotLeader) if Instant::now() < deadline => {
-                    tokio::time::sleep(LEADER_POLL).await;
-                }
-                ended => return ended,
-            }
-        }
-    }
-
     /// When a request that begins now has taken too long.
     pub(crate) fn deadline(&self) -> Instant {
         Instant::now() + self.shared.limits.request_timeout
-    }
-
-    /// As [`Handle::renew_lease`], if this member leads.
-    ///
-    /// # Errors
-    ///
-    /// `NotLeader`, or as [`Handle::renew_lease`].
-    pub(crate) async fn renew_lease_here(&self, id: LeaseId) -> Result<i64, ProposeError> {
-        let ticket = Ticket(self.next_id());
-        let answer = self.ask(Question::Other(Input::RenewLease(ticket, id)), ticket).await?;
-        lease_answer(&answer)
-    }
-
-    /// Seconds a lease lives on by this leader's clock.
-    ///
-    /// # Errors
-    ///
-    /// `Refused(LeaseNotFound)` for an unknown or expired one, `NotLeader`.
-    pub(crate) async fn lease_remaining_here(&self, id: LeaseId) -> Result<i64, ProposeError> {
-        let ticket = Ticket(self.next_id());
-        let answer = self.ask(Question::Other(Input::LeaseRemaining(ticket, id)), ticket).await?;
-        lease_answer(&answer)
-    }
-
-    /// What the leader knows of a lease.
-    ///
-    /// # Errors
-    ///
-    /// `Refused(LeaseNotFound)` for an unknown or expired one.
-    pub(crate) async fn lease_time_to_live(
-        &self,
-        request: pb::LeaseTimeToLiveRequest,
-    ) -> Result<pb::LeaseTimeToLiveResponse, ProposeError> {
-        let deadline = self.deadline();
-        loop {
-            let answered = if self.leads() {
-                self.lease_time_to_live_here(request).await
-            } else {
-                let others = self.peers().others();
-                by_leader(self, deadline, |leader| async move {
-                    others.lease_time_to_live(&leader.peer_ur_ls, request).await
-                })
-                .await
-            };
-            match answered {
-                Err(ProposeError::NotLeader) if Instant::now() < deadline => {
-                    tokio::time::sleep(LEADER_POLL).await;
-                }
-                ended => return ended,
-            }
-        }
-    }
-
-    /// As [`Handle::lease_time_to_live`], if this member leads.
-    ///
-    /// # Errors
-    ///
-    /// `NotLeader`, or as [`Handle::lease_time_to_live`].
-    pub(crate) async fn lease_time_to_live_here(
-        &self,
-        request: pb::LeaseTimeToLiveRequest,
-    ) -> Result<pb::LeaseTimeToLiveResponse, ProposeError> {
-        let id = LeaseId(request.id);
-        self.wait_applied().await?;
-        let ttl = self.lease_remaining_here(id).await?;
-        let lease = self.reads().lease(id, request.keys).ok_or(Refusal::LeaseNotFound)?;
-        Ok(pb::LeaseTimeToLiveResponse {
-            header: Some(pb::ResponseHeader::default()),
-            id: request.id,
-            ttl,
-            granted_ttl: lease.granted_ttl_seconds,
-            keys: lease.keys,
-        })
-    }
-
-    /// All leases, soonest expiry first.
-    ///
-    /// # Errors
-    ///
-    /// As [`Handle::propose`].
-    pub(crate) async fn leases_by_expiry(&self) -> Result<Vec<LeaseId>, ProposeError> {
-        let ticket = Ticket(self.next_id());
-        match self.ask(Question::Other(Input::LeasesByExpiry(ticket)), ticket).await? {
-            Answer::Leases(ids) => Ok(ids),
-            Answer::Failed(failure) => Err(failure.into()),
-            answer @ (Answer::Applied(_)
-            | Answer::Lease(_)
-            | Answer::Read
-            | Answer::Transferred) => {
-                unreachable!("a list of leases was answered by {answer:?}")
-            }
-        }
     }
 
     /// Waits until a compaction up to `revision` has removed its rows (KV-30).
@@ -734,9 +536,6 @@ impl Handle {
     }
 }
 
-/// Before it is looked again who leads.
-const LEADER_POLL: Duration = Duration::from_millis(50);
-
 /// How long [`Handle::wait_applied`] waits, and how often it looks.
 const APPLY_TIME_MAX: Duration = Duration::from_secs(1);
 const APPLY_POLL: Duration = Duration::from_millis(2);
@@ -792,27 +591,6 @@ fn applied(answer: Answer) -> Result<Reply, ProposeError> {
         Answer::Failed(failure) => Err(failure.into()),
         answer @ (Answer::Read | Answer::Lease(_) | Answer::Leases(_) | Answer::Transferred) => {
             unreachable!("a proposal was answered by {answer:?}")
-        }
-    }
-}
-
-/// As etcd names the kind in its log.
-fn change_name(change: &raftpb::ConfChange) -> &'static str {
-    match change.r#type() {
-        raftpb::ConfChangeType::ConfChangeAddNode => "ConfChangeAddNode",
-        raftpb::ConfChangeType::ConfChangeRemoveNode => "ConfChangeRemoveNode",
-        raftpb::ConfChangeType::ConfChangeUpdateNode => "ConfChangeUpdateNode",
-        raftpb::ConfChangeType::ConfChangeAddLearnerNode => "ConfChangeAddLearnerNode",
-    }
-}
-
-fn lease_answer(answer: &Answer) -> Result<i64, ProposeError> {
-    match answer {
-        Answer::Lease(Some(seconds)) => Ok(*seconds),
-        Answer::Lease(None) => Err(Refusal::LeaseNotFound.into()),
-        Answer::Failed(failure) => Err((*failure).into()),
-        Answer::Applied(_) | Answer::Read | Answer::Leases(_) | Answer::Transferred => {
-            unreachable!("a lease was answered by {answer:?}")
         }
     }
 }

@@ -10,30 +10,29 @@
 //! behind it wait for it, since it can be neither acknowledged nor forgotten. Who comes meanwhile
 //! is told at once that there is no space (G14).
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+mod cluster;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use base::{Index, LogPosition, MemberId};
-use member::{Answer, Input, Member, Outputs, Proposal, Ticket};
-use prost::Message as _;
-use proto::{etcdserverpb as pb, raftpb};
-use raft::{Body, Entry, EntryKind, Message, Persist, PersistToken};
+use member::{Answer, Input, Member, Outputs};
+use raft::{Message, Persist};
 use state::{Applied, Received, Refusal};
 use tokio::sync::watch;
 use wal::{AppendError, Mark, Wal};
 
-use crate::answers::{Answers, Waiter};
+use crate::answers::{Answers, Waiters};
 use crate::committer::CommitterQueue;
 use crate::handle::Published;
 use crate::log_window::LogWindow;
 use crate::metrics::Metrics;
-use crate::node_queue::{Command, NodeCommands, Question, Rare};
+use crate::node_queue::{Command, NodeCommands, Question};
 use crate::peers::Peers;
 use crate::peers::copies::Copied;
-use crate::peers::versions::Release;
 use crate::reserve::Reserve;
 use crate::snapshots::{SnapshotError, Snapshots};
 
@@ -132,7 +131,7 @@ pub(crate) struct Node {
     compaction_pause: Duration,
     slow_apply: Duration,
     compaction_began: Option<Instant>,
-    waiters: HashMap<Ticket, Waiter>,
+    waiters: Waiters,
     started: Instant,
     compaction_due: Option<Instant>,
     peers: Peers,
@@ -182,7 +181,7 @@ impl Node {
             compaction_pause,
             slow_apply,
             compaction_began: None,
-            waiters: HashMap::new(),
+            waiters: Waiters::default(),
             started: Instant::now(),
             // A compaction that a crash interrupted is taken up at once.
             compaction_due: Some(Instant::now()),
@@ -273,151 +272,6 @@ impl Node {
         Ok(())
     }
 
-    /// Takes what comes rarely.
-    fn on_news(&mut self, news: Rare, out: &mut Outputs) -> Result<(), NodeError> {
-        match news {
-            Rare::Forget(ticket) => {
-                self.waiters.remove(&ticket);
-                self.step(Input::Forget(vec![ticket]), out)
-            }
-            Rare::Consensus(reply) => {
-                let _asker_is_gone = reply.send(self.member.status());
-                Ok(())
-            }
-            Rare::LearnerReady(id, reply) => {
-                let _asker_is_gone = reply.send(self.member.learner_ready(id));
-                Ok(())
-            }
-            Rare::ReceiveSnapshot(message, received, reply) => {
-                self.on_snapshot(message, received, out)?;
-                let _sender_is_gone = reply.send(());
-                Ok(())
-            }
-            Rare::Unreachable(peer) => self.step(Input::Unreachable(peer), out),
-            Rare::Undelivered(proposals) => {
-                self.undelivered.extend(proposals);
-                self.propose_undelivered(out)
-            }
-            Rare::Copied(to, copied) => self.on_copied(to, copied, out),
-            Rare::SnapshotSent(to, ok) => self.step(Input::SnapshotSent(to, ok), out),
-            Rare::Removed => {
-                self.on_removed();
-                Ok(())
-            }
-            Rare::Durable(position) => self.on_durable(position, out),
-            Rare::DiskFull => {
-                self.room.database_full = true;
-                self.on_no_room(out)
-            }
-        }
-    }
-
-    /// A snapshot of the leader arrived; its database lies beside ours, whole and durable.
-    fn on_snapshot(
-        &mut self,
-        message: Message,
-        received: Box<Received>,
-        out: &mut Outputs,
-    ) -> Result<(), NodeError> {
-        let Body::Snapshot(meta) = &message.body else {
-            unreachable!("a snapshot's message is {}", message.body.name())
-        };
-        let index = meta.position.index;
-        if let Some(older) = self.received.insert(index, received) {
-            discard(*older);
-        }
-        let asked = out.persist.len();
-        self.step(Input::Receive(vec![message]), out)?;
-        let is_wanted = |persist: &Persist| {
-            persist.snapshot.as_ref().is_some_and(|wanted| wanted.position.index == index)
-        };
-        let wanted = out.persist[asked..].iter().any(is_wanted);
-        if !wanted && let Some(received) = self.received.remove(&index) {
-            tracing::info!(
-                index = index.0,
-                "a snapshot of the leader was of no use; it is removed"
-            );
-            discard(*received);
-        }
-        Ok(())
-    }
-
-    /// Proposes again what never reached a leader that is none any more, for those who still wait.
-    fn propose_undelivered(&mut self, out: &mut Outputs) -> Result<(), NodeError> {
-        let leader = self.member.status().leader;
-        let lost = std::mem::take(&mut self.undelivered).into_iter();
-        let (kept, due): (Vec<Message>, Vec<Message>) =
-            lost.partition(|message| leader == Some(message.to));
-        self.undelivered = kept;
-        let entries = due.into_iter().filter_map(|message| {
-            if let Body::Propose(entries) = message.body { Some(entries) } else { None }
-        });
-        for entry in entries.flatten() {
-            let is_change = entry.kind != EntryKind::Normal;
-            let Some(ticket) = ticket_of(&entry).filter(|ticket| self.waiters.contains_key(ticket))
-            else {
-                continue;
-            };
-            let proposal = Proposal { ticket, request: entry.data };
-            let input = if is_change {
-                Input::ProposeChange(proposal)
-            } else {
-                Input::Propose(vec![proposal])
-            };
-            self.step(input, out)?;
-        }
-        Ok(())
-    }
-
-    /// A copy of the state for a member is there, or cannot be had.
-    fn on_copied(
-        &mut self,
-        to: MemberId,
-        copied: Option<Box<Copied>>,
-        out: &mut Outputs,
-    ) -> Result<(), NodeError> {
-        let Some(copied) = copied else {
-            return self.step(Input::SnapshotSent(to, false), out);
-        };
-        let (position, conf_state) = (copied.position(), copied.conf_state());
-        self.copies.insert(to, copied);
-        self.step(Input::SendSnapshot { to, position, conf_state }, out)?;
-        if !out.snapshots.iter().any(|message| message.to == to) {
-            // It caught up meanwhile, or another member leads.
-            self.copies.remove(&to);
-        }
-        Ok(())
-    }
-
-    /// This member was removed: it ends by itself.
-    fn on_removed(&mut self) {
-        if self.ends_at.is_none() {
-            tracing::warn!(
-                error = "the member has been permanently removed from the cluster",
-                "server error"
-            );
-            tracing::warn!("data-dir used by this member must be removed");
-            self.ends_at = Some(Instant::now() + REMOVED_PAUSE);
-        }
-    }
-
-    /// Gives the network what must not wait for this member's disk.
-    fn send(&mut self, out: &mut Outputs) -> Result<(), NodeError> {
-        self.peers.send(std::mem::take(&mut out.send));
-        for message in out.snapshots.drain(..) {
-            let to = message.to;
-            if let Some(copied) = self.copies.remove(&to) {
-                self.peers.send_snapshot(message, *copied);
-            }
-        }
-        for to in std::mem::take(&mut out.snapshot_wanted) {
-            if !self.peers.copy_for(to, &self.backend) {
-                self.step(Input::SnapshotSent(to, false), out)?;
-            }
-        }
-        Ok(())
-    }
-
     /// Does what the member asked for, until it asks for nothing more.
     fn settle(&mut self, out: &mut Outputs) -> Result<(), NodeError> {
         self.send(out)?;
@@ -441,47 +295,6 @@ impl Node {
         }
         self.reports.answers.give(answers);
         self.committer.consider(&self.backend);
-        Ok(())
-    }
-
-    /// Looks at what changed of the cluster.
-    fn take_news(&mut self, out: &mut Outputs) -> Result<(), NodeError> {
-        let restored = out.restored.take();
-        if let Some(position) = restored {
-            self.compaction_due = Some(Instant::now());
-            let conf_state = self.member.status().conf_state;
-            let state = self.member.state();
-            let released = self.snapshots.replaced(position, &conf_state, state, &mut self.wal);
-            released.map_err(NodeError::Snapshot)?;
-            self.reports
-                .compacted
-                .send_replace(self.member.state().reads().keys().compact_revision());
-        }
-        if std::mem::take(&mut out.removed) {
-            self.on_removed();
-        }
-        let changed = std::mem::take(&mut out.members_changed);
-        if changed {
-            let reads = self.member.state().reads();
-            if let Some(cluster) = reads.cluster_version()
-                && Release::parse(&cluster).is_some_and(|version| Release::own() < version)
-            {
-                return Err(NodeError::TooOld { own: base::version::COMPATIBLE, cluster });
-            }
-            let members = self.member.state().members();
-            // Whoever joins knows more before its log tells it anything.
-            if !members.is_empty() {
-                self.peers.set_members(&members);
-            }
-        }
-        let leader_changed = std::mem::take(&mut out.leader_changed);
-        if leader_changed {
-            self.log_leader();
-            self.propose_undelivered(out)?;
-        }
-        if leader_changed || changed {
-            self.reports.status.news.send_modify(|count| *count += 1);
-        }
         Ok(())
     }
 
@@ -547,38 +360,6 @@ impl Node {
         Ok(())
     }
 
-    /// Puts a received snapshot, whose mark is durable, in the place of the state.
-    fn restore(
-        &mut self,
-        token: PersistToken,
-        position: LogPosition,
-        out: &mut Outputs,
-    ) -> Result<(), NodeError> {
-        let received = self.received.remove(&position.index);
-        let received = received.expect("consensus stores what was received");
-        let before = self.member.applied();
-        tracing::info!(
-            "current-applied-index" = before.index.0,
-            "incoming-leader-snapshot-index" = position.index.0,
-            "incoming-leader-snapshot-term" = position.term.0,
-            "applying snapshot"
-        );
-        let in_progress = &self.reports.metrics.disk.snapshot_apply_in_progress;
-        in_progress.set(1);
-        let now_millis = self.now_millis();
-        let stepped = self.member.step(now_millis, Input::Restore(token, received), out);
-        in_progress.set(0);
-        stepped.map_err(NodeError::Apply)?;
-        self.window.clear();
-        tracing::info!(
-            "current-applied-index" = before.index.0,
-            "incoming-leader-snapshot-index" = position.index.0,
-            "incoming-leader-snapshot-term" = position.term.0,
-            "applied snapshot"
-        );
-        Ok(())
-    }
-
     /// From now on only what makes nothing grow is taken, and everybody is told.
     fn on_no_room(&mut self, out: &mut Outputs) -> Result<(), NodeError> {
         if !self.room.low {
@@ -598,14 +379,6 @@ impl Node {
         let no_space = proto::etcdserverpb::AlarmType::Nospace;
         let mut raised = self.member.state().reads().alarms().into_iter();
         raised.any(|alarm| alarm.member_id == own && alarm.alarm() == no_space)
-    }
-
-    /// Lets memory forget of the log what nobody is likely to need.
-    fn forget_log(&mut self, out: &mut Outputs) -> Result<(), NodeError> {
-        match self.window.target(&self.member.status()) {
-            Some(index) => self.step(Input::Compact(index), out),
-            None => Ok(()),
-        }
     }
 
     /// Makes the reserve, in small steps; after a full disk, ends the refusals once it is whole.
@@ -687,23 +460,6 @@ impl Node {
         }
     }
 
-    /// Says who leads, in the words of etcd's log.
-    fn log_leader(&mut self) {
-        let status = self.member.status();
-        let (id, term) = (status.id, status.term);
-        let before = MemberId(self.reports.status.leader.load(Ordering::Relaxed));
-        match status.leader {
-            None if before.is_none() => {}
-            None => tracing::info!("raft.node: {id} lost leader {before} at term {term}"),
-            Some(leader) if before.is_none() => {
-                tracing::info!("raft.node: {id} elected leader {leader} at term {term}");
-            }
-            Some(leader) => tracing::info!(
-                "raft.node: {id} changed leader from {before} to {leader} at term {term}"
-            ),
-        }
-    }
-
     fn publish(&self) {
         let status = self.member.status();
         let published = &self.reports.status;
@@ -733,25 +489,4 @@ fn append(wal: &mut Wal, batch: &Persist) -> Result<(), AppendError> {
         wal.mark(&Mark { position: meta.position, conf_state })?;
     }
     wal.append_and_sync(&batch.entries, batch.hard_state.as_ref(), batch.must_sync)
-}
-
-/// Who waits for an entry that was proposed here.
-fn ticket_of(entry: &Entry) -> Option<Ticket> {
-    let id = match entry.kind {
-        EntryKind::Normal => {
-            let request = pb::InternalRaftRequest::decode(entry.data.clone()).ok()?;
-            request.header.map_or(request.id, |header| header.id)
-        }
-        EntryKind::ConfChange | EntryKind::ConfChangeV2 => {
-            raftpb::ConfChange::decode(entry.data.clone()).ok()?.id()
-        }
-    };
-    Some(Ticket(id))
-}
-
-/// Removes a snapshot that is not wanted; what cannot be removed now is at the next start.
-fn discard(received: Received) {
-    if let Err(error) = received.discard() {
-        tracing::warn!(error = %error, "cannot remove a snapshot that was received");
-    }
 }

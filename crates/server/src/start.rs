@@ -244,7 +244,11 @@ async fn serve(
         _ = failed.wait_for(|failed| *failed) => return Ok(None),
         signal = &mut ended => return Ok(Some(signal)),
     };
-    published?;
+    match published {
+        // The member's own end, such as its removal, is told by what stops it.
+        Err(StartError::Publish(ProposeError::Stopped)) => return Ok(None),
+        published => published?,
+    }
     tracing::info!("ready to serve client requests");
     doors.clients(ports.clients, ports.clients_http, &shards, &mut tasks);
     crate::signals::notify_ready();

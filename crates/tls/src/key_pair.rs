@@ -7,10 +7,9 @@ use std::sync::Arc;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::sign::CertifiedKey;
-use rustls::{Error, InconsistentKeys};
 
 use crate::error::{FileError, FileKind, FileProblem};
-use crate::identity::Validity;
+use crate::identity::{self, Validity};
 use crate::pem;
 use crate::reload::{Content, Reloaded};
 
@@ -34,14 +33,17 @@ impl KeyPair {
         let chain = pem::certificates(&pem::read(certificate.0, certificate.1)?)
             .map_err(failed(certificate))?;
         let secret = pem::key(&pem::read(key.0, key.1)?).map_err(failed(key))?;
-        let certified = match CertifiedKey::from_der(chain, secret.clone_key(), provider) {
-            Ok(certified) => certified,
-            Err(Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
-                let certificate = certificate.0.to_owned();
-                return Err(failed(key)(FileProblem::Mismatch { certificate }));
-            }
-            Err(error) => return Err(failed(key)(FileProblem::Key(error.to_string()))),
-        };
+        let loaded = provider.key_provider.load_private_key(secret.clone_key());
+        let signing = loaded.map_err(|error| failed(key)(FileProblem::Key(error.to_string())))?;
+        // The library's own comparison does not read certificates of version 1.
+        let of_certificate = chain.first().and_then(identity::parse);
+        let of_certificate = of_certificate.map(|parsed| parsed.public_key().raw.to_vec());
+        let of_key = signing.public_key();
+        if of_key.is_some_and(|of_key| Some(of_key.as_ref()) != of_certificate.as_deref()) {
+            let certificate = certificate.0.to_owned();
+            return Err(failed(key)(FileProblem::Mismatch { certificate }));
+        }
+        let certified = CertifiedKey::new(chain, signing);
         Ok(Self { certified: Arc::new(certified), key: secret, path: certificate.0.to_owned() })
     }
 

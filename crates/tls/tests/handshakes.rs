@@ -176,6 +176,62 @@ async fn a_dialer_refuses_a_server_that_is_another() {
     outcome.client.unwrap();
 }
 
+/// Certificates of version 1 and those of authorities pass if, and only if, their authority signed
+/// them itself.
+#[tokio::test]
+async fn old_and_odd_certificates_are_checked_like_others() {
+    let mut site = site();
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/version1");
+    let file = |name: &str| Some(data.join(name));
+    let settings = Settings {
+        cert_file: file("client.pem"),
+        key_file: file("client-key.pem"),
+        skip_verification: true,
+        ..Settings::default()
+    };
+    let old = ClientPolicy::new(&settings, Protocols::Unsaid).unwrap();
+    let own = site.settings.trusted_ca_file.clone();
+    for (authority, passes) in [("authority.pem", true), ("namesake.pem", false)] {
+        site.settings.trusted_ca_file = file(authority);
+        let outcome = connect(&site.server(), &old, "localhost").await;
+        assert_eq!(outcome.server.is_ok(), passes, "{outcome:?}");
+        if let Ok(identity) = outcome.server {
+            assert_eq!(identity.unwrap().common_name, "old client");
+        }
+    }
+    site.settings.trusted_ca_file = own;
+    let server = site.server();
+    let odd = Holder { is_authority: true, ..Holder::new("odd", &[]) };
+    let only_server = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let namesake = Authority::new("test authority");
+    for (pair, passes) in [
+        (site.authority.issue(&odd), true),
+        (namesake.issue(&odd), false),
+        (odd.self_signed(), false),
+        (site.authority.issue(&Holder { usages: only_server, ..odd.clone() }), false),
+        (site.authority.issue(&Holder { from_days: -9, until_days: -1, ..odd.clone() }), false),
+        (site.authority.issue(&Holder { from_days: 1, ..odd.clone() }), false),
+    ] {
+        let outcome = connect(&server, &site.client_with(Some(&pair)), "localhost").await;
+        assert_eq!(outcome.server.is_ok(), passes, "{outcome:?}");
+    }
+    // One that is trusted itself, on both sides.
+    let own = Holder { is_authority: true, ..Holder::new("own", &["localhost"]) }.self_signed();
+    let (cert, key) = own.write(site.path(), "own");
+    let settings = Settings {
+        cert_file: Some(cert.clone()),
+        key_file: Some(key),
+        trusted_ca_file: Some(cert),
+        ..Settings::default()
+    };
+    let server = ServerPolicy::new(&settings).unwrap();
+    let client = ClientPolicy::new(&settings, Protocols::Http2).unwrap();
+    let outcome = connect(&server, &client, "localhost").await;
+    outcome.client.unwrap();
+    outcome.server.unwrap();
+    assert!(connect(&server, &client, "127.0.0.1").await.client.is_err());
+}
+
 /// CB-72.
 #[tokio::test]
 async fn names_and_addresses_of_peers_are_checked() {
