@@ -196,3 +196,16 @@ async fn a_member_joins_as_learner_is_promoted_and_removed() -> anyhow::Result<(
     put(&client, "c", "z").await?;
     assert_equal(&cluster).await
 }
+
+/// CB-38: a leader can be removed; who waits meanwhile is served by the next one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_removed_is_followed_by_another() -> anyhow::Result<()> {
+    let mut cluster = three(&[]).await?;
+    put(&cluster.client(&[]).await?, "before", "x").await?;
+    let removed = leader(&cluster).await?;
+    cluster.remove(removed).await?;
+    let client = cluster.client(&cluster.up()).await?;
+    put(&client, "after", "y").await?;
+    ensure!(leader(&cluster).await? != removed, "another member leads");
+    assert_equal(&cluster).await
+}

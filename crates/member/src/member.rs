@@ -426,7 +426,9 @@ impl Member {
 
     fn send(&self, messages: Vec<Message>, out: &mut Outputs) {
         for message in messages {
-            if self.state.is_removed(message.to) {
+            // Proposals are given back by the network, for the next leader.
+            let is_proposal = matches!(message.body, Body::Propose(_));
+            if self.state.is_removed(message.to) && !is_proposal {
                 continue;
             }
             if matches!(message.body, Body::Snapshot(_)) {

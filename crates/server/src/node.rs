@@ -274,13 +274,18 @@ impl Node {
 
     /// Does what the member asked for, until it asks for nothing more.
     fn settle(&mut self, out: &mut Outputs) -> Result<(), NodeError> {
-        self.send(out)?;
-        self.unwritten.extend(out.persist.drain(..));
-        while self.write_next(out)? {
+        loop {
             self.send(out)?;
             self.unwritten.extend(out.persist.drain(..));
+            while self.write_next(out)? {
+                self.send(out)?;
+                self.unwritten.extend(out.persist.drain(..));
+            }
+            self.take_news(out)?;
+            if out.send.is_empty() && out.persist.is_empty() {
+                break;
+            }
         }
-        self.take_news(out)?;
         if out.compaction_begun {
             out.compaction_begun = false;
             self.compaction_due = Some(Instant::now());

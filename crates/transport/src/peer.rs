@@ -97,7 +97,7 @@ pub(crate) struct Lost {
 pub(crate) struct AfterSend {
     wakers: Vec<Waker>,
     unreachable: Vec<MemberId>,
-    undelivered: Vec<Message>,
+    pub(crate) undelivered: Vec<Message>,
 }
 
 impl AfterSend {

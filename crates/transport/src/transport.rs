@@ -191,6 +191,8 @@ impl Transport {
                     "unknown-target-peer-id" = %message.to,
                     "ignored message send request; unknown remote peer target"
                 );
+                // A leader that was removed, most likely: another one will take the proposals.
+                after.undelivered.push(message);
             }
         }
         after.finish(&self.inner.shared);
