@@ -69,7 +69,15 @@ pub(crate) fn open_to_write(
             Some(opened.describe(tail, backup))
         }
     };
-    remove_prepared(&*dir).map_err(|source| OpenError::Folder { folder: dir.path(), source })?;
+    let folder = |source| OpenError::Folder { folder: dir.path(), source };
+    remove_prepared(&*dir).map_err(folder)?;
+    // What was read may only be in the kernel's memory, if the last process ended before its sync,
+    // or by it. From now on it counts as durable, and others are told so.
+    for segment in &opened.segments[opened.first_needed..] {
+        let failed = |source| OpenError::File { file: segment.path.clone(), source };
+        segment.file.sync_data().map_err(failed)?;
+    }
+    dir.sync().map_err(folder)?;
     Ok((dir, opened))
 }
 

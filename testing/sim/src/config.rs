@@ -26,6 +26,8 @@ pub(crate) struct Config {
     pub(crate) keys: u64,
     /// Milliseconds a message takes, at most, but for outliers.
     pub(crate) latency_millis: u64,
+    /// One message in so many takes up to two seconds more.
+    pub(crate) outliers: u64,
     /// One message in so many is lost, or comes twice; 0 for none.
     pub(crate) loss: u64,
     pub(crate) duplication: u64,
@@ -114,6 +116,7 @@ impl Config {
             wal_segment_bytes: random.choose(&[4096, 16_384, 65_536]),
             keys: random.choose(&[1, 3, 20]),
             latency_millis: random.choose(&[1, 5, 20, 100]),
+            outliers: random.choose(&[20, 200, 2000]),
             loss: if calm { 0 } else { random.choose(&[0, 3, 10, 50, 200]) },
             duplication: if calm { 0 } else { random.choose(&[0, 10, 50]) },
             disk_millis: random.choose(&[0, 1, 10, 50]),

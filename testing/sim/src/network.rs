@@ -47,7 +47,11 @@ impl Network {
     pub(crate) fn delays(random: &mut Random, config: &Config, faulty: bool) -> Vec<u64> {
         let delay = |random: &mut Random| {
             let usual = random.below(config.latency_millis + 1);
-            if faulty && random.one_in(200) { usual + random.below(2000) } else { usual }
+            if faulty && random.one_in(config.outliers) {
+                usual + random.below(2000)
+            } else {
+                usual
+            }
         };
         let first = delay(random);
         if faulty && config.loss != 0 && random.one_in(config.loss) {

@@ -123,9 +123,14 @@ impl World {
     /// A watcher gets everything that it has not got.
     fn finish_watch(&mut self, number: usize) -> Verdict {
         let newest = self.judge.model.events.last().map_or(0, |event| event.revision);
+        let members = self.members();
         for _ in 0..10_000 {
             if newest < self.watchers[number].next {
                 return Ok(());
+            }
+            // One that was removed may hear nothing any more.
+            if !members.contains(&self.watchers[number].at) {
+                self.watchers[number].stream = None;
             }
             self.on_watch(number)?;
         }

@@ -32,6 +32,7 @@ pub(crate) enum Event {
     Start { at: usize },
     Resume { at: usize, epoch: u64 },
     DiskHasRoom { at: usize, epoch: u64 },
+    Call { at: usize, epoch: u64, input: Input },
     Client { number: usize },
     Watch { number: usize },
     Fault,
@@ -219,6 +220,7 @@ impl World {
                 }
                 Ok(())
             }
+            Event::Call { at, epoch, input } => self.on_call(at, epoch, input),
             Event::Client { number } => self.on_client(number),
             Event::Watch { number } => self.on_watch(number),
             Event::Fault => self.on_fault(),
@@ -610,13 +612,14 @@ impl World {
         if !self.faulty {
             return Ok(());
         }
-        let at = if self.random.one_in(5) || !self.machines[self.clients[number].at].is_running() {
+        let is_down = self.machines[self.clients[number].at].process.is_none();
+        let at = if self.random.one_in(5) || is_down {
             self.random.index(self.machines.len())
         } else {
             self.clients[number].at
         };
         self.clients[number].at = at;
-        if self.machines[at].is_running() { self.call(number) } else { Ok(()) }
+        if self.machines[at].process.is_some() { self.call(number) } else { Ok(()) }
     }
 
     fn call(&mut self, number: usize) -> Verdict {
@@ -639,6 +642,19 @@ impl World {
         };
         self.clients[number].call = Some(Call { ticket, wish, asked_millis: now, floor });
         self.waiting.insert((at, ticket), number);
+        // A process that stands still finds the call when it goes on.
+        let epoch = self.machines[at].epoch;
+        self.on_call(at, epoch, input)
+    }
+
+    fn on_call(&mut self, at: usize, epoch: u64, input: Input) -> Verdict {
+        if !self.is_current(at, epoch) {
+            return Ok(());
+        }
+        if self.machines[at].paused {
+            self.after(20, Event::Call { at, epoch, input });
+            return Ok(());
+        }
         self.step(at, input)
     }
 
