@@ -1,5 +1,7 @@
 //! Ours among real etcd's: a live cluster is taken over member by member, and handed back.
 
+#![allow(clippy::print_stdout, reason = "a test tells what it saw")]
+
 use std::path::Path;
 
 use retcd_conformance::cluster::{LoadOptions, takeover};
