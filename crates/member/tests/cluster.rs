@@ -14,8 +14,8 @@ use retcd_member::{
 };
 use state::members::{ChangeContext, MemberObject};
 use state::{Applied, Received, Refusal, Reply, SnapshotFacts, State};
-use vfs::memory::MemoryDir;
 use vfs::Open;
+use vfs::memory::MemoryDir;
 
 const ELECTION_TICKS: u64 = 10;
 const TICK_MILLIS: u64 = 100;
