@@ -603,16 +603,12 @@ pub async fn forced_new_cluster(setup: &Setup<'_>) -> anyhow::Result<Verdict> {
 }
 
 /// M6: members are added while others are down. A cluster that could not lose the newcomer as well
-/// refuses; with two of five down it does, with one of five it depends: since 3.7 it does not
-/// (`allows_one_of_five`).
+/// refuses: with two of five down it does, with one of five it does not.
 ///
 /// # Errors
 ///
 /// As [`kills`]; or an answer is another.
-pub async fn additions_while_down(
-    setup: &Setup<'_>,
-    allows_one_of_five: bool,
-) -> anyhow::Result<Verdict> {
+pub async fn additions_while_down(setup: &Setup<'_>) -> anyhow::Result<Verdict> {
     let (mut cluster, load) = setup.start(5).await?;
     let (leader, followers) = roles(&cluster).await?;
     let [first, second, ..] = followers[..] else { anyhow::bail!("not five members") };
@@ -624,12 +620,8 @@ pub async fn additions_while_down(
     is_unhealthy(&cluster, leader).await?;
     cluster.restart(second)?;
     cluster.await_serving(second).await?;
-    if allows_one_of_five {
-        let added = cluster.add(setup.program, false).await?;
-        cluster.await_serving(added).await?;
-    } else {
-        is_unhealthy(&cluster, leader).await?;
-    }
+    let added = cluster.add(setup.program, false).await?;
+    cluster.await_serving(added).await?;
     load.await_answers(&cluster, ANSWERS).await?;
     cluster.finish(load).await
 }
