@@ -76,7 +76,7 @@ scenarios! {
     survivor_becomes_a_cluster_of_one: |setup| scenarios::forced_new_cluster(setup);
     /// M6.
     members_are_added_only_where_the_cluster_can_bear_it: |setup| {
-        scenarios::additions_while_down(setup, true)
+        scenarios::additions_while_down(setup)
     };
 }
 
