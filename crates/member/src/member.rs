@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use base::{LogPosition, MemberId, Term};
+use base::{LeaseId, LogPosition, MemberId, Term};
 use prost::Message as _;
 use proto::etcdserverpb as pb;
 use raft::{
@@ -44,6 +44,8 @@ pub struct Member {
     pub(crate) leases: Leases,
     /// Renewals that wait for their checkpoint of 0, by the request that carries it.
     pub(crate) clearing: BTreeMap<u64, Clearing>,
+    /// Renewals of leases that are not known here, and wait until all is applied that may be.
+    pub(crate) unknown: BTreeMap<Ticket, LeaseId>,
     /// The context of the round that tells whether a quorum follows this member.
     pub(crate) leader_question: Option<u64>,
     pub(crate) no_space: NoSpace,
@@ -88,6 +90,7 @@ impl Member {
             leases: Leases::new(options.election_millis),
             options,
             clearing: BTreeMap::new(),
+            unknown: BTreeMap::new(),
             leader_question: None,
             no_space: NoSpace::default(),
             leader: None,
@@ -296,7 +299,7 @@ impl Member {
         }
     }
 
-    fn read(&mut self, now_millis: u64, tickets: Vec<Ticket>, out: &mut Outputs) {
+    pub(crate) fn read(&mut self, now_millis: u64, tickets: Vec<Ticket>, out: &mut Outputs) {
         if !self.reads.has_room_for(tickets.len()) {
             let failed = |ticket| (ticket, Answer::Failed(Failure::Overloaded));
             out.answers.extend(tickets.into_iter().map(failed));
@@ -311,6 +314,7 @@ impl Member {
         self.waiting.forget(&tickets);
         self.reads.forget(&tickets);
         self.leases.forget(&tickets);
+        self.unknown.retain(|ticket, _| !tickets.contains(ticket));
         self.clearing.retain(|_, clearing| !tickets.contains(&clearing.ticket));
         if self.transfer.as_ref().is_some_and(|transfer| tickets.contains(&transfer.ticket)) {
             self.transfer = None;
@@ -416,7 +420,7 @@ impl Member {
             }
             let applied = self.state.applied().index;
             for ticket in self.reads.take_applied(applied) {
-                out.answers.push((ticket, Answer::Read));
+                self.on_read(now_millis, ticket, out);
             }
             self.renew_waiting(now_millis, out);
         }
@@ -469,7 +473,11 @@ impl Member {
         if let Some(leader) = soft.leader {
             let (failed, question) = self.reads.on_leader(leader, now_millis);
             for ticket in failed {
-                out.answers.push((ticket, Answer::Failed(Failure::LeaderChanged)));
+                let failure = match self.unknown.remove(&ticket) {
+                    Some(_) => Failure::NotLeader,
+                    None => Failure::LeaderChanged,
+                };
+                out.answers.push((ticket, Answer::Failed(failure)));
             }
             if let Some(context) = question {
                 self.raft.read(context);

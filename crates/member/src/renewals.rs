@@ -61,7 +61,7 @@ impl Member {
     /// they know better, or the next leader would end the lease too early.
     fn renew(&mut self, now_millis: u64, ticket: Ticket, id: LeaseId, out: &mut Outputs) {
         let Some((ttl_seconds, clear)) = self.leases.renew(id, now_millis) else {
-            out.answers.push((ticket, Answer::Lease(None)));
+            self.on_unknown_lease(now_millis, ticket, id, out);
             return;
         };
         let Some(number) = clear else {
@@ -77,6 +77,38 @@ impl Member {
             }
             None => out.answers.push((ticket, Answer::Failed(Failure::Overloaded))),
         }
+    }
+
+    /// A lease that is not known here may have been granted all the same, and its owner told: the
+    /// others may have applied what this member, with a slow disk, has not. So whoever asks hears
+    /// that it is gone only once everything is applied that was acknowledged before.
+    fn on_unknown_lease(
+        &mut self,
+        now_millis: u64,
+        ticket: Ticket,
+        id: LeaseId,
+        out: &mut Outputs,
+    ) {
+        if self.reads.has_room_for(1) {
+            self.unknown.insert(ticket, id);
+            self.read(now_millis, vec![ticket], out);
+        } else {
+            out.answers.push((ticket, Answer::Failed(Failure::Overloaded)));
+        }
+    }
+
+    /// Everything is applied that was acknowledged when this was asked.
+    pub(crate) fn on_read(&mut self, now_millis: u64, ticket: Ticket, out: &mut Outputs) {
+        let answer = match self.unknown.remove(&ticket) {
+            None => Answer::Read,
+            Some(_) if !self.raft.is_leader() => Answer::Failed(Failure::NotLeader),
+            Some(id) if self.leases.remaining(id, now_millis).is_some_and(|rest| 0 < rest) => {
+                self.on_renewal(now_millis, ticket, id, out);
+                return;
+            }
+            Some(_) => Answer::Lease(None),
+        };
+        out.answers.push((ticket, answer));
     }
 
     /// The checkpoint that a renewal waited for may have been applied.

@@ -201,15 +201,16 @@ async fn publish(options: &Options, handle: &Handle) -> Result<(), ProposeError>
 
 async fn publish_once(options: &Options, handle: &Handle) -> Result<(), ProposeError> {
     let own = handle.member_id();
+    // A member that just joined knows neither the others nor the cluster's version before it has
+    // the log, and members before 3.6 do not survive the newer form of what is told. Whoever was
+    // told already must show that it can serve, as well.
+    handle.linearize().await?;
     let members = handle.reads().members();
     let known = members.iter().find(|member| member.id == own.0);
     let name = &options.boot.name;
     let urls = &options.advertised_client_urls;
     let current = known.is_some_and(|known| known.name == *name && known.client_ur_ls == *urls);
-    if current {
-        // Whoever serves must be able to; a proposal would show it, too.
-        handle.linearize().await?;
-    } else {
+    if !current {
         monitor::publish(handle, name, urls).await?;
     }
     tracing::info!(

@@ -38,7 +38,7 @@ pub use recorded::{Lives, RecordedClient};
 pub use recorder::Recorder;
 
 /// How long anything that must happen may take, on a busy machine in a debug build.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Between two looks at something that is awaited.
 pub(crate) const POLL: Duration = Duration::from_millis(20);
@@ -368,6 +368,22 @@ impl Cluster {
         let options =
             Options::new(vec![endpoint]).with_command_timeout(Some(Duration::from_secs(2)));
         Ok(Client::connect(options).await?.status(pb::StatusRequest {}).await?)
+    }
+
+    /// What a member tells Prometheus.
+    ///
+    /// # Errors
+    ///
+    /// It does not answer.
+    pub async fn metrics(&self, number: usize) -> anyhow::Result<String> {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let port = self.members[number].client_port;
+        let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
+        let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answer)).await??;
+        Ok(answer)
     }
 
     /// A member's id.

@@ -45,7 +45,7 @@ scenarios! {
     replaced_member: |setup| scenarios::replaced_member(setup);
     lagging_learner: |setup| scenarios::lagging_learner(setup);
     forced_new_cluster: |setup| scenarios::forced_new_cluster(setup);
-    additions_while_down: |setup| scenarios::additions_while_down(setup, false);
+    additions_while_down: |setup| scenarios::additions_while_down(setup);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

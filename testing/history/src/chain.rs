@@ -18,9 +18,9 @@ use crate::show;
 use crate::time::Knowledge;
 use crate::violation::{Rule, Violation};
 
-/// Tries of explanations before the judge gives up; a history without watches and with many
+/// Returns to an earlier choice before the judge gives up; a history without watches and with many
 /// unanswered requests could take for ever.
-const TRIES_MAX: usize = 300_000;
+const RETURNS_MAX: usize = 300_000;
 
 /// Who made a revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,17 +192,13 @@ fn sightings(history: &History, violations: &mut Vec<Violation>) -> BTreeMap<i64
 impl Replay<'_> {
     /// Goes through all revisions; the contradiction, if there is no way through.
     fn run(&mut self, newest: i64) -> Option<Violation> {
-        let mut tries = 0;
+        let mut returns = 0;
         let mut waiting: Option<Vec<Author>> = None;
         while self.store.revision() < newest {
             let mut candidates = match waiting.take() {
                 Some(candidates) => candidates,
                 None => self.candidates(),
             };
-            tries += candidates.len();
-            if tries > TRIES_MAX {
-                break;
-            }
             let revision = self.store.revision() + 1;
             let mut problem = None;
             let mut chosen = None;
@@ -229,14 +225,19 @@ impl Replay<'_> {
                 self.deepest = Some((revision, problem));
             }
             waiting = self.go_back();
-            if waiting.is_none() {
+            returns += 1;
+            if waiting.is_none() || RETURNS_MAX < returns {
                 break;
             }
         }
         if newest <= self.store.revision() {
             return None;
         }
-        let (deepest, violation) = self.deepest.take().expect("a contradiction stopped the replay");
+        let (deepest, mut violation) =
+            self.deepest.take().expect("a contradiction stopped the replay");
+        if RETURNS_MAX < returns {
+            violation.text.push_str("; given up, another explanation may exist");
+        }
         // The other judges get as much of the order as there is.
         self.greedy(deepest - 1);
         Some(violation)

@@ -57,3 +57,11 @@ fn a_file_holds_a_history_whole() {
     write(&history, &mut file).unwrap();
     assert_eq!(read(&file[..]).unwrap(), history);
 }
+
+/// Cost grows with the length, not faster: this would take minutes otherwise.
+#[test]
+fn long_histories_are_judged() {
+    let history = support::good(1, 20_000);
+    let report = judge(&history).unwrap_or_else(|violations| panic!("{}", violations[0]));
+    assert_eq!(report.operations, 20_000);
+}

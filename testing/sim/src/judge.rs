@@ -2,11 +2,12 @@
 //!
 //! - one leader in a term;
 //! - an entry that was applied anywhere is applied at its index everywhere, with the same answer;
+//! - no request is applied twice;
 //! - answers are those of a plain store that is given the committed requests in order;
 //! - revisions follow real time: what was answered before a call began is behind it;
 //! - a lease lives as long as its owner was told last.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base::{Index, MemberId, Term};
 use bytes::Bytes;
@@ -26,6 +27,8 @@ pub(crate) struct Judge {
     leaders: BTreeMap<Term, MemberId>,
     /// Every entry that was applied anywhere, from index 1 on.
     applied: Vec<Decided>,
+    /// Their requests.
+    requests: BTreeSet<u64>,
     pub(crate) model: Model,
     /// The newest revision that any client was told.
     pub(crate) told: i64,
@@ -51,6 +54,7 @@ impl Judge {
         Self {
             leaders: BTreeMap::new(),
             applied: Vec::new(),
+            requests: BTreeSet::new(),
             model: Model::new(),
             told: 0,
             promised: BTreeMap::new(),
@@ -97,6 +101,15 @@ impl Judge {
         *promised = until.max(*promised);
     }
 
+    /// A client was told that a lease is gone.
+    pub(crate) fn on_gone(&mut self, lease: i64, now_millis: u64) -> Verdict {
+        let promised = self.promised.get(&lease).copied().unwrap_or(0);
+        if now_millis < promised && !self.given_up.contains_key(&lease) {
+            return Err(format!("lease {lease} is gone, promised until {promised} ms"));
+        }
+        Ok(())
+    }
+
     /// A member has applied `entry`; `answers` are what it answered next.
     pub(crate) fn on_applied(
         &mut self,
@@ -129,6 +142,9 @@ impl Judge {
         }
         if at != self.applied.len() {
             return Err(format!("{id} applied {index}, but nobody the entry before"));
+        }
+        if request_id != 0 && !self.requests.insert(request_id) {
+            return Err(format!("request {request_id:x} is applied again at {index}"));
         }
         self.decide(entry, answer.as_ref()).map_err(|what| format!("at {index}: {what}"))?;
         self.applied.push(Decided { entry: entry.clone(), answer });

@@ -571,7 +571,12 @@ impl World {
     fn send(&mut self, from: usize, messages: Vec<Message>) {
         for message in messages {
             let Some(&to) = self.by_id.get(&message.to) else { continue };
-            let delays = Network::delays(&mut self.random, &self.config, self.faulty);
+            let mut delays = Network::delays(&mut self.random, &self.config, self.faulty);
+            if let Body::Propose(_) = message.body {
+                // Members talk over connections, which repeat nothing. Only here it would matter:
+                // what is proposed twice is applied twice.
+                delays.truncate(1);
+            }
             for delay in delays {
                 let message = message.clone();
                 self.after(delay, Event::Deliver { from, to, message });
@@ -674,7 +679,10 @@ impl World {
                     Some(ttl) => {
                         self.judge.promise(id, call.asked_millis, ttl, self.config.drift);
                     }
-                    None => drop(self.clients[number].leases.remove(&id)),
+                    None => {
+                        self.clients[number].leases.remove(&id);
+                        return self.judge.on_gone(id, self.now);
+                    }
                 }
                 Ok(())
             }

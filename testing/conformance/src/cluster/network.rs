@@ -105,10 +105,15 @@ impl Network {
             while let Ok((accepted, peer)) = listener.accept().await {
                 let state = Arc::clone(&state);
                 tokio::spawn(async move {
-                    let to = Node::Member(to);
-                    let found = from.or_else(|| state.dialer(peer, address));
-                    let Some(from) = found else { return };
-                    state.connect(accepted, from, to, target).await;
+                    // Nobody listens: then it does not matter who asks, and members ask often.
+                    let Ok(dialed) = TcpStream::connect(target).await else { return };
+                    let found = match from {
+                        Some(from) => Some(from),
+                        None => state.dialer(peer, address).await,
+                    };
+                    if let Some(from) = found {
+                        state.connect(accepted, dialed, (from, Node::Member(to))).await;
+                    }
                 });
             }
         });
@@ -160,26 +165,25 @@ impl State {
         self.processes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The member that opened a connection.
-    fn dialer(&self, peer: SocketAddr, proxy: SocketAddr) -> Option<Node> {
+    /// The member that opened a connection. The kernel takes milliseconds to say so.
+    async fn dialer(&self, peer: SocketAddr, proxy: SocketAddr) -> Option<Node> {
         let known: Vec<u32> = self.processes().keys().copied().collect();
-        let process = owner(peer, proxy, &known)?;
+        let looked = tokio::task::spawn_blocking(move || owner(peer, proxy, &known));
+        let process = looked.await.ok()??;
         self.processes().get(&process).map(|member| Node::Member(*member))
     }
 
     async fn connect(
         self: Arc<Self>,
         accepted: TcpStream,
-        from: Node,
-        to: Node,
-        target: SocketAddr,
+        dialed: TcpStream,
+        (from, to): (Node, Node),
     ) {
         // A dial does not get through a cut either.
         let mut links = self.links.subscribe();
         if await_open(&mut links, (from, to)).await.is_none() {
             return;
         }
-        let Ok(dialed) = TcpStream::connect(target).await else { return };
         // Only a hint to the kernel.
         accepted.set_nodelay(true).ok();
         dialed.set_nodelay(true).ok();

@@ -29,6 +29,15 @@ pub(crate) struct Watcher {
     task: JoinHandle<()>,
 }
 
+/// How a watch goes about it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Habits {
+    /// It asks for progress when nothing comes.
+    pub(crate) asks_progress: bool,
+    /// Told that history begins at a revision, it goes on behind that one.
+    pub(crate) skips_compacted: bool,
+}
+
 #[derive(Debug)]
 struct State {
     recorder: Arc<Recorder>,
@@ -36,6 +45,7 @@ struct State {
     member: usize,
     /// The first revision that was not delivered.
     next: AtomicI64,
+    habits: Habits,
     /// The record in use; `usize::MAX` before the first.
     record: AtomicUsize,
 }
@@ -46,20 +56,21 @@ impl Watcher {
         member: usize,
         endpoint: String,
         request: pb::WatchCreateRequest,
-        asks_progress: bool,
+        habits: Habits,
     ) -> Self {
         let state = Arc::new(State {
             recorder: Arc::clone(recorder),
             client: recorder.number(),
             member,
             next: AtomicI64::new(request.start_revision),
+            habits,
             record: AtomicUsize::new(usize::MAX),
         });
         let of_task = Arc::clone(&state);
         let task = tokio::spawn(async move {
             loop {
                 // What broke it is in the record; whoever waits for the end has a bound.
-                of_task.follow(&endpoint, &request, asks_progress).await.ok();
+                of_task.follow(&endpoint, &request).await.ok();
                 tokio::time::sleep(RETRY_PAUSE).await;
             }
         });
@@ -87,12 +98,7 @@ impl Watcher {
 }
 
 impl State {
-    async fn follow(
-        &self,
-        endpoint: &str,
-        request: &pb::WatchCreateRequest,
-        asks_progress: bool,
-    ) -> anyhow::Result<()> {
+    async fn follow(&self, endpoint: &str, request: &pb::WatchCreateRequest) -> anyhow::Result<()> {
         let channel = Endpoint::from_shared(endpoint.to_owned())?
             .connect_timeout(CONNECT_TIME_MAX)
             .connect()
@@ -116,7 +122,7 @@ impl State {
         loop {
             let answer = tokio::time::timeout(PROGRESS_PAUSE, answers.message());
             let Ok(answer) = answer.await else {
-                if asks_progress {
+                if self.habits.asks_progress {
                     let question = RequestUnion::ProgressRequest(pb::WatchProgressRequest {});
                     // A full queue means that the last question was not taken yet.
                     requests.try_send(pb::WatchRequest { request_union: Some(question) }).ok();
@@ -140,7 +146,8 @@ impl State {
         let events = response.events.iter().filter_map(|event| event.kv.as_ref());
         let newest = events.map(|pair| pair.mod_revision).max();
         if response.canceled {
-            self.next.fetch_max(response.compact_revision, Ordering::AcqRel);
+            let skipped = i64::from(self.habits.skips_compacted);
+            self.next.fetch_max(response.compact_revision + skipped, Ordering::AcqRel);
         } else if response.created {
             if self.next.load(Ordering::Acquire) == 0 {
                 self.next.store(header + 1, Ordering::Release);
