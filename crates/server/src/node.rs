@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use base::{Index, LogPosition, MemberId};
 use member::{Answer, Input, Member, Outputs};
 use raft::{Message, Persist};
-use state::{Applied, Received, Refusal};
+use state::{Applied, Refusal};
 use tokio::sync::watch;
 use wal::{AppendError, Mark, Wal};
 
@@ -32,6 +32,7 @@ use crate::log_window::LogWindow;
 use crate::metrics::Metrics;
 use crate::node_queue::{Command, NodeCommands, Question};
 use crate::peers::Peers;
+use crate::peers::arrivals::Arrived;
 use crate::peers::copies::Copied;
 use crate::reserve::Reserve;
 use crate::snapshots::{SnapshotError, Snapshots};
@@ -141,7 +142,7 @@ pub(crate) struct Node {
     /// Proposals that never reached the leader: they wait for another one.
     undelivered: Vec<Message>,
     /// Snapshots received that consensus has not asked to be stored yet, by their index.
-    received: BTreeMap<Index, Box<Received>>,
+    received: BTreeMap<Index, Arrived>,
     /// Set once this member was removed: when it ends.
     ends_at: Option<Instant>,
     stopping: bool,
@@ -479,7 +480,9 @@ impl Node {
         published.applied.store(self.member.applied().index.0, Ordering::Relaxed);
         let voters = &status.conf_state.voters;
         published.learner.store(status.conf_state.learners.contains(&status.id), Ordering::Relaxed);
-        let alone = status.role == raft::RoleKind::Leader
+        // Before the first entry of the own term is applied, acknowledged ones may not be.
+        let alone = self.member.applied().term == status.term
+            && status.role == raft::RoleKind::Leader
             && voters.len() == 1
             && voters.contains(&status.id)
             && status.conf_state.voters_outgoing.is_empty();

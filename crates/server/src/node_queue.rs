@@ -8,11 +8,11 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use base::{LogPosition, MemberId};
 use member::{Input, Proposal, Ticket};
 use raft::Message;
-use state::Received;
 use tokio::sync::oneshot;
 
 use crate::answers::Waiter;
 use crate::handle::ProposeError;
+use crate::peers::arrivals::Arrived;
 use crate::peers::copies::Copied;
 
 /// Requests that wait for the node loop. Full means overload, and the caller is told so.
@@ -52,7 +52,7 @@ pub(crate) enum Rare {
     LearnerReady(MemberId, oneshot::Sender<Option<bool>>),
     /// A snapshot of the leader: the message, and the database beside it. It is told when both are
     /// taken.
-    ReceiveSnapshot(Message, Box<Received>, oneshot::Sender<()>),
+    ReceiveSnapshot(Message, Arrived, oneshot::Sender<()>),
     /// Messages to a member got lost.
     Unreachable(MemberId),
     /// Proposals that certainly never reached the leader.
@@ -138,10 +138,9 @@ impl NodeQueue {
     pub(crate) async fn receive_snapshot(
         &self,
         message: Message,
-        received: Received,
+        arrived: Arrived,
     ) -> Result<(), ProposeError> {
-        let received = Box::new(received);
-        self.inquire(|reply| Rare::ReceiveSnapshot(message, received, reply)).await
+        self.inquire(|reply| Rare::ReceiveSnapshot(message, arrived, reply)).await
     }
 
     /// Tells the loop that messages to a member got lost.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
 use parking_lot::Mutex;
-use raft::Message;
+use raft::{Body, Message};
 use tokio::sync::Notify;
 use url::Url;
 
@@ -86,6 +86,10 @@ pub(crate) async fn run(shared: Arc<Shared>, target: Arc<Target>, pipeline: Arc<
             + Duration::from_secs(1)
                 * u32::try_from(body_bytes / BYTES_PER_SECOND_MIN).unwrap_or(u32::MAX);
         let mut may_have_left = false;
+        // Posted twice, a proposal would be applied twice; everything else bears it.
+        if matches!(message.body, Body::Propose(_)) {
+            kept = None;
+        }
         let posting = post(&shared, &mut kept, &url, body, &mut may_have_left);
         let posted = match tokio::time::timeout(allowed, posting).await {
             Ok(posted) => posted,

@@ -13,6 +13,7 @@ use state::Received;
 
 use super::{Node, NodeError, REMOVED_PAUSE};
 use crate::node_queue::Rare;
+use crate::peers::arrivals::Arrived;
 use crate::peers::copies::Copied;
 use crate::peers::versions::Release;
 
@@ -32,8 +33,8 @@ impl Node {
                 let _asker_is_gone = reply.send(self.member.learner_ready(id));
                 Ok(())
             }
-            Rare::ReceiveSnapshot(message, received, reply) => {
-                self.on_snapshot(message, received, out)?;
+            Rare::ReceiveSnapshot(message, arrived, reply) => {
+                self.on_snapshot(message, arrived, out)?;
                 let _sender_is_gone = reply.send(());
                 Ok(())
             }
@@ -60,23 +61,22 @@ impl Node {
     fn on_snapshot(
         &mut self,
         message: Message,
-        received: Box<Received>,
+        arrived: Arrived,
         out: &mut Outputs,
     ) -> Result<(), NodeError> {
         let Body::Snapshot(meta) = &message.body else {
             unreachable!("a snapshot's message is {}", message.body.name())
         };
         let index = meta.position.index;
-        if let Some(older) = self.received.insert(index, received) {
-            discard(*older);
-        }
+        let older = self.received.insert(index, arrived);
+        assert!(older.is_none(), "snapshot {index} is received while one of that index is kept");
         let asked = out.persist.len();
         self.step(Input::Receive(vec![message]), out)?;
         let is_wanted = |persist: &Persist| {
             persist.snapshot.as_ref().is_some_and(|wanted| wanted.position.index == index)
         };
         let wanted = out.persist[asked..].iter().any(is_wanted);
-        if !wanted && let Some(received) = self.received.remove(&index) {
+        if !wanted && let Some(Arrived { received, alone: _ }) = self.received.remove(&index) {
             tracing::info!(
                 index = index.0,
                 "a snapshot of the leader was of no use; it is removed"
@@ -90,8 +90,10 @@ impl Node {
     fn propose_undelivered(&mut self, out: &mut Outputs) -> Result<(), NodeError> {
         let leader = self.member.status().leader;
         let lost = std::mem::take(&mut self.undelivered).into_iter();
-        let (kept, due): (Vec<Message>, Vec<Message>) =
+        let (mut kept, due): (Vec<Message>, Vec<Message>) =
             lost.partition(|message| leader == Some(message.to));
+        // Who is behind that finds its request lost as on the way: it ends by its time.
+        kept.truncate(UNDELIVERED_MAX);
         self.undelivered = kept;
         let entries = due.into_iter().filter_map(|message| {
             if let Body::Propose(entries) = message.body { Some(entries) } else { None }
@@ -210,8 +212,10 @@ impl Node {
         position: LogPosition,
         out: &mut Outputs,
     ) -> Result<(), NodeError> {
-        let received = self.received.remove(&position.index);
-        let received = received.expect("consensus stores what was received");
+        let arrived = self.received.remove(&position.index);
+        // The next one may come only once this one has its place.
+        let Arrived { received, alone: _alone } =
+            arrived.expect("consensus stores what was received");
         let before = self.member.applied();
         tracing::info!(
             "current-applied-index" = before.index.0,
@@ -260,6 +264,9 @@ impl Node {
         }
     }
 }
+
+/// Messages with proposals that are kept for the next leader.
+const UNDELIVERED_MAX: usize = 4096;
 
 /// Who waits for an entry that was proposed here.
 fn ticket_of(entry: &Entry) -> Option<Ticket> {

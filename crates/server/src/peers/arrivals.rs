@@ -49,7 +49,7 @@ impl Arrivals {
         let Body::Snapshot(meta) = &message.body else {
             return Err(ReceiveSnapshotError::Process);
         };
-        let Some(_alone) = Receiving::begin(&self.receiving) else {
+        let Some(alone) = Receiving::begin(&self.receiving) else {
             return Err(ReceiveSnapshotError::Process);
         };
         let (meta, from) = (meta.clone(), message.from);
@@ -64,14 +64,24 @@ impl Arrivals {
                 // Nothing of it can be used.
                 let _removed = arrivals.snap_dir.remove(&name);
             }
-            prepared
+            // The sender may go away; what is stored under this name is nobody else's until then.
+            Ok(Arrived { received: Box::new(prepared?), alone })
         });
+        let mut whole = true;
         while let Some(chunk) = db.next().await {
+            if chunk.as_ref().is_ok_and(Bytes::is_empty) {
+                continue;
+            }
             let broken = chunk.is_err();
             // The disk's error comes out of the task.
             if chunks.send(chunk).await.is_err() || broken {
+                whole = false;
                 break;
             }
+        }
+        if whole {
+            // Nobody listens any more if the disk failed.
+            let _told = chunks.send(Ok(Bytes::new())).await;
         }
         drop(chunks);
         let stored = storing.await.unwrap_or_else(|error| Err(io::Error::other(error)));
@@ -100,22 +110,32 @@ impl Arrivals {
     }
 }
 
-/// One snapshot is received at a time.
-struct Receiving<'a>(&'a AtomicBool);
+/// A snapshot's database that lies beside ours, whole and verified.
+#[derive(Debug)]
+pub(crate) struct Arrived {
+    pub(crate) received: Box<Received>,
+    /// To be kept until the database has its place or is discarded: until then no other one may
+    /// take its name.
+    pub(crate) alone: Receiving,
+}
 
-impl<'a> Receiving<'a> {
-    fn begin(receiving: &'a AtomicBool) -> Option<Self> {
-        (!receiving.swap(true, Ordering::AcqRel)).then_some(Self(receiving))
+/// One snapshot is received at a time: from its first byte until it is installed or discarded.
+#[derive(Debug)]
+pub(crate) struct Receiving(Arc<AtomicBool>);
+
+impl Receiving {
+    fn begin(receiving: &Arc<AtomicBool>) -> Option<Self> {
+        (!receiving.swap(true, Ordering::AcqRel)).then(|| Self(Arc::clone(receiving)))
     }
 }
 
-impl Drop for Receiving<'_> {
+impl Drop for Receiving {
     fn drop(&mut self) {
         self.0.store(false, Ordering::Release);
     }
 }
 
-/// Writes a database beside ours; it gets its name once it is whole.
+/// Writes a database beside ours; it gets its name once it is whole, which an empty chunk says.
 fn store(
     dir: &dyn Dir,
     name: &str,
@@ -126,8 +146,12 @@ fn store(
         let file = dir.open(&temporary, Open::CreateOrWrite)?;
         file.set_len(0)?;
         let mut bytes = 0;
-        while let Some(chunk) = chunks.blocking_recv() {
-            let chunk = chunk?;
+        loop {
+            let broken = || io::Error::new(io::ErrorKind::UnexpectedEof, "the sender went away");
+            let chunk = chunks.blocking_recv().ok_or_else(broken)??;
+            if chunk.is_empty() {
+                break;
+            }
             file.write_at(&chunk, bytes)?;
             bytes += chunk.len() as u64;
         }

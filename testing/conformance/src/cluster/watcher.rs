@@ -15,6 +15,9 @@ use tonic::transport::Endpoint;
 
 use super::recorder::Recorder;
 
+/// For the first answer to a watch.
+const OPEN_TIME_MAX: Duration = Duration::from_secs(10);
+
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
@@ -110,7 +113,9 @@ impl State {
         let create = RequestUnion::CreateRequest(request.clone());
         requests.send(pb::WatchRequest { request_union: Some(create) }).await?;
         let opened = self.recorder.now();
-        let mut answers = client.watch(ReceiverStream::new(receiver)).await?.into_inner();
+        // A port of a member that is down may be somebody else's for a while.
+        let opening = client.watch(ReceiverStream::new(receiver));
+        let mut answers = tokio::time::timeout(OPEN_TIME_MAX, opening).await??.into_inner();
         let record = self.recorder.open_watch(WatchRecord {
             client: self.client,
             member: u64::try_from(self.member).unwrap_or(u64::MAX),
