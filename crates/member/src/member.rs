@@ -46,6 +46,8 @@ pub struct Member {
     pub(crate) clearing: BTreeMap<u64, Clearing>,
     /// Renewals of leases that are not known here, and wait until all is applied that may be.
     pub(crate) unknown: BTreeMap<Ticket, LeaseId>,
+    /// Renewals of leases that have ended and are being revoked.
+    pub(crate) ended: BTreeMap<LeaseId, Vec<Ticket>>,
     /// The context of the round that tells whether a quorum follows this member.
     pub(crate) leader_question: Option<u64>,
     pub(crate) no_space: NoSpace,
@@ -91,6 +93,7 @@ impl Member {
             options,
             clearing: BTreeMap::new(),
             unknown: BTreeMap::new(),
+            ended: BTreeMap::new(),
             leader_question: None,
             no_space: NoSpace::default(),
             leader: None,
@@ -315,6 +318,10 @@ impl Member {
         self.reads.forget(&tickets);
         self.leases.forget(&tickets);
         self.unknown.retain(|ticket, _| !tickets.contains(ticket));
+        self.ended.retain(|_, waiting| {
+            waiting.retain(|ticket| !tickets.contains(ticket));
+            !waiting.is_empty()
+        });
         self.clearing.retain(|_, clearing| !tickets.contains(&clearing.ticket));
         if self.transfer.as_ref().is_some_and(|transfer| tickets.contains(&transfer.ticket)) {
             self.transfer = None;
@@ -519,6 +526,7 @@ impl Member {
         match &outcome.applied {
             Applied::Done(state::Reply::Compact(_)) => out.compaction_begun = true,
             Applied::Done(state::Reply::Alarm(_)) => self.no_space.on_applied(),
+            Applied::Done(state::Reply::LeaseRevoke(id, _)) => self.on_revoked(*id, out),
             Applied::Done(state::Reply::None) => out.members_changed = true,
             Applied::Done(_) | Applied::Refused(_) => {}
         }

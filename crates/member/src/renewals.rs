@@ -106,9 +106,20 @@ impl Member {
                 self.on_renewal(now_millis, ticket, id, out);
                 return;
             }
+            // It has ended, but puts may still name it: nobody hears that it is gone before it is.
+            Some(id) if self.leases.remaining(id, now_millis).is_some() => {
+                self.ended.entry(id).or_default().push(ticket);
+                return;
+            }
             Some(_) => Answer::Lease(None),
         };
         out.answers.push((ticket, answer));
+    }
+
+    /// A lease is gone.
+    pub(crate) fn on_revoked(&mut self, id: LeaseId, out: &mut Outputs) {
+        let waiting = self.ended.remove(&id).into_iter().flatten();
+        out.answers.extend(waiting.map(|ticket| (ticket, Answer::Lease(None))));
     }
 
     /// The checkpoint that a renewal waited for may have been applied.
@@ -123,7 +134,8 @@ impl Member {
     pub(crate) fn drop_renewals(&mut self, out: &mut Outputs) {
         let waiting = self.leases.take_waiting().into_iter().map(|(ticket, _)| ticket);
         let clearing = std::mem::take(&mut self.clearing).into_values().map(|one| one.ticket);
-        for ticket in waiting.chain(clearing) {
+        let ended = std::mem::take(&mut self.ended).into_values().flatten();
+        for ticket in waiting.chain(clearing).chain(ended) {
             out.answers.push((ticket, Answer::Failed(Failure::NotLeader)));
         }
     }
