@@ -376,6 +376,28 @@ fn a_leader_that_is_cut_off_renews_nothing() {
     assert!(cluster.one(new).member.state().reads().lease(lease, false).is_none());
 }
 
+/// L-06, G6: the owner of an ended lease hears of its end only once no put can name it.
+#[test]
+fn an_ended_lease_is_told_of_once_it_is_revoked() {
+    let mut cluster = Cluster::led(3);
+    let (leader, lease) = (cluster.leader().unwrap(), LeaseId(7));
+    cluster.grant(leader, lease.0, 5);
+    cluster.deliver();
+    cluster.ticks(50);
+    let lives = |cluster: &mut Cluster| {
+        cluster.one(leader).member.state().reads().lease(lease, false).is_some()
+    };
+    assert!(lives(&mut cluster), "its revoke is not due yet");
+    let ticket = cluster.ticket();
+    cluster.step(leader, Input::RenewLease(ticket, lease));
+    cluster.deliver();
+    assert!(lives(&mut cluster));
+    assert!(cluster.answer(leader, ticket).is_none(), "it still has its keys");
+    cluster.ticks(10);
+    assert!(!lives(&mut cluster));
+    assert!(matches!(cluster.answer(leader, ticket), Some(Answer::Lease(None))));
+}
+
 /// C-01, C-03, C-07, CB-30, CB-36, CB-38: changes wait for each other; a new member gets a
 /// snapshot; who is removed is told, and not listened to any more.
 #[test]
