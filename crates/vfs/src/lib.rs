@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use os::OsDir;
+pub use random::Random;
 pub use replace::replace;
 
 /// How a file is opened.
