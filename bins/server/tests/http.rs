@@ -15,7 +15,7 @@ use proto::etcdserverpb::kv_client::KvClient;
 use proto::etcdserverpb::watch_client::WatchClient;
 use proto::health::HealthCheckRequest;
 use proto::health::health_client::HealthClient;
-use retcd_conformance::{Server, ServerOptions, real_etcd};
+use retcd_conformance::{Server, ServerOptions, ask, real_etcd};
 use tonic::codec::CompressionEncoding;
 use tonic::transport::Channel;
 use tonic::{Code, Request};
@@ -37,45 +37,6 @@ fn address(server: &Server) -> anyhow::Result<SocketAddr> {
 async fn kv(server: &Server) -> anyhow::Result<KvClient<Channel>> {
     let client = KvClient::connect(server.endpoint()).await?;
     Ok(client.max_decoding_message_size(usize::MAX).max_encoding_message_size(usize::MAX))
-}
-
-/// An answer over HTTP/1.1.
-#[derive(Debug, PartialEq)]
-struct Answer {
-    status: u16,
-    headers: BTreeMap<String, String>,
-    body: String,
-}
-
-fn ask(address: SocketAddr, method: &str, path: &str, body: &str) -> anyhow::Result<Answer> {
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
-    let len = body.len();
-    let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len}\r\n");
-    write!(stream, "{head}Connection: close\r\n\r\n{body}")?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text)?;
-    let (head, body) = text.split_once("\r\n\r\n").context("no end of the headers")?;
-    let mut lines = head.lines();
-    let status = lines.next().and_then(|line| line.split(' ').nth(1)).context("no status")?;
-    let headers = lines.filter_map(|line| line.split_once(": "));
-    let headers = headers.map(|(name, value)| (name.to_lowercase(), value.to_owned()));
-    let chunked = head.to_lowercase().contains("transfer-encoding: chunked");
-    let body = if chunked { unchunk(body)? } else { body.to_owned() };
-    Ok(Answer { status: status.parse()?, headers: headers.collect(), body })
-}
-
-fn unchunk(mut body: &str) -> anyhow::Result<String> {
-    let mut whole = String::new();
-    loop {
-        let (len, rest) = body.split_once("\r\n").context("no chunk")?;
-        let len = usize::from_str_radix(len, 16)?;
-        if len == 0 {
-            return Ok(whole);
-        }
-        whole.push_str(&rest[..len]);
-        body = &rest[len + 2..];
-    }
 }
 
 /// A value of a metric without labels, or with exactly these.

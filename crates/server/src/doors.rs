@@ -13,7 +13,7 @@ use crate::compactor;
 use crate::connections::Connections;
 use crate::grpc::{Services, Serving};
 use crate::handle::{Handle, ProposeError, RequestKind};
-use crate::http::{Plain, SetLogLevel};
+use crate::http::{Gateway, Plain, SetLogLevel};
 use crate::logging;
 use crate::options::Options;
 use crate::peers::monitor;
@@ -80,8 +80,11 @@ impl Doors<'_> {
         let serving = Serving::new(self.options.stops_on_defrag);
         let services = Services::new(self.handle, self.options.slow_calls, serving);
         let handle = self.handle;
-        let for_clients =
-            || Plain::for_clients(handle.clone(), self.options.browsers.clone(), set_log_level());
+        let gateway = self.options.grpc_gateway.then(|| Gateway::new(services.clone()));
+        let for_clients = || {
+            let browsers = self.options.browsers.clone();
+            Plain::for_clients(handle.clone(), browsers, set_log_level(), gateway.clone())
+        };
         let is_split = !http_ports.is_empty();
         for bound in ports {
             ports::log_client_port(&bound, if is_split { "grpc" } else { "grpc+http" });

@@ -121,6 +121,11 @@ impl Services {
         Self { shared: Arc::new(shared) }
     }
 
+    /// Bytes one message of a client may have.
+    pub(crate) fn message_bytes_max(&self) -> usize {
+        self.shared.message_bytes_max
+    }
+
     /// Answers one call of the client at `remote`.
     pub(crate) fn call<B>(&self, remote: Remote, request: http::Request<B>) -> Call
     where

@@ -3,6 +3,7 @@
 //!
 //! Paths are few and fixed, so a `match` finds them.
 
+mod gateway;
 mod health;
 mod log_level;
 mod peers;
@@ -16,9 +17,10 @@ use axum::response::Response;
 use base::version;
 use hyper::body::Incoming;
 
-use crate::grpc::ReplyFuture;
+use crate::grpc::{Remote, ReplyFuture};
 use crate::guard::Secured;
 use crate::handle::Handle;
+pub(crate) use gateway::Gateway;
 
 /// Changes the level of the log by its name; the error says why not.
 pub(crate) type SetLogLevel = Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
@@ -43,6 +45,7 @@ struct Shared {
     handle: Handle,
     browsers: Browsers,
     set_log_level: Option<SetLogLevel>,
+    gateway: Option<Gateway>,
 }
 
 impl std::fmt::Debug for Plain {
@@ -66,13 +69,16 @@ impl Plain {
         handle: Handle,
         browsers: Browsers,
         set_log_level: SetLogLevel,
+        gateway: Option<Gateway>,
     ) -> Self {
-        Self::new(Port::Clients, handle, browsers, Some(set_log_level))
+        let set_log_level = Some(set_log_level);
+        let port = Port::Clients;
+        Self { shared: Arc::new(Shared { port, handle, browsers, set_log_level, gateway }) }
     }
 
     /// What a port for gRPC alone serves: nothing (V2-015).
     pub(crate) fn for_calls_only(handle: Handle) -> Self {
-        Self::new(Port::Calls, handle, Browsers::default(), None)
+        Self::new(Port::Calls, handle)
     }
 
     /// Whether it is what [`Plain::for_calls_only`] makes.
@@ -82,37 +88,34 @@ impl Plain {
 
     /// What a port for metrics serves (HTTP-16).
     pub(crate) fn for_metrics(handle: Handle) -> Self {
-        Self::new(Port::Metrics, handle, Browsers::default(), None)
+        Self::new(Port::Metrics, handle)
     }
 
     /// What the port for other members serves to everyone (HTTP-30).
     pub(crate) fn for_peers(handle: Handle) -> Self {
-        Self::new(Port::Peers, handle, Browsers::default(), None)
+        Self::new(Port::Peers, handle)
     }
 
-    fn new(
-        port: Port,
-        handle: Handle,
-        browsers: Browsers,
-        set_log_level: Option<SetLogLevel>,
-    ) -> Self {
-        Self { shared: Arc::new(Shared { port, handle, browsers, set_log_level }) }
+    fn new(port: Port, handle: Handle) -> Self {
+        let browsers = Browsers::default();
+        let shared = Shared { port, handle, browsers, set_log_level: None, gateway: None };
+        Self { shared: Arc::new(shared) }
     }
 
-    /// Answers one request.
-    pub(crate) fn call(&self, request: http::Request<Incoming>) -> ReplyFuture {
+    /// Answers one request of the client at `remote`.
+    pub(crate) fn call(&self, remote: Remote, request: http::Request<Incoming>) -> ReplyFuture {
         let shared = self.shared.clone();
         Box::pin(async move {
-            let response = shared.answer(request).await;
+            let response = shared.answer(remote, request).await;
             Ok(response.map(tonic::body::Body::new))
         })
     }
 }
 
 impl Shared {
-    async fn answer(&self, request: http::Request<Incoming>) -> Response {
+    async fn answer(&self, remote: Remote, request: http::Request<Incoming>) -> Response {
         if self.port != Port::Clients {
-            return self.route(request).await;
+            return self.route(remote, request).await;
         }
         // A page cannot make a name with a certificate.
         let is_secured = request.extensions().get::<Secured>().is_some();
@@ -127,7 +130,7 @@ impl Shared {
         let mut response = if request.method() == Method::OPTIONS {
             Response::new(Body::empty())
         } else {
-            self.route(request).await
+            self.route(remote, request).await
         };
         if let Some(origin) = origin {
             let headers = response.headers_mut();
@@ -145,7 +148,12 @@ impl Shared {
         response
     }
 
-    async fn route(&self, request: http::Request<Incoming>) -> Response {
+    async fn route(&self, remote: Remote, request: http::Request<Incoming>) -> Response {
+        if let Some(gateway) = &self.gateway
+            && Gateway::is_path(request.uri().path())
+        {
+            return gateway.answer(remote, request).await;
+        }
         let is_get = request.method() == Method::GET;
         let path = request.uri().path();
         match (self.port, path) {

@@ -16,6 +16,7 @@ use crate::port::PortLimits;
 
 /// The parts' options.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "flags that have nothing to do with each other")]
 pub(crate) struct Options {
     /// The member's place and first members.
     pub(crate) boot: BootOptions,
@@ -57,6 +58,8 @@ pub(crate) struct Options {
     pub(crate) slow_calls: SlowCalls,
     /// A batch that takes longer to apply is counted and logged.
     pub(crate) slow_apply: Duration,
+    /// Whether the v3 API is offered as JSON, too.
+    pub(crate) grpc_gateway: bool,
     /// Who may ask from a browser.
     pub(crate) browsers: Browsers,
     /// Whether a member that defragments says that it does not serve.
@@ -118,6 +121,7 @@ impl Options {
             extensive_metrics: config.metrics == MetricsDetail::Extensive,
             slow_calls: SlowCalls { longer_than: config.logging.slow_request_min },
             slow_apply: config.logging.slow_apply_min,
+            grpc_gateway: config.http.grpc_gateway,
             browsers: Browsers {
                 origins: config.http.cors.clone(),
                 hosts: config.http.host_whitelist.clone(),

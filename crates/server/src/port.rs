@@ -111,7 +111,7 @@ impl hyper::service::Service<http::Request<Incoming>> for Served {
             content_type.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
         match &self.services {
             Some(services) if is_grpc => Answering::Grpc(services.call(self.remote, request)),
-            Some(_) | None => Answering::Plain(self.plain.call(request)),
+            Some(_) | None => Answering::Plain(self.plain.call(self.remote, request)),
         }
     }
 }

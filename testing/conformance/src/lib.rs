@@ -10,8 +10,10 @@ pub mod cluster;
 pub mod differential;
 mod ended;
 mod keys;
+mod plain_http;
 mod process;
 
 pub use ended::Ended;
 pub use keys::Keys;
+pub use plain_http::{Answer, ask};
 pub use process::{Server, ServerOptions, real_etcd};

@@ -468,9 +468,7 @@ where
         if let Err(status) = found {
             return Poll::Ready(Some(this.end(&status)));
         }
-        if this.requests_ended {
-            return Poll::Ready(Some(this.end(&Status::ok(""))));
-        }
+        // A client that will send no more is still told what happens, as by etcd.
         if this.news.waiting.load(Ordering::Acquire) {
             context.waker().wake_by_ref();
         }

@@ -1,0 +1,252 @@
+//! The v3 API as JSON over HTTP (features 3; etcd: server/embed/serve.go, grpc-gateway v2).
+//!
+//! A request becomes the gRPC call it stands for and passes the same door as any other: limits,
+//! metadata, counters and, one day, permissions are not written twice. What is here is only the
+//! other form: paths, JSON and status codes.
+
+mod arriving;
+mod json;
+mod paths;
+mod streaming;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::response::Response;
+use bytes::{BufMut as _, Bytes, BytesMut};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use tonic::{Code, Status};
+
+use crate::grpc::{CallKind, MethodIndex, Remote, Services};
+use arriving::Arriving;
+use json::Form;
+
+/// A flag and four bytes of length before every message of gRPC.
+const PREFIX_LEN: usize = 5;
+
+/// What a browser says in front of metadata (GW-22).
+const METADATA_PREFIX: &str = "grpc-metadata-";
+
+/// The gateway of a member; clones share the services.
+#[derive(Clone, Debug)]
+pub(crate) struct Gateway {
+    services: Services,
+}
+
+impl Gateway {
+    /// A gateway to `services`.
+    pub(crate) fn new(services: Services) -> Self {
+        Self { services }
+    }
+
+    /// Whether a path is the gateway's to answer (GW-12).
+    pub(crate) fn is_path(path: &str) -> bool {
+        path == "/v3" || path.starts_with("/v3/") || path.starts_with("/v3beta/")
+    }
+
+    /// Answers one request of the client at `remote`.
+    pub(crate) async fn answer(
+        &self,
+        remote: Remote,
+        request: http::Request<Incoming>,
+    ) -> Response {
+        let path = request.uri().path();
+        if path == "/v3" {
+            return moved_to("/v3/");
+        }
+        let path = path.strip_prefix("/v3beta/").or_else(|| path.strip_prefix("/v3/"));
+        let Some(method) = path.and_then(paths::find) else {
+            return refused(&Status::not_found("Not Found"));
+        };
+        if request.method() != Method::POST {
+            return refused(&Status::unimplemented("Method Not Allowed"));
+        }
+        let Some(form) = Form::of(method) else {
+            return refused(&Status::unimplemented(format!("no messages of {method} are known")));
+        };
+        let (head, body) = request.into_parts();
+        let headers = metadata(&head.headers);
+        let kind = MethodIndex::find(method).map(|index| index.method().kind);
+        if let Some(CallKind::BidiStream) = kind {
+            let body = Arriving::new(body, form.clone(), self.services.message_bytes_max());
+            let reply = self.services.call(remote, call(method, headers, body)).await;
+            return streaming::answer(form, reply).await;
+        }
+        let sent = match self.read(body, &form).await {
+            Ok(sent) => sent,
+            Err(status) => return refused(&status),
+        };
+        let reply = self.services.call(remote, call(method, headers, Full::new(sent))).await;
+        if let Some(CallKind::ServerStream) = kind {
+            return streaming::answer(form, reply).await;
+        }
+        let Ok(reply) = reply;
+        unary(&form, reply).await.unwrap_or_else(|status| refused(&status))
+    }
+
+    /// The one message of a body, framed for gRPC; a body without any is the empty message.
+    async fn read(&self, body: Incoming, form: &Form) -> Result<Bytes, Status> {
+        let most = json::text_bytes_max(self.services.message_bytes_max());
+        let text = Limited::new(body, most).collect().await.map_err(|error| {
+            // Who is cut off hears nothing of it; the other cause is the length.
+            Status::resource_exhausted(format!(
+                "reading the request's body, of which at most {most} bytes are taken: {error}"
+            ))
+        })?;
+        let text = text.to_bytes();
+        let value = json::first_value(&text)?;
+        Ok(framed(&form.request(value.unwrap_or(b"{}"))?))
+    }
+}
+
+/// The call that a request stands for.
+fn call<B>(path: &'static str, headers: HeaderMap, body: B) -> http::Request<B> {
+    let mut request = http::Request::new(body);
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = http::Uri::from_static(path);
+    *request.version_mut() = http::Version::HTTP_2;
+    *request.headers_mut() = headers;
+    request
+}
+
+/// What of a request's headers goes into the call's metadata: the token, the time it may take, and
+/// what is said to be metadata.
+fn metadata(headers: &HeaderMap) -> HeaderMap {
+    let mut metadata = HeaderMap::new();
+    for (name, value) in headers {
+        let name = match name.as_str() {
+            "authorization" | "grpc-timeout" => name.clone(),
+            other => match other.strip_prefix(METADATA_PREFIX).map(HeaderName::try_from) {
+                Some(Ok(name)) => name,
+                Some(Err(_)) | None => continue,
+            },
+        };
+        metadata.append(name, value.clone());
+    }
+    let is_grpc = HeaderValue::from_static("application/grpc");
+    metadata.insert(header::CONTENT_TYPE, is_grpc);
+    metadata.insert(header::TE, HeaderValue::from_static("trailers"));
+    metadata.remove("grpc-encoding");
+    metadata.remove("grpc-accept-encoding");
+    metadata
+}
+
+/// A message behind its prefix.
+fn framed(message: &[u8]) -> Bytes {
+    let mut framed = BytesMut::with_capacity(PREFIX_LEN + message.len());
+    framed.put_u8(0);
+    framed.put_u32(u32::try_from(message.len()).expect("messages are bounded far below 4 GiB"));
+    framed.put_slice(message);
+    framed.freeze()
+}
+
+/// The answer with one message.
+async fn unary<B>(form: &Form, reply: http::Response<B>) -> Result<Response, Status>
+where
+    B: http_body::Body<Data = Bytes, Error = Status>,
+{
+    let (head, body) = reply.into_parts();
+    ended(&head.headers)?;
+    let body = body.collect().await?;
+    if let Some(trailers) = body.trailers() {
+        ended(trailers)?;
+    }
+    let message = body.to_bytes();
+    let message = message.get(PREFIX_LEN..).ok_or_else(|| Status::internal("no message came"))?;
+    let mut response = json_response(StatusCode::OK, form.reply(message)?);
+    response.headers_mut().extend(metadata_of_reply());
+    Ok(response)
+}
+
+/// What etcd's gateway repeats of the call's metadata.
+fn metadata_of_reply() -> HeaderMap {
+    let name = HeaderName::from_static("grpc-metadata-content-type");
+    HeaderMap::from_iter([(name, HeaderValue::from_static("application/grpc"))])
+}
+
+/// Whether the call ended well, if these headers say how it ended.
+fn ended(headers: &HeaderMap) -> Result<(), Status> {
+    match Status::from_header_map(headers) {
+        Some(status) if status.code() != Code::Ok => Err(status),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// GW-18, GW-19.
+fn refused(status: &Status) -> Response {
+    let mut response = json_response(http_status(status.code()), json::error(status));
+    if status.code() == Code::Unauthenticated
+        && let Ok(text) = HeaderValue::from_str(status.message())
+    {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, text);
+    }
+    response
+}
+
+/// GW-19.
+fn http_status(code: Code) -> StatusCode {
+    match code {
+        Code::Ok => StatusCode::OK,
+        Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => {
+            StatusCode::BAD_REQUEST
+        }
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Code::PermissionDenied => StatusCode::FORBIDDEN,
+        Code::NotFound => StatusCode::NOT_FOUND,
+        Code::AlreadyExists | Code::Aborted => StatusCode::CONFLICT,
+        Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+        Code::Unimplemented => StatusCode::NOT_IMPLEMENTED,
+        Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+        Code::Cancelled => {
+            StatusCode::from_u16(499).expect("between 100 and 999, which is all that is asked")
+        }
+        Code::Unknown | Code::Internal | Code::DataLoss => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+fn json_response(status: StatusCode, body: impl Into<Body>) -> Response {
+    super::with_type(status, "application/json", body)
+}
+
+fn moved_to(path: &'static str) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+    response.headers_mut().insert(header::LOCATION, HeaderValue::from_static(path));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// GW-19.
+    #[test]
+    fn codes_become_the_status_of_the_table() {
+        let statuses = |codes: &[i32]| {
+            let status = |code: &i32| http_status(Code::from_i32(*code)).as_u16();
+            codes.iter().map(status).collect::<Vec<_>>()
+        };
+        assert_eq!(statuses(&[0, 1, 2, 3, 4, 5]), [200, 499, 500, 400, 504, 404]);
+        assert_eq!(statuses(&[6, 7, 8, 9, 10, 11]), [409, 403, 429, 400, 409, 400]);
+        assert_eq!(statuses(&[12, 13, 14, 15, 16]), [501, 500, 503, 500, 401]);
+    }
+
+    /// GW-22, GW-23.
+    #[test]
+    fn metadata_is_what_is_named_so() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("authorization", "token"),
+            ("grpc-metadata-hasleader", "true"),
+            ("grpc-metadata-grpc-encoding", "gzip"),
+            ("cookie", "c"),
+        ] {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        let metadata = metadata(&headers);
+        assert_eq!(metadata.get("authorization").unwrap(), "token");
+        assert_eq!(metadata.get("hasleader").unwrap(), "true");
+        assert!(metadata.get("cookie").is_none() && metadata.get("grpc-encoding").is_none());
+    }
+}
