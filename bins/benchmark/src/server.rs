@@ -6,7 +6,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -243,12 +243,9 @@ fn all_flags(
     flags
 }
 
-/// Two ports that were free a moment ago.
+/// Two ports that are free.
 pub(crate) fn free_ports() -> io::Result<(SocketAddr, SocketAddr)> {
-    // Both are held at once, so that they differ.
-    let client = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    let peer = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    Ok((client.local_addr()?, peer.local_addr()?))
+    Ok((ports::free_address()?, ports::free_address()?))
 }
 
 pub(crate) fn log_tail(folder: &Path) -> String {

@@ -2,7 +2,6 @@
 //! same exit code, the same output and the same explanation. CTL3-06, CTL3-07.
 
 use std::fs::{self, File};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -58,7 +57,7 @@ impl Drop for Etcd {
 }
 
 fn free_address() -> anyhow::Result<String> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.to_string())
+    Ok(ports::free_address()?.to_string())
 }
 
 /// What a user sees of a run.

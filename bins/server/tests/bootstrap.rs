@@ -81,7 +81,7 @@ fn member_b(program: &Path, folder: &Path, own: &str) -> anyhow::Result<Command>
 }
 
 fn member(program: &Path, folder: &Path, name: &str, peer: &str) -> anyhow::Result<Command> {
-    let client = format!("http://127.0.0.1:{}", free_port()?);
+    let client = ports::free_url()?;
     let mut command = Command::new(program);
     command
         .env_clear()
@@ -91,14 +91,6 @@ fn member(program: &Path, folder: &Path, name: &str, peer: &str) -> anyhow::Resu
         .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
         .args(["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]);
     Ok(command)
-}
-
-fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
-}
-
-fn free_url() -> anyhow::Result<String> {
-    Ok(format!("http://127.0.0.1:{}", free_port()?))
 }
 
 /// Runs ours, and real etcd if it is there, which must both refuse with this text.
@@ -135,7 +127,7 @@ fn described(listed: &[(u64, &str)], peer: &str, own: &str, version: &str) -> An
 /// CB-14: what a cluster must say of itself before it is joined.
 #[test]
 fn a_cluster_that_does_not_fit_is_not_joined() -> anyhow::Result<()> {
-    let own = free_url()?;
+    let own = ports::free_url()?;
     let whole = &[(7, "PEER"), (9, "OWN")][..];
     for (listed, version, text) in [
         (&whole[..1], "3.5.0", "member count is unequal"),
@@ -157,7 +149,7 @@ fn a_cluster_that_does_not_fit_is_not_joined() -> anyhow::Result<()> {
         let arguments = ["--initial-cluster-state=existing", "--initial-cluster", &cluster];
         assert_refused(&arguments, &own, text)?;
     }
-    let cluster = format!("a={},b={own}", free_url()?);
+    let cluster = format!("a={},b={own}", ports::free_url()?);
     let arguments = ["--initial-cluster-state=existing", "--initial-cluster", &cluster];
     let text = "cannot fetch cluster info from peer urls: could not retrieve cluster information from the given URLs";
     assert_refused(&arguments, &own, text)
@@ -166,7 +158,7 @@ fn a_cluster_that_does_not_fit_is_not_joined() -> anyhow::Result<()> {
 /// CB-13: an empty data directory is no way back. The id is that of the URLs and the token.
 #[test]
 fn a_member_that_the_cluster_knows_is_not_founded_again() -> anyhow::Result<()> {
-    let own = free_url()?;
+    let own = ports::free_url()?;
     let folder = tempfile::tempdir()?;
     // Who would it be?
     let lonely = format!("b={own}");
@@ -187,7 +179,7 @@ fn a_member_that_the_cluster_knows_is_not_founded_again() -> anyhow::Result<()> 
 /// CB-14: the ids are those that the cluster gave, and a restart keeps them without asking.
 #[test]
 fn a_joining_member_takes_its_ids_from_the_cluster() -> anyhow::Result<()> {
-    let own = free_url()?;
+    let own = ports::free_url()?;
     let peer = peer(|peer| described(&[(7, "PEER"), (0xabc, "OWN")], peer, &own, "3.5.0"))?;
     let folder = tempfile::tempdir()?;
     let cluster = format!("a={peer},b={own}");
@@ -278,7 +270,7 @@ impl Drop for Background {
 #[test]
 fn v2_discovery_is_refused_with_the_way_out() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
-    let own = free_url()?;
+    let own = ports::free_url()?;
     let mut command = member(Path::new(OURS), folder.path(), "b", &own)?;
     let refusal = Ended::refusal(command.args(["--discovery", "http://127.0.0.1:1/token"]))?;
     assert!(refusal.contains("--discovery-token and --discovery-endpoints"), "{refusal}");
@@ -300,7 +292,7 @@ fn founders_meet_at_a_discovery_service() -> anyhow::Result<()> {
             runtime.block_on(keys.put(&format!("/_etcd/registry/{token}/_config/size"), size))
         };
         let founder = |name: &str, token: &str| -> anyhow::Result<Command> {
-            let mut command = member(Path::new(OURS), folder.path(), name, &free_url()?)?;
+            let mut command = member(Path::new(OURS), folder.path(), name, &ports::free_url()?)?;
             command.args(["--discovery-token", token]);
             command.args(["--discovery-endpoints", &service.endpoint()]);
             Ok(command)
@@ -348,7 +340,7 @@ struct Place {
 
 impl Place {
     fn new(name: &str, folder: &Path) -> anyhow::Result<Self> {
-        let (client, peer) = (free_url()?, free_url()?);
+        let (client, peer) = (ports::free_url()?, ports::free_url()?);
         Ok(Self { name: name.to_owned(), folder: folder.to_owned(), client, peer })
     }
 

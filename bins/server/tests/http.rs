@@ -174,7 +174,7 @@ async fn a_member_without_space_is_not_healthy() -> anyhow::Result<()> {
 /// HTTP-15, HTTP-16: what the port for metrics serves.
 #[test]
 fn the_port_for_metrics_serves_little() -> anyhow::Result<()> {
-    let free = std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?;
+    let free = ports::free_address()?;
     let (_server, _folder) = start(&["--listen-metrics-urls", &format!("http://{free}")])?;
     for (path, status) in [
         ("/metrics", 200),

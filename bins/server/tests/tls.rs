@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use certificates::{Authority, Holder, Pair, write};
+use ports::free_address;
 use proto::etcdserverpb as pb;
 use rcgen::ExtendedKeyUsagePurpose;
 use retcd_conformance::real_etcd;
@@ -21,10 +22,6 @@ const OURS: &str = env!("CARGO_BIN_EXE_etcd");
 
 /// For anything that is awaited, on a machine that does much else.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-fn free_address() -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?)
-}
 
 /// A running server with a peer port of its own, and the client URLs it is given.
 struct Member {

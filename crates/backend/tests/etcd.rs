@@ -232,10 +232,7 @@ struct Etcd {
 
 impl Etcd {
     fn start(programs: &Path, data: &Path) -> Self {
-        let [client, peer] = [(), ()].map(|()| {
-            let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-            format!("http://{}", free.local_addr().unwrap())
-        });
+        let (client, peer) = (ports::free_url().unwrap(), ports::free_url().unwrap());
         let process = Command::new(programs.join("etcd"))
             .args(["--name", "a", "--data-dir", data.to_str().unwrap()])
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])

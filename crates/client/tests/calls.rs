@@ -15,8 +15,7 @@ use tonic::Status;
 
 /// An address where nobody listens.
 fn nobody() -> String {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    listener.local_addr().unwrap().to_string()
+    ports::free_address().unwrap().to_string()
 }
 
 async fn connect(endpoints: &[String], timeout: Duration) -> Client {

@@ -8,7 +8,6 @@ mod support;
 
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -108,10 +107,8 @@ struct RealEtcd {
 
 impl RealEtcd {
     fn start(programs: &Path) -> Self {
-        let free_port = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let (client, peer) = (free_port(), free_port());
         let folder = tempfile::tempdir().unwrap();
-        let [client, peer] = [client, peer].map(|address| format!("http://{address}"));
+        let (client, peer) = (ports::free_url().unwrap(), ports::free_url().unwrap());
         let process = Command::new(programs.join("etcd"))
             .args(["--name=one", "--log-level=error"])
             .arg(format!("--data-dir={}", folder.path().display()))

@@ -13,7 +13,6 @@ mod support;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -47,7 +46,7 @@ impl Drop for Process {
 impl Etcd {
     fn start(programs: &Path) -> Self {
         let data = tempfile::tempdir().unwrap();
-        let (client_url, peer_url) = (free_url(), free_url());
+        let (client_url, peer_url) = (ports::free_url().unwrap(), ports::free_url().unwrap());
         let mut command = Command::new(programs.join("etcd"));
         command.arg("--data-dir").arg(data.path().join("d"));
         for (flag, value) in [
@@ -96,11 +95,6 @@ impl Etcd {
         self.process.0.wait().unwrap();
         self.data
     }
-}
-
-fn free_url() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    format!("http://{}", listener.local_addr().unwrap())
 }
 
 /// The entries of a log, in order. A later record replaces an earlier one of the same index.

@@ -84,7 +84,7 @@ async fn without_streams_messages_are_posted() {
 async fn a_dead_peer_is_reported_and_harms_nobody() {
     let (a, b) = (Host::start(0xa).await, Host::start(0xb).await);
     join(&[&a, &b]).await;
-    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let closed = ports::free_address().unwrap();
     let dead = MemberId(0xd);
     let dead_entry = (dead, vec![format!("http://{closed}")]);
     a.transport.set_members(&[a.entry(), b.entry(), dead_entry]);
@@ -102,7 +102,7 @@ async fn a_peer_that_reads_nothing_is_given_up_and_harms_nobody() {
     let (a, b) = (Host::start(0xa).await, Host::start(0xb).await);
     join(&[&a, &b]).await;
     let slow = MemberId(0x5);
-    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let closed = ports::free_address().unwrap();
     a.transport.set_members(&[a.entry(), b.entry(), (slow, vec![format!("http://{closed}")])]);
     let mut stream = open_stream(&a, slow, "msgapp").await;
     let data = Bytes::from(vec![1; 1 << 20]);
@@ -134,7 +134,7 @@ async fn a_peer_that_reads_nothing_is_given_up_and_harms_nobody() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_stream_takes_the_place_of_the_old() {
     let a = Host::start(0xa).await;
-    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let closed = ports::free_address().unwrap();
     let peer = MemberId(0xb);
     a.transport.set_members(&[(peer, vec![format!("http://{closed}")])]);
     let mut old = open_stream(&a, peer, "message").await;
@@ -196,7 +196,7 @@ async fn a_cut_lets_nothing_pass_until_it_is_mended() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn urls_are_tried_in_turn() {
     let (a, b) = (Host::start(0xa).await, Host::start(0xb).await);
-    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let closed = ports::free_address().unwrap();
     let urls = vec![format!("http://{closed}"), b.url()];
     a.transport.set_members(&[(b.id, urls)]);
     b.transport.set_members(&[a.entry()]);
@@ -206,7 +206,7 @@ async fn urls_are_tried_in_turn() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn new_urls_are_used() {
     let (a, b) = (Host::start(0xa).await, Host::start(0xb).await);
-    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let closed = ports::free_address().unwrap();
     a.transport.set_members(&[(b.id, vec![format!("http://{closed}")])]);
     b.transport.set_members(&[a.entry()]);
     wait("b to reach a", || b.transport.active_since(a.id).is_some()).await;

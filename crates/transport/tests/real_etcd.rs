@@ -43,15 +43,10 @@ fn programs(variable: &str) -> Option<PathBuf> {
     folder
 }
 
-async fn free_url() -> String {
-    let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    format!("http://{}", socket.local_addr().unwrap())
-}
-
 impl Etcd {
     async fn start(programs: &Path, more: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (client, peer) = (free_url().await, free_url().await);
+        let (client, peer) = (ports::free_url().unwrap(), ports::free_url().unwrap());
         let process = Command::new(programs.join("etcd"))
             .args(["--name", "m0", "--data-dir"])
             .arg(folder.path())

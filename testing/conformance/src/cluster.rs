@@ -30,6 +30,8 @@ use disk::Disk;
 use proto::etcdserverpb as pb;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use crate::process::{STARTS_MAX, is_port_taken};
+
 pub use finish::Verdict;
 pub use load::{Load, LoadOptions};
 pub use network::{Link, Network, Node};
@@ -78,6 +80,18 @@ impl Cluster {
     ///
     /// It does not come to serve; the members' logs are part of the text.
     pub async fn start(programs: &[&Path], options: ClusterOptions) -> anyhow::Result<Self> {
+        for _ in 1..STARTS_MAX {
+            match Self::start_once(programs, options.clone()).await {
+                Err(error) if is_port_taken(&error) => {
+                    println!("a port was taken meanwhile; the cluster gets others");
+                }
+                started => return started,
+            }
+        }
+        Self::start_once(programs, options).await
+    }
+
+    async fn start_once(programs: &[&Path], options: ClusterOptions) -> anyhow::Result<Self> {
         let mut cluster = Self {
             members: Vec::new(),
             network: Network::new()?,
@@ -113,7 +127,7 @@ impl Cluster {
     /// A member that is not started yet.
     fn prepare(&mut self, program: &Path) -> anyhow::Result<usize> {
         let number = self.members.len();
-        let (client_port, peer_port) = (process::free_port()?, process::free_port()?);
+        let (client_port, peer_port) = (ports::free()?, ports::free()?);
         let peer = self.network.open(None, number, peer_port)?;
         let client = self.network.open(Some(Node::Clients), number, client_port)?;
         self.members.push(Member {

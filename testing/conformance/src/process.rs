@@ -1,7 +1,7 @@
 //! One server process.
 
 use std::fs::{self, File};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -14,6 +14,9 @@ const START_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// How long a server may take to end after SIGTERM.
 const STOP_TIME_MAX: Duration = Duration::from_secs(20);
+
+/// Starts of a server whose ports somebody took before it did.
+pub(crate) const STARTS_MAX: u32 = 3;
 
 /// Between two looks at something that is awaited.
 const POLL: Duration = Duration::from_millis(10);
@@ -28,6 +31,12 @@ pub fn real_etcd(line: &str) -> Option<PathBuf> {
         println!("skipped: {variable} names no folder with etcd {line}");
     }
     found
+}
+
+/// Whether a server did not start, as its log in the error says, because somebody listens on its
+/// port: nobody promises that a port stays free until the server takes it.
+pub(crate) fn is_port_taken(error: &anyhow::Error) -> bool {
+    error.to_string().contains("address already in use")
 }
 
 /// What a server is started with.
@@ -60,11 +69,21 @@ impl Server {
             program: program.to_owned(),
             data_dir: folder.join("data"),
             log: folder.join("log"),
-            client_port: free_port()?,
-            peer_port: free_port()?,
+            client_port: ports::free()?,
+            peer_port: ports::free()?,
             options,
             child: None,
         };
+        for _ in 1..STARTS_MAX {
+            match server.launch() {
+                Err(error) if is_port_taken(&error) => {
+                    println!("a port was taken meanwhile; the server gets others");
+                    server.kill()?;
+                    (server.client_port, server.peer_port) = (ports::free()?, ports::free()?);
+                }
+                started => return started.map(|()| server),
+            }
+        }
         server.launch()?;
         Ok(server)
     }
@@ -273,8 +292,4 @@ impl Drop for Server {
             println!("a server is left behind: {error}");
         }
     }
-}
-
-fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }

@@ -1,7 +1,6 @@
 //! A member of etcd in a folder and on ports of its own.
 
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -20,7 +19,7 @@ impl Server {
     /// Starts a member and waits until it serves.
     pub(crate) fn start(program: &Path) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let [client_port, peer_port] = free_ports();
+        let (client_port, peer_port) = (ports::free().unwrap(), ports::free().unwrap());
         let (client, peer) =
             (format!("http://127.0.0.1:{client_port}"), format!("http://127.0.0.1:{peer_port}"));
         let mut child = Command::new(program)
@@ -51,10 +50,4 @@ impl Drop for Server {
         self.child.kill().ok();
         self.child.wait().ok();
     }
-}
-
-/// Ports that were free a moment ago.
-fn free_ports() -> [u16; 2] {
-    let listeners = [0; 2].map(|port| TcpListener::bind(("127.0.0.1", port)).unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap().port())
 }

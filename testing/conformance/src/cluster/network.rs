@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::owner::owner;
-use super::process::{chance, free_port};
+use super::process::chance;
 
 /// Who sends or receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -94,7 +94,7 @@ impl Network {
     ///
     /// No port is free.
     pub fn open(&self, from: Option<Node>, to: usize, port: u16) -> anyhow::Result<SocketAddr> {
-        let listener = std::net::TcpListener::bind(("127.0.0.1", free_port()?))?;
+        let listener = ports::listener()?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let state = Arc::clone(&self.state);

@@ -2,43 +2,20 @@
 
 use std::fs::{self, File};
 use std::hash::{BuildHasher as _, Hasher as _};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use rand::rngs::SmallRng;
-use rand::{Rng as _, SeedableRng as _};
 
 /// How long a member may take to end after SIGTERM.
 const STOP_TIME_MAX: Duration = Duration::from_secs(30);
 
 const POLL: Duration = Duration::from_millis(5);
 
-/// Ports below those the system gives to outgoing connections, so that none of these takes one
-/// between our look and the member's start.
-const PORTS: std::ops::Range<u16> = 11_000..32_000;
-
 /// A number nobody knows.
 pub(crate) fn chance() -> u64 {
     std::hash::RandomState::new().build_hasher().finish()
-}
-
-/// A port that is free now.
-///
-/// # Errors
-///
-/// None is.
-pub(crate) fn free_port() -> anyhow::Result<u16> {
-    let mut random = SmallRng::seed_from_u64(chance());
-    for _ in 0..1000 {
-        let port = random.random_range(PORTS);
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return Ok(port);
-        }
-    }
-    bail!("no free port");
 }
 
 /// A member's program, addresses and folder, and its process if it runs.
