@@ -3,7 +3,7 @@
 //! Nothing here but the dispatch: what a command means is in the module of its noun.
 
 use base::{LeaseId, LogPosition};
-use mvcc::{CompactError, Writer};
+use mvcc::Writer;
 use prost::Message as _;
 use proto::{etcdserverpb as pb, raftpb};
 
@@ -137,10 +137,7 @@ impl Applier<'_> {
 
     fn compact(&mut self, request: &pb::CompactionRequest) -> Result<pb::CompactionResponse, Stop> {
         self.facts.alarms.admit_healthy()?;
-        self.writer.compact(request.revision).map_err(|error| match error {
-            CompactError::Compacted { .. } => Refusal::Compacted,
-            CompactError::Future { .. } => Refusal::FutureRevision,
-        })?;
+        self.writer.compact(request.revision).map_err(Refusal::from)?;
         *self.compact_revision = request.revision;
         Ok(pb::CompactionResponse { header: header(self.writer.revision()) })
     }
