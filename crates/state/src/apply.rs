@@ -41,6 +41,9 @@ impl Applier<'_> {
             }
             Payload::Request(bytes) => {
                 let request = Request::decode(bytes).ok_or(Halt::Unknown { position })?;
+                if matches!(request.command, Command::AuthEnable) {
+                    return Err(Halt::AuthEnabled { position });
+                }
                 let applied = applied(self.command(request.command), position)?;
                 Ok(done(request.id, applied, None))
             }
@@ -81,7 +84,7 @@ impl Applier<'_> {
                 auth_revision: self.facts.auth.revision,
             })),
             Command::Authenticate => Err(Refusal::AuthNotEnabled.into()),
-            Command::Auth => Err(Refusal::AuthNotBuilt.into()),
+            Command::AuthEnable | Command::Auth => Err(Refusal::AuthNotBuilt.into()),
             Command::SetClusterVersion(version) => {
                 self.facts_changed = true;
                 self.facts.versions.set_cluster(&version, self.writer.batch());
