@@ -32,27 +32,6 @@ pub enum CompactStep {
     Finished(i64),
 }
 
-/// Why a compaction is refused.
-#[derive(Debug, thiserror::Error)]
-pub enum CompactError {
-    /// Compacted before.
-    #[error("revision {requested} is compacted; the oldest kept is {oldest}")]
-    Compacted {
-        /// Asked for.
-        requested: i64,
-        /// The compact revision.
-        oldest: i64,
-    },
-    /// Not written yet.
-    #[error("revision {requested} is not written yet; the newest is {newest}")]
-    Future {
-        /// Asked for.
-        requested: i64,
-        /// The store's revision.
-        newest: i64,
-    },
-}
-
 /// Keys that the index passes for one row that a step may remove: most keys have nothing to
 /// forget, and passing them costs little.
 const KEYS_PER_ROW: usize = 16;

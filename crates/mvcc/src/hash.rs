@@ -13,7 +13,7 @@ use backend::{Backend, Bucket};
 
 use crate::index::Stamp;
 use crate::row;
-use crate::{Reader, Row};
+use crate::{QueryError, Reader, RevisionError, Row};
 
 /// A hash and what it covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,30 +26,6 @@ pub struct Hash {
     pub revision: i64,
     /// The store's newest revision when it was computed.
     pub current: i64,
-}
-
-/// Why there is no hash.
-#[derive(Debug, thiserror::Error)]
-pub enum HashError {
-    /// That far back nothing is kept.
-    #[error("revision {requested} is compacted; the oldest kept is {oldest}")]
-    Compacted {
-        /// Asked for.
-        requested: i64,
-        /// The compact revision.
-        oldest: i64,
-    },
-    /// Not written yet.
-    #[error("revision {requested} is not written yet; the newest is {newest}")]
-    Future {
-        /// Asked for.
-        requested: i64,
-        /// The store's revision.
-        newest: i64,
-    },
-    /// The backend cannot give the bytes.
-    #[error("reading the backend")]
-    Backend(#[source] backend::ReadError),
 }
 
 /// Hashes of compactions that are kept, as many as etcd keeps.
@@ -72,7 +48,7 @@ impl Reader {
     /// # Panics
     ///
     /// If a row has no revision for a name: opening the store checked that.
-    pub fn hash(&self, at: i64) -> Result<Hash, HashError> {
+    pub fn hash(&self, at: i64) -> Result<Hash, QueryError> {
         let current = self.revision();
         // Unlike etcd's, a compaction at 0, which drops nothing, is not found when the newest
         // revision is asked for.
@@ -85,10 +61,10 @@ impl Reader {
         let current = self.shared.revision();
         let compact = self.shared.compact_revision();
         if 0 < at && at < compact {
-            return Err(HashError::Compacted { requested: at, oldest: compact });
+            return Err(RevisionError::Compacted { requested: at, oldest: compact }.into());
         }
         if current < at {
-            return Err(HashError::Future { requested: at, newest: current });
+            return Err(RevisionError::Future { requested: at, newest: current }.into());
         }
         let revision = if at == 0 { current } else { at };
         let put_again = put_again(&tables.backend, revision)?;
@@ -117,7 +93,7 @@ impl Reader {
             hasher.add(stamp, key, value, kept.peek() == Some(&&stamp));
             ControlFlow::Continue(())
         });
-        scanned.map_err(HashError::Backend)?;
+        scanned.map_err(QueryError::Backend)?;
         Ok(Hash { hash: hasher.sum(), compact_revision: compact, revision, current })
     }
 }
@@ -126,7 +102,7 @@ impl Reader {
 /// at the deletion when it looks for what a compaction here would keep, and does not see them
 /// (server/storage/mvcc/key_index.go, `doCompact`). A compaction of ours does keep them; only the
 /// hash follows, so that members of both kinds agree.
-fn put_again(backend: &Backend, revision: i64) -> Result<BTreeSet<Stamp>, HashError> {
+fn put_again(backend: &Backend, revision: i64) -> Result<BTreeSet<Stamp>, QueryError> {
     let mut deleted = BTreeSet::new();
     let mut again = BTreeSet::new();
     let (from, to) = (row::from_main(revision), row::from_main(revision.saturating_add(1)));
@@ -139,7 +115,7 @@ fn put_again(backend: &Backend, revision: i64) -> Result<BTreeSet<Stamp>, HashEr
         }
         ControlFlow::Continue(())
     });
-    scanned.map_err(HashError::Backend)?;
+    scanned.map_err(QueryError::Backend)?;
     Ok(again)
 }
 

@@ -21,9 +21,9 @@ mod store;
 mod watch;
 mod write;
 
-pub use compact::{CompactError, CompactStep};
-pub use hash::{Hash, HashError};
-pub use query::{RangeError, RangeQuery, RangeResult, Row, Want};
+pub use compact::CompactStep;
+pub use hash::Hash;
+pub use query::{QueryError, RangeQuery, RangeResult, RevisionError, Row, Want};
 pub use read::Reader;
 pub use row::{parse_row_name, revision_name};
 pub use store::{OpenError, Options, Store};

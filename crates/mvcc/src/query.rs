@@ -56,9 +56,9 @@ impl Row {
     }
 }
 
-/// Why a read cannot be answered.
-#[derive(Debug, thiserror::Error)]
-pub enum RangeError {
+/// Why a revision is not to be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RevisionError {
     /// That far back nothing is kept.
     #[error("revision {requested} is compacted; the oldest kept is {oldest}")]
     Compacted {
@@ -75,6 +75,14 @@ pub enum RangeError {
         /// The store's revision.
         newest: i64,
     },
+}
+
+/// Why rows cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    /// As of that revision.
+    #[error(transparent)]
+    Revision(#[from] RevisionError),
     /// The backend cannot give the bytes.
     #[error("reading the backend")]
     Backend(#[source] backend::ReadError),

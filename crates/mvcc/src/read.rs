@@ -13,7 +13,7 @@ use backend::{Backend, Bucket, ReadError};
 use crate::index::{Found, Index, Stamp};
 use crate::row::{self, Fields};
 use crate::store::Shared;
-use crate::{RangeError, RangeQuery, RangeResult, Row, Want};
+use crate::{QueryError, RangeQuery, RangeResult, RevisionError, Row, Want};
 
 /// The readers' half; clones share it, any thread may use it.
 #[derive(Clone, Debug)]
@@ -46,7 +46,7 @@ impl Reader {
     /// # Panics
     ///
     /// If a row that the index knows is not in the backend.
-    pub fn range(&self, query: &RangeQuery) -> Result<RangeResult, RangeError> {
+    pub fn range(&self, query: &RangeQuery) -> Result<RangeResult, QueryError> {
         loop {
             let (selected, revision, at, backend) = {
                 let tables = self.shared.tables.read();
@@ -57,7 +57,7 @@ impl Reader {
             };
             let rows = match selected.what {
                 Rows::Ready(rows) => Some(rows),
-                Rows::Stored(stamps) => fetch(&backend, &stamps).map_err(RangeError::Backend)?,
+                Rows::Stored(stamps) => fetch(&backend, &stamps).map_err(QueryError::Backend)?,
             };
             if let Some(rows) = rows {
                 return Ok(RangeResult { rows, count: selected.count, revision });
@@ -79,13 +79,13 @@ pub(crate) fn resolve(
     at: Option<i64>,
     revision: i64,
     compact: i64,
-) -> Result<Option<i64>, RangeError> {
+) -> Result<Option<i64>, RevisionError> {
     let Some(requested) = at.filter(|at| 0 < *at) else { return Ok(None) };
     if revision < requested {
-        return Err(RangeError::Future { requested, newest: revision });
+        return Err(RevisionError::Future { requested, newest: revision });
     }
     if requested < compact {
-        return Err(RangeError::Compacted { requested, oldest: compact });
+        return Err(RevisionError::Compacted { requested, oldest: compact });
     }
     Ok((requested < revision).then_some(requested))
 }

@@ -18,7 +18,7 @@ use crate::read::{self, Rows, Selected};
 use crate::row::{self, Fields, SCHEDULED_COMPACT};
 use crate::store::{Shared, Tables};
 use crate::watch::{Event, Kind};
-use crate::{CompactError, RangeError, RangeQuery, RangeResult, Row};
+use crate::{QueryError, RangeQuery, RangeResult, RevisionError, Row};
 
 /// One applied batch of entries: collects rows and other buckets' changes; nothing of it is
 /// visible to readers before [`Writer::finish`].
@@ -110,12 +110,12 @@ impl<'a> Writer<'a> {
     /// # Errors
     ///
     /// `Compacted` if `at` was compacted before, `Future` if it is not written yet.
-    pub fn compact(&mut self, at: i64) -> Result<(), CompactError> {
+    pub fn compact(&mut self, at: i64) -> Result<(), RevisionError> {
         if at <= self.compact {
-            return Err(CompactError::Compacted { requested: at, oldest: self.compact });
+            return Err(RevisionError::Compacted { requested: at, oldest: self.compact });
         }
         if self.revision < at {
-            return Err(CompactError::Future { requested: at, newest: self.revision });
+            return Err(RevisionError::Future { requested: at, newest: self.revision });
         }
         self.unfinished.changed = true;
         self.compact = at;
@@ -130,14 +130,14 @@ impl<'a> Writer<'a> {
     /// # Errors
     ///
     /// As [`crate::Reader::range`].
-    pub fn range(&self, query: &RangeQuery) -> Result<RangeResult, RangeError> {
+    pub fn range(&self, query: &RangeQuery) -> Result<RangeResult, QueryError> {
         let at = read::resolve(query.at, self.revision, self.compact)?;
         let selected = Selected::find(&self.tables.index, query, at);
         let rows = match selected.what {
             Rows::Ready(rows) => rows,
             Rows::Stored(stamps) => {
                 let rows = stamps.iter().map(|stamp| self.row(*stamp));
-                rows.collect::<Result<_, _>>().map_err(RangeError::Backend)?
+                rows.collect::<Result<_, _>>().map_err(QueryError::Backend)?
             }
         };
         Ok(RangeResult { rows, count: selected.count, revision: self.revision })
@@ -260,7 +260,7 @@ impl Txn<'_, '_> {
     /// # Errors
     ///
     /// As [`crate::Reader::range`].
-    pub fn range(&self, query: &RangeQuery) -> Result<RangeResult, RangeError> {
+    pub fn range(&self, query: &RangeQuery) -> Result<RangeResult, QueryError> {
         self.writer.range(query)
     }
 

@@ -4,7 +4,7 @@
 mod support;
 
 use backend::Bucket;
-use mvcc::{CompactError, CompactStep, Options, RangeError};
+use mvcc::{CompactStep, Options, QueryError, RevisionError};
 use retcd_mvcc as mvcc;
 use support::{Fixture, all, drain, one, put, stream, watch};
 
@@ -65,17 +65,17 @@ fn reads_and_compactions_below_the_boundary_are_refused() {
     fixture.compact(5);
     assert!(matches!(
         fixture.range(all(), Some(4)),
-        Err(RangeError::Compacted { requested: 4, oldest: 5 })
+        Err(QueryError::Revision(RevisionError::Compacted { requested: 4, oldest: 5 }))
     ));
     assert_eq!(fixture.range(one("k"), Some(5)).unwrap()[0].value, "3");
     assert!(matches!(
         fixture.schedule(5),
-        Err(CompactError::Compacted { requested: 5, oldest: 5 })
+        Err(RevisionError::Compacted { requested: 5, oldest: 5 })
     ));
-    assert!(matches!(fixture.schedule(8), Err(CompactError::Future { requested: 8, newest: 7 })));
+    assert!(matches!(fixture.schedule(8), Err(RevisionError::Future { requested: 8, newest: 7 })));
     assert!(matches!(
         fixture.range(all(), Some(8)),
-        Err(RangeError::Future { requested: 8, newest: 7 })
+        Err(QueryError::Revision(RevisionError::Future { requested: 8, newest: 7 }))
     ));
 }
 
@@ -188,7 +188,7 @@ fn boundary_may_be_set_behind_changes_of_the_same_batch() {
         put(&mut writer.txn(), "k", "1");
         put(&mut writer.txn(), "k", "2");
         writer.compact(3).unwrap();
-        assert!(matches!(writer.compact(3), Err(CompactError::Compacted { .. })));
+        assert!(matches!(writer.compact(3), Err(RevisionError::Compacted { .. })));
         put(&mut writer.txn(), "k", "3");
     });
     fixture.finish_compactions();

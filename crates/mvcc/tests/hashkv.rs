@@ -11,7 +11,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use retcd_mvcc::HashError;
+use retcd_mvcc::{QueryError, RevisionError};
 use support::{Fixture, one, put};
 
 /// Somebody who executes the script's lines and says something to each `hash`.
@@ -90,9 +90,9 @@ impl Server for Fixture {
     fn hash(&mut self, at: i64) -> String {
         match self.store.reader().hash(at) {
             Ok(hash) => format!("{} compacted {}", hash.hash, hash.compact_revision),
-            Err(HashError::Compacted { .. }) => "compacted".to_owned(),
-            Err(HashError::Future { .. }) => "future".to_owned(),
-            Err(HashError::Backend(error)) => panic!("{error}"),
+            Err(QueryError::Revision(RevisionError::Compacted { .. })) => "compacted".to_owned(),
+            Err(QueryError::Revision(RevisionError::Future { .. })) => "future".to_owned(),
+            Err(QueryError::Backend(error)) => panic!("{error}"),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use base::{KeyRange, LeaseId};
 use bytes::Bytes;
 use proptest::prelude::*;
-use retcd_mvcc::{HashError, RangeError, RangeQuery, RangeResult, Row, Want, Writer};
+use retcd_mvcc::{QueryError, RangeQuery, RangeResult, RevisionError, Row, Want, Writer};
 use support::{Fixture, Model, all};
 
 #[derive(Clone, Debug)]
@@ -86,15 +86,18 @@ fn step() -> impl Strategy<Value = Step> {
 fn check_range(
     model: &Model,
     query: &RangeQuery,
-    answer: Result<RangeResult, RangeError>,
+    answer: Result<RangeResult, QueryError>,
 ) -> Result<(), TestCaseError> {
     let at = query.at.filter(|at| 0 < *at).unwrap_or(model.revision);
     if model.revision < at {
-        prop_assert!(matches!(answer, Err(RangeError::Future { .. })), "{answer:?}");
+        let future = matches!(answer, Err(QueryError::Revision(RevisionError::Future { .. })));
+        prop_assert!(future, "{answer:?}");
         return Ok(());
     }
     if at < model.compact {
-        prop_assert!(matches!(answer, Err(RangeError::Compacted { .. })), "{answer:?}");
+        let compacted =
+            matches!(answer, Err(QueryError::Revision(RevisionError::Compacted { .. })));
+        prop_assert!(compacted, "{answer:?}");
         return Ok(());
     }
     let answer = answer.unwrap();
@@ -181,9 +184,13 @@ fn check_hash(fixture: &Fixture, model: &Model, at: i64) -> Result<(), TestCaseE
                 prop_assert_eq!(hash.hash, then.hash(at), "hash at {}", at);
             }
         }
-        Err(HashError::Future { .. }) => prop_assert!(model.revision < at),
-        Err(HashError::Compacted { .. }) => prop_assert!(at < model.compact),
-        Err(HashError::Backend(error)) => panic!("{error}"),
+        Err(QueryError::Revision(RevisionError::Future { .. })) => {
+            prop_assert!(model.revision < at)
+        }
+        Err(QueryError::Revision(RevisionError::Compacted { .. })) => {
+            prop_assert!(at < model.compact)
+        }
+        Err(QueryError::Backend(error)) => panic!("{error}"),
     }
     Ok(())
 }

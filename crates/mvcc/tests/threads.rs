@@ -14,7 +14,8 @@ use bytes::Bytes;
 use prost::Message;
 use proto::mvccpb::Event;
 use retcd_mvcc::{
-    HashError, Options, RangeError, RangeQuery, Reader, Row, Want, WatchHub, WatchOutput, WatchSpec,
+    Options, QueryError, RangeQuery, Reader, RevisionError, Row, Want, WatchHub, WatchOutput,
+    WatchSpec,
 };
 use support::{Bell, Fixture, all, put, watch};
 
@@ -38,7 +39,9 @@ fn read(reader: &Reader, done: &AtomicBool) -> usize {
                 newest = found.revision;
                 reads += 1;
             }
-            Err(RangeError::Compacted { requested, oldest }) => assert!(requested < oldest),
+            Err(QueryError::Revision(RevisionError::Compacted { requested, oldest })) => {
+                assert!(requested < oldest);
+            }
             Err(error) => panic!("{error}"),
         }
     }
@@ -91,7 +94,8 @@ fn hash(reader: &Reader, done: &AtomicBool) -> usize {
                 hashes += 1;
             }
             (Ok(_), Ok(_)) => {}
-            (Err(HashError::Compacted { .. }), _) | (_, Err(HashError::Compacted { .. })) => {}
+            (Err(QueryError::Revision(RevisionError::Compacted { .. })), _)
+            | (_, Err(QueryError::Revision(RevisionError::Compacted { .. }))) => {}
             (one, two) => panic!("{one:?} {two:?}"),
         }
     }

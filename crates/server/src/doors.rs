@@ -108,6 +108,9 @@ impl Doors<'_> {
         let mut tasks = JoinSet::new();
         tasks.spawn(monitor::watch_version(handle.clone()));
         tasks.spawn(monitor::watch_downgrade(handle.clone(), checks.downgrade));
+        if let Some(ticks) = self.options.initial_advance_ticks {
+            tasks.spawn(monitor::advance_election(handle.clone(), ticks));
+        }
         if let Some(interval) = checks.periodic {
             tasks.spawn(monitor::watch_state(handle.clone(), interval));
         }

@@ -278,7 +278,7 @@ impl Handle {
         applied(answer?)
     }
 
-    /// As [`Handle::propose`], in the form that members before 3.6 understand: a `PUT` of the v2
+    /// As [`Handle::propose`], in the form that members before 3.5 understand: a `PUT` of the v2
     /// store (interop 6.3). Only for what is said of the cluster itself.
     ///
     /// # Errors

@@ -26,11 +26,12 @@ use tokio::sync::watch;
 use wal::{AppendError, Mark, Wal};
 
 use crate::answers::{Answers, Waiters};
+use crate::boot::AUTH_REMEDY;
 use crate::committer::CommitterQueue;
 use crate::handle::Published;
 use crate::log_window::LogWindow;
 use crate::metrics::Metrics;
-use crate::node_queue::{Command, NodeCommands, Question};
+use crate::node_queue::{Command, Gone, NodeCommands, Question};
 use crate::peers::Peers;
 use crate::peers::arrivals::Arrived;
 use crate::peers::copies::Copied;
@@ -67,6 +68,9 @@ pub enum NodeError {
     /// A compaction cannot go on.
     #[error("compacting")]
     Compact(#[source] backend::ReadError),
+    /// A received state is protected by what this release does not serve.
+    #[error("the cluster has authentication enabled, {AUTH_REMEDY}")]
+    AuthEnabled,
     /// The others agreed on what this release does not know.
     #[error(
         "invalid downgrade; server version {own} is lower than determined cluster version \
@@ -127,6 +131,7 @@ pub(crate) struct Node {
     committer: CommitterQueue,
     backend: backend::Backend,
     commands: Receiver<Command>,
+    gone: Gone,
     reports: NodeReports,
     tick: Duration,
     compaction_pause: Duration,
@@ -176,7 +181,8 @@ impl Node {
             snapshots,
             committer,
             backend,
-            commands: commands.0,
+            commands: commands.receiver,
+            gone: commands.gone,
             reports,
             tick,
             compaction_pause,
@@ -219,6 +225,7 @@ impl Node {
                 self.step(Input::Tick, &mut out)?;
                 self.look_after_room(&mut out)?;
                 self.forget_log(&mut out)?;
+                self.forget_gone(&mut out)?;
                 next_tick = (next_tick + self.tick).max(now);
             }
             if self.ends_at.is_some_and(|end| end <= now) {

@@ -3,10 +3,12 @@
 //! The queue is bounded. Who asks is refused when it is full; who only brings news either brings it
 //! again or waits for room.
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 use base::{LogPosition, MemberId};
 use member::{Input, Proposal, Ticket};
+use parking_lot::Mutex;
 use raft::Message;
 use tokio::sync::oneshot;
 
@@ -67,22 +69,55 @@ pub(crate) enum Rare {
     Durable(LogPosition),
     /// The database has no room.
     DiskFull,
+    /// So many units of logical time are taken as gone by.
+    Advance(u64),
 }
 
 /// The loop's end of its queue.
 #[derive(Debug)]
-pub(crate) struct NodeCommands(pub(crate) Receiver<Command>);
+pub(crate) struct NodeCommands {
+    pub(crate) receiver: Receiver<Command>,
+    pub(crate) gone: Gone,
+}
+
+/// Callers that went away when the queue had no room to say so, and how often they will still be
+/// looked for. No more than callers were in the queue.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Gone(Arc<Mutex<Vec<(Ticket, u8)>>>);
+
+impl Gone {
+    /// The question may still be in the queue, which is taken in fewer turns than this.
+    const LOOKS: u8 = 32;
+
+    /// Those of whom the loop knows by now; once a tick.
+    pub(crate) fn take(&self, is_known: impl Fn(Ticket) -> bool) -> Vec<Ticket> {
+        let mut known = Vec::new();
+        self.0.lock().retain_mut(|(ticket, looks)| {
+            *looks -= 1;
+            if is_known(*ticket) {
+                known.push(*ticket);
+                return false;
+            }
+            // It was answered before it could be forgotten.
+            0 < *looks
+        });
+        known
+    }
+}
 
 /// Both ends of a new queue.
 pub(crate) fn queue() -> (NodeQueue, NodeCommands) {
     let (sender, commands) = sync_channel(QUEUE_LEN);
-    (NodeQueue { commands: sender }, NodeCommands(commands))
+    let gone = Gone::default();
+    let queue = NodeQueue { commands: sender, gone: gone.clone() };
+    (queue, NodeCommands { receiver: commands, gone })
 }
 
 /// The callers' end of the node loop's queue.
 #[derive(Clone, Debug)]
 pub(crate) struct NodeQueue {
     commands: SyncSender<Command>,
+    gone: Gone,
 }
 
 impl NodeQueue {
@@ -98,8 +133,10 @@ impl NodeQueue {
 
     /// Lets the loop forget a caller.
     pub(crate) fn forget(&self, ticket: Ticket) {
-        // In a full queue the caller is forgotten with the answer or the leader.
-        let _told = self.commands.try_send(Command::Rare(Rare::Forget(ticket)));
+        let told = self.commands.try_send(Command::Rare(Rare::Forget(ticket)));
+        if matches!(told, Err(TrySendError::Full(_))) {
+            self.gone.0.lock().push((ticket, Gone::LOOKS));
+        }
     }
 
     /// What consensus says of itself.
@@ -177,19 +214,65 @@ impl NodeQueue {
         let _told = self.commands.try_send(Command::Rare(Rare::Removed));
     }
 
-    /// Tells the loop that the state is durable up to `position`.
+    /// Tells the loop that the state is durable up to `position`. Waits for room: after a full disk
+    /// nothing may be written, and then nobody would tell it again.
     pub(crate) fn durable(&self, position: LogPosition) {
-        // A loop that is gone needs no news, and a full queue gets the next one.
-        let _told = self.commands.try_send(Command::Rare(Rare::Durable(position)));
+        let _gone = self.commands.send(Command::Rare(Rare::Durable(position)));
     }
 
-    /// Tells the loop that the database has no room.
+    /// Tells the loop that the database has no room; waits for some in the queue.
     pub(crate) fn disk_full(&self) {
-        let _told = self.commands.try_send(Command::Rare(Rare::DiskFull));
+        let _gone = self.commands.send(Command::Rare(Rare::DiskFull));
+    }
+
+    /// Lets units of logical time go by at once.
+    pub(crate) fn advance(&self, ticks: u64) {
+        // In a full queue there is no lack of messages of a leader.
+        let _told = self.commands.try_send(Command::Rare(Rare::Advance(ticks)));
     }
 
     /// Asks the loop to end; waits for room in the queue.
     pub(crate) fn stop(&self) {
         let _told = self.commands.send(Command::Stop);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callers_that_go_while_the_queue_is_full_are_forgotten() {
+        let (queue, commands) = queue();
+        let news = || Command::Rare(Rare::Removed);
+        while queue.try_send(news()).is_ok() {}
+        queue.forget(Ticket(7));
+        queue.forget(Ticket(8));
+        // The question of one is still in the queue, the other's was answered.
+        assert_eq!(commands.gone.take(|_| false), []);
+        assert_eq!(commands.gone.take(|ticket| ticket == Ticket(7)), [Ticket(7)]);
+        for _ in 0..Gone::LOOKS {
+            assert_eq!(commands.gone.take(|_| false), []);
+        }
+        assert!(commands.gone.0.lock().is_empty());
+    }
+
+    #[test]
+    fn the_store_thread_waits_until_it_is_heard() {
+        let (queue, commands) = queue();
+        while queue.try_send(Command::Rare(Rare::Removed)).is_ok() {}
+        let teller = std::thread::spawn(move || {
+            queue.disk_full();
+            queue.durable(LogPosition::default());
+        });
+        let heard: Vec<Command> = commands.receiver.iter().collect();
+        teller.join().unwrap();
+        let last = &heard[heard.len() - 2..];
+        let expected =
+            [Rare::DiskFull, Rare::Durable(LogPosition::default())].map(|news| format!("{news:?}"));
+        for (heard, expected) in last.iter().zip(expected) {
+            let Command::Rare(news) = heard else { panic!("{heard:?}") };
+            assert_eq!(format!("{news:?}"), expected);
+        }
     }
 }

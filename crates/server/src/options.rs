@@ -30,6 +30,8 @@ pub(crate) struct Options {
     pub(crate) tick: Duration,
     /// The least time without a leader before an election, in ticks.
     pub(crate) election_ticks: u64,
+    /// What of the first election timeout goes by as soon as other members are reached, in ticks.
+    pub(crate) initial_advance_ticks: Option<u64>,
     /// Whether a member asks before it stands for election.
     pub(crate) pre_vote: bool,
     /// When the database is made durable.
@@ -104,6 +106,7 @@ impl Options {
             dial_timeout: Duration::from_secs(1) + election_timeout,
             tick: config.cluster.heartbeat_interval,
             election_ticks: config.cluster.election_ticks.into(),
+            initial_advance_ticks: initial_advance_ticks(config),
             pre_vote: config.cluster.pre_vote,
             commit: Pace {
                 interval: config.storage.batch_interval,
@@ -162,6 +165,13 @@ fn state_options(config: &Config, election_timeout: Duration) -> state::Options 
             ..mvcc::Options::default()
         },
     }
+}
+
+/// All but two ticks, in which a leader would be heard. Source: etcd server/etcdserver/server.go
+/// (`adjustTicks`).
+fn initial_advance_ticks(config: &Config) -> Option<u64> {
+    let ticks = u64::from(config.cluster.election_ticks).saturating_sub(2);
+    config.cluster.initial_election_tick_advance.then_some(ticks)
 }
 
 fn limits(config: &Config, election_timeout: Duration) -> Limits {

@@ -179,6 +179,7 @@ impl Joined {
             peers: peers.clone(),
         });
         let snapshots = snapshots(options, snap_dir, &restored);
+        snapshots.complete(restored.snapshot, &restored.conf_state, &state);
         wal.set_keep(options.wal_files_max.unwrap_or(0));
         let window = LogWindow::new(options.snapshot_catchup_entries, &restored.entries);
         let preparer = wal.preparer();

@@ -116,6 +116,23 @@ impl Snapshots {
         self.release(position.index, wal)
     }
 
+    /// Writes the file of the log's newest mark if a crash or a full disk came between the two:
+    /// releases up to 3.6 need it to start from that mark. Failing to harms nobody else.
+    pub(crate) fn complete(&self, mark: LogPosition, conf_state: &ConfState, state: &State) {
+        let name = format!("{:016x}-{:016x}.snap", mark.term.0, mark.index.0);
+        if mark.index == Index(0) || self.dir.exists(&name).unwrap_or(true) {
+            return;
+        }
+        // Members may have changed since; whoever replays that finds it done.
+        match self.write_file(mark, conf_state, state) {
+            Ok(()) => tracing::info!(name, "wrote the snapshot file of the newest mark"),
+            Err(error) => tracing::warn!(
+                error = %crate::logging::Chain(&error),
+                "no snapshot file for the newest mark"
+            ),
+        }
+    }
+
     fn release(&mut self, index: Index, wal: &mut Wal) -> Result<(), SnapshotError> {
         let released = wal.release(index).map_err(SnapshotError::Release)?;
         if released > 0 {

@@ -3,7 +3,7 @@
 //! Nothing here but the dispatch: what a command means is in the module of its noun.
 
 use base::{LeaseId, LogPosition};
-use mvcc::{CompactError, Writer};
+use mvcc::Writer;
 use prost::Message as _;
 use proto::{etcdserverpb as pb, raftpb};
 
@@ -41,6 +41,9 @@ impl Applier<'_> {
             }
             Payload::Request(bytes) => {
                 let request = Request::decode(bytes).ok_or(Halt::Unknown { position })?;
+                if matches!(request.command, Command::AuthEnable) {
+                    return Err(Halt::AuthEnabled { position });
+                }
                 let applied = applied(self.command(request.command), position)?;
                 Ok(done(request.id, applied, None))
             }
@@ -81,7 +84,7 @@ impl Applier<'_> {
                 auth_revision: self.facts.auth.revision,
             })),
             Command::Authenticate => Err(Refusal::AuthNotEnabled.into()),
-            Command::Auth => Err(Refusal::AuthNotBuilt.into()),
+            Command::AuthEnable | Command::Auth => Err(Refusal::AuthNotBuilt.into()),
             Command::SetClusterVersion(version) => {
                 self.facts_changed = true;
                 self.facts.versions.set_cluster(&version, self.writer.batch());
@@ -137,10 +140,7 @@ impl Applier<'_> {
 
     fn compact(&mut self, request: &pb::CompactionRequest) -> Result<pb::CompactionResponse, Stop> {
         self.facts.alarms.admit_healthy()?;
-        self.writer.compact(request.revision).map_err(|error| match error {
-            CompactError::Compacted { .. } => Refusal::Compacted,
-            CompactError::Future { .. } => Refusal::FutureRevision,
-        })?;
+        self.writer.compact(request.revision).map_err(Refusal::from)?;
         *self.compact_revision = request.revision;
         Ok(pb::CompactionResponse { header: header(self.writer.revision()) })
     }

@@ -32,6 +32,7 @@ pub(crate) enum Command {
     Alarm(pb::AlarmRequest),
     AuthStatus,
     Authenticate,
+    AuthEnable,
     /// Any other request about users and roles.
     Auth,
     SetClusterVersion(String),
@@ -155,13 +156,15 @@ impl Command {
         if request.auth_status.is_some() {
             return Some(Self::AuthStatus);
         }
+        if request.auth_enable.is_some() {
+            return Some(Self::AuthEnable);
+        }
         has_auth(&request).then_some(Self::Auth)
     }
 }
 
 fn has_auth(request: &InternalRaftRequest) -> bool {
-    request.auth_enable.is_some()
-        || request.auth_disable.is_some()
+    request.auth_disable.is_some()
         || request.auth_user_add.is_some()
         || request.auth_user_delete.is_some()
         || request.auth_user_get.is_some()

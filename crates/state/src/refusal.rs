@@ -75,3 +75,12 @@ pub enum Refusal {
     #[error("txn nested too deep")]
     TxnTooDeep,
 }
+
+impl From<mvcc::RevisionError> for Refusal {
+    fn from(error: mvcc::RevisionError) -> Self {
+        match error {
+            mvcc::RevisionError::Compacted { .. } => Self::Compacted,
+            mvcc::RevisionError::Future { .. } => Self::FutureRevision,
+        }
+    }
+}

@@ -274,8 +274,8 @@ fn attach_keys(reader: &mvcc::Reader, leases: &mut Leases) -> Result<(), backend
         });
         let result = match result {
             Ok(result) => result,
-            Err(mvcc::RangeError::Backend(source)) => return Err(source),
-            Err(error @ (mvcc::RangeError::Compacted { .. } | mvcc::RangeError::Future { .. })) => {
+            Err(mvcc::QueryError::Backend(source)) => return Err(source),
+            Err(mvcc::QueryError::Revision(error)) => {
                 panic!("the newest revision is readable: {error}")
             }
         };

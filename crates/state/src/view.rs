@@ -1,24 +1,24 @@
 //! What a read inside one request sees: a transaction being applied, or a pinned revision.
 
 use backend::ReadError;
-use mvcc::{RangeError, RangeQuery, RangeResult, Reader, Txn};
+use mvcc::{QueryError, RangeQuery, RangeResult, Reader, Txn};
 
 use crate::Refusal;
 
 /// Something that answers range queries for the state as one request sees it.
 pub(crate) trait View {
     /// Reads rows.
-    fn range(&self, query: &RangeQuery) -> Result<RangeResult, RangeError>;
+    fn range(&self, query: &RangeQuery) -> Result<RangeResult, QueryError>;
 }
 
 impl View for Txn<'_, '_> {
-    fn range(&self, query: &RangeQuery) -> Result<RangeResult, RangeError> {
+    fn range(&self, query: &RangeQuery) -> Result<RangeResult, QueryError> {
         Txn::range(self, query)
     }
 }
 
 impl View for Reader {
-    fn range(&self, query: &RangeQuery) -> Result<RangeResult, RangeError> {
+    fn range(&self, query: &RangeQuery) -> Result<RangeResult, QueryError> {
         Reader::range(self, query)
     }
 }
@@ -31,7 +31,7 @@ pub(crate) struct Pinned<'r> {
 }
 
 impl View for Pinned<'_> {
-    fn range(&self, query: &RangeQuery) -> Result<RangeResult, RangeError> {
+    fn range(&self, query: &RangeQuery) -> Result<RangeResult, QueryError> {
         let at = Some(query.at.unwrap_or(self.revision));
         self.reader.range(&RangeQuery { at, ..query.clone() })
     }
@@ -58,12 +58,11 @@ impl From<ReadError> for Stop {
     }
 }
 
-impl From<RangeError> for Stop {
-    fn from(error: RangeError) -> Self {
+impl From<QueryError> for Stop {
+    fn from(error: QueryError) -> Self {
         match error {
-            RangeError::Compacted { .. } => Self::Refused(Refusal::Compacted),
-            RangeError::Future { .. } => Self::Refused(Refusal::FutureRevision),
-            RangeError::Backend(source) => Self::Broken(source),
+            QueryError::Revision(error) => Self::Refused(error.into()),
+            QueryError::Backend(source) => Self::Broken(source),
         }
     }
 }

@@ -293,11 +293,11 @@ fn auth_is_off_and_says_so() {
         ..Default::default()
     });
     assert_eq!(machine.refused(login), Refusal::AuthNotEnabled);
-    let enable = internal(pb::InternalRaftRequest {
-        auth_enable: Some(pb::AuthEnableRequest {}),
+    let disable = internal(pb::InternalRaftRequest {
+        auth_disable: Some(pb::AuthDisableRequest {}),
         ..Default::default()
     });
-    assert_eq!(machine.refused(enable), Refusal::AuthNotBuilt);
+    assert_eq!(machine.refused(disable), Refusal::AuthNotBuilt);
 }
 
 /// G4: what did nothing, or was refused, moves the applied index too; what was applied is skipped.

@@ -6,7 +6,7 @@ use backend::{Backend, Options};
 use cli::exit::Failure;
 use cli::flag::Flag;
 use cli::json::Object;
-use mvcc::{Hash, HashError, Store};
+use mvcc::{Hash, QueryError, RevisionError, Store};
 
 use super::{Command, taking};
 use crate::call::Call;
@@ -35,11 +35,15 @@ fn run(call: &Call) -> Result<(), Failure> {
 }
 
 /// The texts of the API for what a caller got wrong.
-fn refusal(error: &HashError) -> Failure {
+fn refusal(error: &QueryError) -> Failure {
     match error {
-        HashError::Compacted { .. } => Failure::error("mvcc: required revision has been compacted"),
-        HashError::Future { .. } => Failure::error("mvcc: required revision is a future revision"),
-        HashError::Backend(_) => database::failure(error),
+        QueryError::Revision(RevisionError::Compacted { .. }) => {
+            Failure::error("mvcc: required revision has been compacted")
+        }
+        QueryError::Revision(RevisionError::Future { .. }) => {
+            Failure::error("mvcc: required revision is a future revision")
+        }
+        QueryError::Backend(_) => database::failure(error),
     }
 }
 

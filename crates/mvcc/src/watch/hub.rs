@@ -18,7 +18,7 @@ use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use super::groups::{Groups, Inbox, Queued};
 use super::ranges::GroupId;
 use crate::row;
-use crate::{Options, RangeError, RangeQuery, Reader, Want};
+use crate::{Options, QueryError, RangeQuery, Reader, RevisionError, Want};
 
 /// What happened to a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,9 +64,9 @@ impl Event {
                 Some(row) => row::event_with_previous(&self.bytes, &row.0),
                 None => self.bytes.clone(),
             },
-            Err(RangeError::Compacted { .. }) => self.bytes.clone(),
-            Err(RangeError::Backend(error)) => return Err(error),
-            Err(RangeError::Future { requested, newest }) => {
+            Err(QueryError::Revision(RevisionError::Compacted { .. })) => self.bytes.clone(),
+            Err(QueryError::Backend(error)) => return Err(error),
+            Err(QueryError::Revision(RevisionError::Future { requested, newest })) => {
                 panic!("event at {} is published, but newest is {newest}", requested + 1)
             }
         };

@@ -10,7 +10,7 @@ use base::{KeyRange, LeaseId, LogPosition, Term};
 use bytes::Bytes;
 use proto::mvccpb::KeyValue;
 use retcd_mvcc::{
-    CompactError, CompactStep, Filters, Options, RangeError, RangeQuery, Store, Txn, Wake, Want,
+    CompactStep, Filters, Options, QueryError, RangeQuery, RevisionError, Store, Txn, Wake, Want,
     WatchOutput, WatchSpec, WatchStream, Writer,
 };
 
@@ -62,7 +62,7 @@ impl Fixture {
         self.txn(|txn| txn.delete_range(&one(key), false, &mut |_, _| {}).unwrap());
     }
 
-    pub(crate) fn schedule(&mut self, at: i64) -> Result<(), CompactError> {
+    pub(crate) fn schedule(&mut self, at: i64) -> Result<(), RevisionError> {
         self.apply(|writer| writer.compact(at))
     }
 
@@ -96,7 +96,7 @@ impl Fixture {
         &self,
         keys: KeyRange,
         at: Option<i64>,
-    ) -> Result<Vec<KeyValue>, RangeError> {
+    ) -> Result<Vec<KeyValue>, QueryError> {
         let query = RangeQuery { keys, at, limit: None, want: Want::Rows };
         let found = self.store.reader().range(&query)?;
         assert_eq!(found.count, found.rows.len());

@@ -110,11 +110,10 @@ pub(crate) fn backend(error: &dyn std::error::Error) -> Status {
 }
 
 /// Why there is no hash.
-pub(crate) fn hash(error: &mvcc::HashError) -> Status {
+pub(crate) fn hash(error: &mvcc::QueryError) -> Status {
     match error {
-        mvcc::HashError::Compacted { .. } => refused(&Refusal::Compacted),
-        mvcc::HashError::Future { .. } => refused(&Refusal::FutureRevision),
-        mvcc::HashError::Backend(source) => backend(source),
+        mvcc::QueryError::Revision(error) => refused(&(*error).into()),
+        mvcc::QueryError::Backend(source) => backend(source),
     }
 }
 

@@ -97,6 +97,11 @@ impl Handle {
         self.shared.queue.consensus().await
     }
 
+    /// Lets units of logical time go by at once, so that an election comes earlier.
+    pub(crate) fn advance(&self, ticks: u64) {
+        self.shared.queue.advance(ticks);
+    }
+
     /// Renews a lease, here or at the leader; the seconds it lives on.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ use base::{LeaseId, MemberId};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
+use mvcc::{QueryError, RevisionError};
 use prost::Message as _;
 use proto::etcdserverpb as pb;
 use proto::leasepb;
@@ -173,15 +174,13 @@ async fn hash(handle: &Handle, body: Incoming) -> Response {
     let hashed = tokio::task::spawn_blocking(move || keys.hash(revision)).await;
     match hashed {
         Ok(Ok(hash)) => with_type(StatusCode::OK, JSON, hash_json(&hash)),
-        Ok(Err(mvcc::HashError::Compacted { .. })) => {
+        Ok(Err(QueryError::Revision(RevisionError::Compacted { .. }))) => {
             text(StatusCode::BAD_REQUEST, "mvcc: required revision has been compacted")
         }
-        Ok(Err(mvcc::HashError::Future { .. })) => {
+        Ok(Err(QueryError::Revision(RevisionError::Future { .. }))) => {
             text(StatusCode::BAD_REQUEST, "mvcc: required revision is a future revision")
         }
-        Ok(Err(mvcc::HashError::Backend(error))) => {
-            text(StatusCode::BAD_REQUEST, &error.to_string())
-        }
+        Ok(Err(QueryError::Backend(error))) => text(StatusCode::BAD_REQUEST, &error.to_string()),
         Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "etcdserver: server stopped"),
     }
 }

@@ -49,6 +49,7 @@ impl Node {
                 self.on_removed();
                 Ok(())
             }
+            Rare::Advance(ticks) => (0..ticks).try_for_each(|_| self.step(Input::Tick, out)),
             Rare::Durable(position) => self.on_durable(position, out),
             Rare::DiskFull => {
                 self.room.database_full = true;
@@ -168,6 +169,9 @@ impl Node {
     pub(super) fn take_news(&mut self, out: &mut Outputs) -> Result<(), NodeError> {
         let restored = out.restored.take();
         if let Some(position) = restored {
+            if self.member.state().reads().auth_enabled() {
+                return Err(NodeError::AuthEnabled);
+            }
             self.compaction_due = Some(Instant::now());
             let conf_state = self.member.status().conf_state;
             let state = self.member.state();
@@ -245,6 +249,18 @@ impl Node {
             Some(index) => self.step(Input::Compact(index), out),
             None => Ok(()),
         }
+    }
+
+    /// Forgets callers that could not say that they went away.
+    pub(super) fn forget_gone(&mut self, out: &mut Outputs) -> Result<(), NodeError> {
+        let gone = self.gone.take(|ticket| self.waiters.contains_key(&ticket));
+        if gone.is_empty() {
+            return Ok(());
+        }
+        for ticket in &gone {
+            self.waiters.remove(ticket);
+        }
+        self.step(Input::Forget(gone), out)
     }
 
     /// Says who leads, in the words of etcd's log.

@@ -10,11 +10,16 @@ use proto::etcdserverpb as pb;
 use proto::membershippb;
 
 use super::corruption::{self, Answered, Compared};
-use super::versions::{Known, Release, decide};
+use super::versions::{Known, Release, decide, needs_old_form};
 use crate::handle::{Handle, ProposeError, RequestKind};
 
 /// How often the version is looked at.
 const VERSION_INTERVAL: Duration = Duration::from_secs(4);
+
+/// How often it is looked whether the first election may be nearer, and after what pause: for five
+/// seconds, as etcd does.
+const ADVANCE_LOOKS: usize = 100;
+const ADVANCE_PAUSE: Duration = Duration::from_millis(50);
 
 /// How the members' data is compared.
 #[derive(Clone, Copy, Debug)]
@@ -55,13 +60,31 @@ async fn releases(handle: &Handle) -> Vec<Option<Release>> {
     releases
 }
 
-/// Whether facts about the cluster must be written as older members understand them.
-fn needs_old_form(releases: &[Option<Release>]) -> bool {
-    releases.iter().flatten().any(|release| *release < Release::V3_6)
-}
-
 fn cluster_release(handle: &Handle) -> Option<Release> {
     handle.reads().cluster_version().as_deref().and_then(Release::parse)
+}
+
+/// Lets most of the first election timeout go by once more than one other member is reached: if a
+/// leader is among them it has been heard by then, if none is there is nothing to wait for. Alone,
+/// a member does not wait in any case. Source: etcd server/etcdserver/server.go (`adjustTicks`).
+pub(crate) async fn advance_election(handle: Handle, ticks: u64) {
+    for _ in 0..ADVANCE_LOOKS {
+        tokio::time::sleep(ADVANCE_PAUSE).await;
+        let peers = handle.peers();
+        let others = others_of(&handle);
+        let reached = others.iter().filter(|it| peers.connected_since(MemberId(it.id)).is_some());
+        let reached = reached.count();
+        if 1 < reached {
+            tracing::info!(
+                "local-member-id" = %handle.member_id(),
+                "forward-ticks" = ticks,
+                "active-remote-members" = reached,
+                "initialized peer connections; fast-forwarding election ticks"
+            );
+            handle.advance(ticks);
+            return;
+        }
+    }
 }
 
 /// Keeps the cluster version what every member can speak (CB-54).
@@ -84,14 +107,31 @@ pub(crate) async fn watch_version(handle: Handle) {
     }
 }
 
-async fn update_version(handle: &Handle) {
+/// The cluster version now and what it should be; `None` to leave it.
+fn next_version(
+    handle: &Handle,
+    releases: &[Option<Release>],
+) -> Option<(Option<Release>, Release)> {
     let cluster = cluster_release(handle);
-    let releases = releases(handle).await;
     let lowest = releases.iter().copied().collect::<Option<Vec<_>>>();
     let lowest = lowest.and_then(|all| all.into_iter().min());
     let downgrade = handle.reads().downgrade();
     let downgrade = downgrade.enabled.then(|| Release::parse(&downgrade.target_version)).flatten();
-    let Some(version) = decide(Known { cluster, lowest, downgrade }) else { return };
+    let version = decide(Known { cluster, lowest, downgrade })?;
+    Some((cluster, version))
+}
+
+async fn update_version(handle: &Handle) {
+    let releases = releases(handle).await;
+    if next_version(handle, &releases).is_none() {
+        return;
+    }
+    // Only what is certain to be the newest may be decided upon: another member may lead since.
+    if let Err(error) = handle.linearize().await {
+        tracing::debug!(error = %error, "cannot look at the cluster version");
+        return;
+    }
+    let Some((cluster, version)) = next_version(handle, &releases) else { return };
     match cluster {
         Some(before) => tracing::info!(
             from = %before,
@@ -104,7 +144,7 @@ async fn update_version(handle: &Handle) {
         ),
     }
     let kind = RequestKind::ClusterVersionSet;
-    let proposed = if needs_old_form(&releases) {
+    let proposed = if needs_old_form(cluster, &releases) {
         handle.propose_v2(kind, "/0/version".to_owned(), version.to_cluster_version()).await
     } else {
         let ver = version.to_cluster_version();
@@ -130,11 +170,13 @@ pub(crate) async fn publish(
 ) -> Result<(), ProposeError> {
     let own = handle.member_id();
     let kind = RequestKind::ClusterMemberAttrSet;
-    let old_form = match cluster_release(handle) {
-        Some(version) if Release::MINIMUM < version => version < Release::V3_6,
-        Some(_) | None => needs_old_form(&releases(handle).await),
+    let cluster = cluster_release(handle);
+    let releases = match cluster {
+        // It says enough, and nobody need be asked.
+        Some(version) if Release::MINIMUM < version => Vec::new(),
+        Some(_) | None => releases(handle).await,
     };
-    if old_form {
+    if needs_old_form(cluster, &releases) {
         let path = format!("/0/members/{own}/attributes");
         let value = serde_json::json!({ "name": name, "clientURLs": client_urls }).to_string();
         handle.propose_v2(kind, path, value).await?;

@@ -15,7 +15,10 @@ pub(crate) struct Release {
 }
 
 impl Release {
-    /// The first release whose members take cluster facts only in the form of 1300 to 1302.
+    /// The first release whose members understand cluster facts in the form of 1300 to 1302.
+    pub(crate) const V3_5: Self = Self { major: 3, minor: 5 };
+
+    /// The first release that keeps its version in the database.
     pub(crate) const V3_6: Self = Self { major: 3, minor: 6 };
 
     /// What etcd begins with while a member cannot be asked.
@@ -50,6 +53,18 @@ impl std::fmt::Display for Release {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}.{}", self.major, self.minor)
     }
+}
+
+/// Whether facts about the cluster must be written as requests of the v2 store: a member runs an
+/// older release than 3.5, or may, by the version that the cluster has. Whoever else there is
+/// understands the form of 1300 to 1302, and 3.7 panics on the older one (interop 6.3).
+///
+/// A member that cannot be asked is as old as the cluster lets it be. That of a cluster without a
+/// version may be of any age, but a founder that is older than 3.5 and never answered is rarer than
+/// a cluster that founds with a member missing, and whose log a 3.7 must be able to read.
+pub(crate) fn needs_old_form(cluster: Option<Release>, releases: &[Option<Release>]) -> bool {
+    let may_be_old = cluster.is_some_and(|it| Release::MINIMUM < it && it < Release::V3_5);
+    may_be_old || releases.iter().flatten().any(|release| *release < Release::V3_5)
 }
 
 /// What the decision is made of.
@@ -102,6 +117,29 @@ mod tests {
             assert_eq!(Release::parse(text), expected, "{text}");
         }
         assert_eq!(release(5).to_cluster_version(), "3.5.0");
+    }
+
+    /// CB-40, CB-54.
+    #[test]
+    fn the_old_form_is_for_members_before_3_5_only() {
+        let own = Some(Release::own());
+        let (old, new) = (Some(release(4)), Some(release(5)));
+        for (cluster, releases, expected) in [
+            (None, [own, own], false),
+            (None, [own, None], false),
+            (None, [own, old], true),
+            (Some(release(0)), [own, None], false),
+            (Some(release(0)), [own, old], true),
+            // Its directory may go back to it.
+            (old, [own, own], true),
+            (old, [own, None], true),
+            (new, [own, new], false),
+            (new, [own, None], false),
+            (Some(release(6)), [own, Some(release(6))], false),
+            (own, [own, None], false),
+        ] {
+            assert_eq!(needs_old_form(cluster, &releases), expected, "{cluster:?} {releases:?}");
+        }
     }
 
     /// CB-54, CB-57.

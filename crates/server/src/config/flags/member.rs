@@ -10,7 +10,7 @@ pub(super) const FLAGS: &[Flag] = &[
     Flag::new(Member, "snapshot-count", Kind::Unsigned, "10000", "Applied entries after which a snapshot is taken and the log shortened.").acts(),
     Flag::new(Member, "heartbeat-interval", Kind::Unsigned, "100", "Milliseconds between two heartbeats of a leader.").acts(),
     Flag::new(Member, "election-timeout", Kind::Unsigned, "1000", "Milliseconds without a heartbeat after which a member stands for election; at least five heartbeats, at most 50000.").acts(),
-    Flag::new(Member, "initial-election-tick-advance", Kind::Bool, "true", "Wait only for the last part of an election timeout after a start."),
+    Flag::new(Member, "initial-election-tick-advance", Kind::Bool, "true", "Wait only for the last part of an election timeout after a start, once more than one other member is reached.").acts(),
     Flag::new(Member, "listen-peer-urls", Kind::Urls, "http://localhost:2380", "URLs to listen on for other members.").acts(),
     Flag::new(Member, "listen-client-urls", Kind::Urls, "http://localhost:2379", "URLs to listen on for clients: gRPC, and HTTP unless --listen-client-http-urls is set.").acts(),
     Flag::new(Member, "listen-client-http-urls", Kind::Urls, "", "URLs to listen on for HTTP clients only; the URLs of --listen-client-urls then serve gRPC only.").since("3.4.25").acts(),
