@@ -96,15 +96,8 @@ fn comparable(mut answer: Answer) -> anyhow::Result<(u16, Vec<(String, String)>,
 }
 
 fn blank(value: &mut Value) {
-    const OWN: [&str; 7] = [
-        "cluster_id",
-        "member_id",
-        "raft_term",
-        "ID",
-        "peerURLs",
-        "clientURLs",
-        "version",
-    ];
+    const OWN: [&str; 7] =
+        ["cluster_id", "member_id", "raft_term", "ID", "peerURLs", "clientURLs", "version"];
     match value {
         Value::Object(fields) => {
             // Since 3.6.
