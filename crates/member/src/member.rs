@@ -131,7 +131,12 @@ impl Member {
             Input::Receive(messages) => {
                 for message in messages {
                     // Whoever was removed cannot disturb those that know of it.
-                    if !self.state.is_removed(message.from) {
+                    if self.state.is_removed(message.from) {
+                        continue;
+                    }
+                    if matches!(message.body, Body::Propose(_)) && !self.is_proposing() {
+                        self.waiting.keep_passed(now_millis, message);
+                    } else {
                         self.raft.step(message);
                     }
                 }
@@ -277,10 +282,19 @@ impl Member {
         }
     }
 
+    /// Whether there is somebody who takes proposals.
+    fn is_proposing(&self) -> bool {
+        self.raft.leader().is_some() && self.raft.transfer_to().is_none()
+    }
+
     /// Proposes what waited, if there is a leader for it now.
-    fn propose_waiting(&mut self, out: &mut Outputs) {
-        if self.raft.leader().is_none() || self.raft.transfer_to().is_some() {
+    fn propose_waiting(&mut self, now_millis: u64, out: &mut Outputs) {
+        if !self.is_proposing() {
             return;
+        }
+        let oldest_millis = now_millis.saturating_sub(self.options.election_millis);
+        for message in self.waiting.take_passed(oldest_millis) {
+            self.raft.step(message);
         }
         if self.waiting.has_requests() {
             let proposals = self.waiting.take_requests();
@@ -406,7 +420,7 @@ impl Member {
     /// Does what consensus asks for until it asks for nothing more.
     fn drain(&mut self, now_millis: u64, out: &mut Outputs) -> Result<(), Halt> {
         loop {
-            self.propose_waiting(out);
+            self.propose_waiting(now_millis, out);
             let Some(ready) = self.raft.ready() else { break };
             self.send(ready.at_once, out);
             if let Some(persist) = ready.persist {
