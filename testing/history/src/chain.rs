@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use proto::etcdserverpb as pb;
-use proto::mvccpb::Event;
 use proto::mvccpb::event::EventType;
+use proto::mvccpb::{Event, KeyValue};
 
 use crate::model::{Store, agrees};
 use crate::record::{Answer, Call, History};
@@ -80,6 +80,8 @@ struct Replay<'a> {
     unknown: Vec<usize>,
     /// Answers without a change by revision: they tell guesses apart.
     reads: BTreeMap<i64, Vec<usize>>,
+    /// Pairs that watches told as those before an event, by their revision: they do, too.
+    previous: BTreeMap<i64, Vec<KeyValue>>,
     trusts_reads: bool,
     used: BTreeSet<usize>,
     /// Some revision might have been explained in another way.
@@ -107,6 +109,7 @@ pub(crate) fn resolve(history: &History, knowledge: &Knowledge) -> (Chain, Vec<V
         revokes,
         unknown: unknown.collect(),
         reads: reads(history),
+        previous: previous(history),
         trusts_reads: true,
         used: BTreeSet::new(),
         ambiguous: false,
@@ -138,6 +141,21 @@ fn reads(history: &History) -> BTreeMap<i64, Vec<usize>> {
         }
     }
     reads
+}
+
+/// The pairs before events, by revision.
+fn previous(history: &History) -> BTreeMap<i64, Vec<KeyValue>> {
+    let mut previous: BTreeMap<i64, Vec<KeyValue>> = BTreeMap::new();
+    let observations = history.watches.iter().flat_map(|watch| &watch.observations);
+    for event in observations.flat_map(|seen| &seen.response.events) {
+        if let Some(pair) = &event.prev_kv {
+            let pairs = previous.entry(pair.mod_revision).or_default();
+            if !pairs.contains(pair) {
+                pairs.push(pair.clone());
+            }
+        }
+    }
+    previous
 }
 
 type ByRevision = (BTreeMap<i64, usize>, BTreeMap<i64, Vec<usize>>);
@@ -367,8 +385,10 @@ impl Replay<'_> {
                 executed.events.is_empty() && agrees(&operation.call, &executed.answer, answer)
             })
         });
+        let mut previous = self.previous.get(&revision).into_iter().flatten();
         let mut ends = self.history.finals.iter().filter(|member| member.revision == revision);
         wrong_read
+            || previous.any(|pair| self.store.pair(&pair.key, revision) != Some(pair))
             || ends.any(|member| {
                 member.pairs.as_ref().is_some_and(|pairs| *pairs != self.store.pairs(revision))
             })
@@ -461,7 +481,8 @@ impl Replay<'_> {
 }
 
 /// Whether an answer is one of the kind of its call.
-pub(crate) fn is_of_kind(call: &Call, answer: &Answer) -> bool {
+#[must_use]
+pub fn is_of_kind(call: &Call, answer: &Answer) -> bool {
     matches!(
         (call, answer),
         (Call::Range(_), Answer::Range(_))

@@ -28,8 +28,9 @@ mod time;
 mod violation;
 mod watch;
 
+pub use chain::is_of_kind;
 pub use json::{ReadError, read, write};
 pub use judge::{Report, judge};
-pub use model::{Executed, Refusal, Store};
+pub use model::{Executed, Refusal, Store, agrees};
 pub use record::{Answer, Call, Final, History, Observation, Operation, Outcome, WatchRecord};
 pub use violation::{Rule, Violation};

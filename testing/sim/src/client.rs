@@ -1,24 +1,25 @@
-//! Clients: one call after the other at some member, and watches that are opened anew where they
-//! ended.
+//! Clients: one call after the other at some member.
 //!
 //! A call whose member went away has an unknown outcome; nothing is sent twice.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use base::{KeyRange, MemberId};
 use bytes::Bytes;
+use history::Call;
 use member::Ticket;
-use mvcc::{Wake, WatchSpec, WatchStream};
-use proto::etcdserverpb::{self as pb, compare};
+use proto::etcdserverpb as pb;
+use proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
+use proto::etcdserverpb::range_request::{SortOrder, SortTarget};
+use proto::etcdserverpb::request_op::Request;
 
 use crate::random::Random;
+use crate::recorder::Asked;
 
 /// One client.
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) at: usize,
-    pub(crate) call: Option<Call>,
+    pub(crate) call: Option<Pending>,
     /// Leases it keeps alive, and when it asks next.
     pub(crate) leases: BTreeMap<i64, u64>,
     /// What it last knew of keys, to guess for transactions.
@@ -27,24 +28,45 @@ pub(crate) struct Client {
 
 /// A call that waits for its answer.
 #[derive(Debug)]
-pub(crate) struct Call {
+pub(crate) struct Pending {
     pub(crate) ticket: Ticket,
-    pub(crate) wish: Wish,
+    pub(crate) call: Call,
     pub(crate) asked_millis: u64,
     /// What clients had been told when it was asked.
     pub(crate) floor: i64,
+    pub(crate) asked: Asked,
 }
 
-/// What a client wants.
-#[derive(Clone, Debug)]
-pub(crate) enum Wish {
-    Put { key: Bytes, value: Bytes, lease: i64 },
-    Delete { key: Bytes },
-    Txn { key: Bytes, value: Bytes, wanted: i64 },
-    Read { key: Bytes },
-    Grant { id: i64, ttl: i64 },
-    KeepAlive { id: i64 },
-    Revoke { id: i64 },
+/// What a client needs to choose what it does next.
+#[derive(Debug)]
+pub(crate) struct Circumstances<'a> {
+    pub(crate) random: &'a mut Random,
+    /// How many keys there are.
+    pub(crate) keys: u64,
+    /// New each time.
+    pub(crate) number: u64,
+    pub(crate) now_millis: u64,
+    /// The newest revision that any client knows.
+    pub(crate) revision: i64,
+}
+
+impl Circumstances<'_> {
+    fn key(&mut self) -> Bytes {
+        Bytes::from(format!("key-{:02}", self.random.below(self.keys)))
+    }
+
+    /// Up to which key a range goes.
+    fn end(&mut self) -> Bytes {
+        match self.random.below(3) {
+            0 => Bytes::from_static(b"\0"),
+            1 => Bytes::from_static(b"key."),
+            _ => self.key(),
+        }
+    }
+
+    fn value(&mut self) -> Bytes {
+        Bytes::from(format!("{}:{}", self.number, "x".repeat(self.random.index(60))))
+    }
 }
 
 impl Client {
@@ -52,117 +74,177 @@ impl Client {
         Self { at, call: None, leases: BTreeMap::new(), known: BTreeMap::new() }
     }
 
-    /// What it does next; `number` is new each time.
-    pub(crate) fn wish(&mut self, random: &mut Random, keys: u64, number: u64, now: u64) -> Wish {
+    /// What it does next.
+    pub(crate) fn wish(&mut self, around: &mut Circumstances<'_>) -> Call {
+        let now = around.now_millis;
         if let Some((&id, due)) = self.leases.iter_mut().find(|(_, due)| **due <= now) {
-            *due = now + random.between(300, 2500);
-            return Wish::KeepAlive { id };
+            *due = now + around.random.between(300, 2500);
+            return Call::KeepAlive(pb::LeaseKeepAliveRequest { id });
         }
-        let key = Bytes::from(format!("key-{}", random.below(keys)));
-        let value = Bytes::from(format!("{number}:{}", "x".repeat(random.index(60))));
         let lease = *self.leases.keys().next().unwrap_or(&0);
-        match random.below(100) {
-            0..=34 => {
-                let lease = if random.one_in(3) { lease } else { 0 };
-                Wish::Put { key, value, lease }
+        match around.random.below(100) {
+            0..=31 => Call::Put(self.put(around, lease)),
+            32..=41 => Call::Delete(delete(around)),
+            42..=61 => Call::Txn(self.txn(around)),
+            62..=88 => Call::Range(range(around)),
+            89..=90 if lease != 0 => {
+                let keys = around.random.one_in(2);
+                Call::TimeToLive(pb::LeaseTimeToLiveRequest { id: lease, keys })
             }
-            35..=44 => Wish::Delete { key },
-            45..=64 => {
-                let wanted = self.known.get(&key).copied().unwrap_or(0);
-                Wish::Txn { key, value, wanted }
+            91 if 5 < around.revision => {
+                let back = i64::try_from(around.random.below(12)).expect("small");
+                let revision = (around.revision - back).max(1);
+                Call::Compact(pb::CompactionRequest { revision, physical: false })
             }
-            65..=92 => Wish::Read { key },
             93..=96 => {
-                let id = i64::try_from(number).expect("few calls are made");
-                Wish::Grant { id, ttl: i64::try_from(random.between(2, 5)).expect("small") }
+                let id = i64::try_from(around.number).expect("few calls are made");
+                let ttl = i64::try_from(around.random.between(2, 5)).expect("small");
+                Call::Grant(pb::LeaseGrantRequest { ttl, id })
             }
-            _ if lease != 0 => {
+            97.. if lease != 0 => {
                 self.leases.remove(&lease);
                 // Whether it is revoked or left to end by itself.
-                if random.one_in(2) { Wish::Revoke { id: lease } } else { Wish::Read { key } }
+                if around.random.one_in(2) {
+                    Call::Revoke(pb::LeaseRevokeRequest { id: lease })
+                } else {
+                    Call::Range(range(around))
+                }
             }
-            _ => Wish::Read { key },
+            _ => Call::Range(range(around)),
         }
     }
-}
 
-impl Wish {
-    /// The request for the log; `None` for what needs none.
-    pub(crate) fn request(&self) -> Option<pb::InternalRaftRequest> {
-        let mut request = pb::InternalRaftRequest::default();
-        match self.clone() {
-            Self::Put { key, value, lease } => {
-                request.put = Some(pb::PutRequest { key, value, lease, ..Default::default() });
-            }
-            Self::Delete { key } => {
-                request.delete_range = Some(pb::DeleteRangeRequest { key, ..Default::default() });
-            }
-            Self::Txn { key, value, wanted } => request.txn = Some(txn(key, value, wanted)),
-            Self::Grant { id, ttl } => {
-                request.lease_grant = Some(pb::LeaseGrantRequest { ttl, id });
-            }
-            Self::Revoke { id } => request.lease_revoke = Some(pb::LeaseRevokeRequest { id }),
-            Self::Read { .. } | Self::KeepAlive { .. } => return None,
-        }
-        Some(request)
-    }
-}
-
-fn txn(key: Bytes, value: Bytes, wanted: i64) -> pb::TxnRequest {
-    use pb::request_op::Request::{RequestPut, RequestRange};
-    let op = |request| pb::RequestOp { request: Some(request) };
-    let put = pb::PutRequest { key: key.clone(), value, ..Default::default() };
-    let range = pb::RangeRequest { key: key.clone(), ..Default::default() };
-    pb::TxnRequest {
-        compare: vec![pb::Compare {
-            result: compare::CompareResult::Equal as i32,
-            target: compare::CompareTarget::Mod as i32,
-            key,
-            target_union: Some(compare::TargetUnion::ModRevision(wanted)),
+    fn put(&self, around: &mut Circumstances<'_>, lease: i64) -> pb::PutRequest {
+        let mut put = pb::PutRequest {
+            key: around.key(),
+            value: around.value(),
+            lease: if around.random.one_in(3) { lease } else { 0 },
+            prev_kv: around.random.one_in(4),
             ..Default::default()
-        }],
-        success: vec![op(RequestPut(put))],
-        failure: vec![op(RequestRange(range))],
+        };
+        match around.random.below(20) {
+            0 => {
+                put.ignore_value = true;
+                put.value = Bytes::new();
+            }
+            1 => {
+                put.ignore_lease = true;
+                put.lease = 0;
+            }
+            _ => {}
+        }
+        put
+    }
+
+    /// Mostly the one that everybody uses: if a key was changed last at a revision, put, else get.
+    fn txn(&self, around: &mut Circumstances<'_>) -> pb::TxnRequest {
+        let (key, value) = (around.key(), around.value());
+        let wanted = self.known.get(&key).copied().unwrap_or(0);
+        let get =
+            op(Request::RequestRange(pb::RangeRequest { key: key.clone(), ..Default::default() }));
+        let put = op(Request::RequestPut(pb::PutRequest {
+            key: key.clone(),
+            value,
+            prev_kv: around.random.one_in(4),
+            ..Default::default()
+        }));
+        let mut txn = pb::TxnRequest {
+            compare: vec![compare(around, key, wanted)],
+            success: vec![put],
+            failure: vec![get.clone()],
+        };
+        match around.random.below(8) {
+            0 => txn.success = vec![get, op(Request::RequestRange(range_now(around)))],
+            1 => txn.success.insert(0, op(Request::RequestRange(range_now(around)))),
+            2 => txn.failure.push(op(Request::RequestDeleteRange(delete(around)))),
+            3 => {
+                let inner = self.inner(around);
+                txn.failure.push(op(Request::RequestTxn(inner)));
+            }
+            4 => {
+                let (key, value) = (around.key(), around.value());
+                let more = pb::PutRequest { key, value, ..Default::default() };
+                txn.success.push(op(Request::RequestPut(more)));
+            }
+            _ => {}
+        }
+        // The server refuses it before anybody else sees it.
+        if state::check_txn(&txn, 128).is_err() {
+            txn.success.truncate(1);
+        }
+        txn
+    }
+
+    fn inner(&self, around: &mut Circumstances<'_>) -> pb::TxnRequest {
+        let key = around.key();
+        let wanted = self.known.get(&key).copied().unwrap_or(0);
+        pb::TxnRequest {
+            compare: vec![compare(around, key, wanted)],
+            success: vec![op(Request::RequestDeleteRange(delete(around)))],
+            failure: vec![op(Request::RequestRange(range_now(around)))],
+        }
     }
 }
 
-/// A client that watches everything.
-#[derive(Debug)]
-pub(crate) struct Watcher {
-    pub(crate) at: usize,
-    pub(crate) stream: Option<WatchStream>,
-    /// The first revision it has not got.
-    pub(crate) next: i64,
-    /// The epoch of the process it is connected to.
-    pub(crate) epoch: u64,
-    pub(crate) member: MemberId,
-    pub(crate) delivered: u64,
+fn op(request: Request) -> pb::RequestOp {
+    pb::RequestOp { request: Some(request) }
 }
 
-#[derive(Debug)]
-pub(crate) struct Deaf;
-
-impl Wake for Deaf {
-    fn wake(&self) {}
+fn compare(around: &mut Circumstances<'_>, key: Bytes, wanted: i64) -> pb::Compare {
+    let (target, union) = match around.random.below(12) {
+        0 => (CompareTarget::Version, TargetUnion::Version(1)),
+        1 => (CompareTarget::Create, TargetUnion::CreateRevision(wanted)),
+        2 => (CompareTarget::Lease, TargetUnion::Lease(0)),
+        3 => (CompareTarget::Value, TargetUnion::Value(Bytes::from_static(b"5"))),
+        _ => (CompareTarget::Mod, TargetUnion::ModRevision(wanted)),
+    };
+    let result = match around.random.below(8) {
+        0 => CompareResult::Greater,
+        1 => CompareResult::Less,
+        2 => CompareResult::NotEqual,
+        _ => CompareResult::Equal,
+    };
+    let range_end = if around.random.one_in(12) { around.end() } else { Bytes::new() };
+    pb::Compare {
+        result: result as i32,
+        target: target as i32,
+        key,
+        range_end,
+        target_union: Some(union),
+    }
 }
 
-impl Watcher {
-    pub(crate) fn new(at: usize) -> Self {
-        Self { at, stream: None, next: 1, epoch: 0, member: MemberId::NONE, delivered: 0 }
-    }
+fn delete(around: &mut Circumstances<'_>) -> pb::DeleteRangeRequest {
+    let key = around.key();
+    let range_end = if around.random.one_in(4) { around.end() } else { Bytes::new() };
+    pb::DeleteRangeRequest { key, range_end, prev_kv: around.random.one_in(4) }
+}
 
-    pub(crate) fn open(&mut self, hub: &mvcc::WatchHub) {
-        let mut stream = hub.stream(Arc::new(Deaf));
-        stream
-            .create(WatchSpec {
-                keys: KeyRange::From(Bytes::new()),
-                start: self.next,
-                filters: mvcc::Filters::default(),
-                want_previous: false,
-                id: 0,
-                fragment: false,
-            })
-            .expect("everything can be watched");
-        self.stream = Some(stream);
+fn range_now(around: &mut Circumstances<'_>) -> pb::RangeRequest {
+    let key = around.key();
+    let range_end = if around.random.one_in(2) { around.end() } else { Bytes::new() };
+    pb::RangeRequest { key, range_end, ..Default::default() }
+}
+
+fn range(around: &mut Circumstances<'_>) -> pb::RangeRequest {
+    let mut range = range_now(around);
+    range.serializable = around.random.one_in(4);
+    if around.random.one_in(6) {
+        let back = i64::try_from(around.random.below(10)).expect("small") - 1;
+        range.revision = (around.revision - back).max(0);
     }
+    if around.random.one_in(4) {
+        range.limit = i64::try_from(around.random.below(4)).expect("small");
+    }
+    match around.random.below(12) {
+        0 => range.keys_only = true,
+        1 => range.count_only = true,
+        2 => {
+            range.sort_order = SortOrder::Descend as i32;
+            range.sort_target = SortTarget::Mod as i32;
+        }
+        3 => range.min_mod_revision = around.revision / 2,
+        _ => {}
+    }
+    range
 }

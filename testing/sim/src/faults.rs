@@ -2,9 +2,7 @@
 
 use base::MemberId;
 use member::{Input, Ticket};
-use mvcc::WatchOutput;
-use prost::Message as _;
-use proto::{etcdserverpb as pb, mvccpb, raftpb};
+use proto::{etcdserverpb as pb, raftpb};
 use state::members::{ChangeContext, MemberObject};
 use vfs::fault::{Failure, Kind};
 
@@ -117,17 +115,17 @@ impl World {
         self.step(at, Input::TransferLeader(Ticket(ticket), to))
     }
 
+    /// An operator compacts, and waits for the answer like any client.
     fn compact(&mut self, at: usize) -> Verdict {
-        if !self.machines[at].is_running() {
-            return Ok(());
-        }
         let back = i64::try_from(self.random.below(20)).expect("small");
-        let revision = self.judge.model.revision - back;
-        if revision < 2 {
+        let revision = self.judge.model.revision() - back;
+        let free = (0..self.clients.len()).find(|&number| self.clients[number].call.is_none());
+        let (Some(number), true) = (free, self.machines[at].is_running() && 2 <= revision) else {
             return Ok(());
-        }
-        let compaction = Some(pb::CompactionRequest { revision, physical: false });
-        self.propose(at, pb::InternalRaftRequest { compaction, ..Default::default() })
+        };
+        self.clients[number].at = at;
+        let request = pb::CompactionRequest { revision, physical: false };
+        self.call(number, history::Call::Compact(request))
     }
 
     fn change_members(&mut self) -> Verdict {
@@ -178,99 +176,5 @@ impl World {
         }
         let kind = raftpb::ConfChangeType::ConfChangeAddNode;
         self.propose_change(at, kind, Some(&ChangeContext::promotion(id)), id)
-    }
-
-    /// A watcher takes what there is, and compares it with what happened.
-    pub(crate) fn on_watch(&mut self, number: usize) -> Verdict {
-        let pause = self.random.between(5, 300);
-        self.after(pause, Event::Watch { number });
-        let at = self.watchers[number].at;
-        let machine = &self.machines[at];
-        if machine.process.is_none() || machine.epoch != self.watchers[number].epoch {
-            self.watchers[number].stream = None;
-        }
-        if self.watchers[number].stream.is_none() {
-            let at = self.random.index(self.machines.len());
-            self.watchers[number].at = at;
-            if !self.machines[at].is_running() {
-                return Ok(());
-            }
-            let hub = self.process(at).member.state().reads().watch().clone();
-            let watcher = &mut self.watchers[number];
-            watcher.epoch = self.machines[at].epoch;
-            watcher.member = self.machines[at].id;
-            watcher.open(&hub);
-        }
-        self.pull(number)
-    }
-
-    pub(crate) fn pull(&mut self, number: usize) -> Verdict {
-        let bytes_max = self.random.choose(&[1, 100, 10_000]);
-        let watcher = &mut self.watchers[number];
-        let Some(stream) = &mut watcher.stream else { return Ok(()) };
-        let mut outputs = Vec::new();
-        if stream.pull(bytes_max, &mut outputs).is_err() {
-            // The disk failed; the watch goes on elsewhere.
-            watcher.stream = None;
-            return Ok(());
-        }
-        for output in outputs {
-            match output {
-                WatchOutput::Events { events, revision, .. } => {
-                    for event in events.iter().cloned() {
-                        let event = mvccpb::Event::decode(event)
-                            .map_err(|error| format!("an event does not decode: {error}"))?;
-                        self.check_event(number, &event, revision)?;
-                    }
-                    if self.watchers[number].delivered != 0 {
-                        return Err("a watch got a part of a revision".to_owned());
-                    }
-                }
-                WatchOutput::Compacted { compact_revision, .. } => {
-                    let watcher = &mut self.watchers[number];
-                    if compact_revision < watcher.next {
-                        return Err(format!(
-                            "a watch from {} was ended for compaction {compact_revision}",
-                            watcher.next
-                        ));
-                    }
-                    watcher.next = compact_revision;
-                    watcher.stream = None;
-                    return Ok(());
-                }
-                WatchOutput::Progress { .. } => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn check_event(&mut self, number: usize, event: &mvccpb::Event, header: i64) -> Verdict {
-        let watcher = &mut self.watchers[number];
-        let row = event.kv.as_ref().ok_or("an event without a key")?;
-        let history = &self.judge.model.events;
-        // Events of one revision come together: those already got of it are counted.
-        let first = history.partition_point(|past| past.revision < watcher.next);
-        let skip = usize::try_from(watcher.delivered).expect("few events are of one revision");
-        let expected = history.get(first + skip);
-        let is_delete = event.r#type() == mvccpb::event::EventType::Delete;
-        let value = (!is_delete).then(|| row.value.clone());
-        let right = expected.is_some_and(|past| {
-            past.revision == row.mod_revision && past.key == row.key && past.value == value
-        });
-        if !right || header < row.mod_revision {
-            return Err(format!(
-                "a watch at {} from {} got {row:?} instead of {expected:?}",
-                watcher.member, watcher.next
-            ));
-        }
-        watcher.delivered += 1;
-        let last_of_revision =
-            history.get(first + skip + 1).is_none_or(|past| past.revision != row.mod_revision);
-        if last_of_revision {
-            watcher.next = row.mod_revision + 1;
-            watcher.delivered = 0;
-        }
-        self.counts.watched += 1;
-        Ok(())
     }
 }

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use base::{Index, MemberId, Term};
-use bytes::Bytes;
+use history::{Answer, Call};
 use prost::Message as _;
 use proto::{etcdserverpb as pb, raftpb};
 use raft::{Entry, EntryKind, RoleKind};
@@ -186,24 +186,13 @@ impl Judge {
         Ok(())
     }
 
-    /// A client read `value` at `revision`, and was told `floor` before it asked.
-    pub(crate) fn on_read(
-        &mut self,
-        key: &Bytes,
-        value: Option<&Bytes>,
-        revision: i64,
-        floor: i64,
-    ) -> Verdict {
-        if revision < floor {
-            return Err(format!("a read of {key:?} at {revision} after {floor} was told"));
+    /// A client read, linearizably or not, and was told `floor` before it asked.
+    pub(crate) fn on_read(&mut self, call: &Call, answer: &Answer, floor: i64) -> Verdict {
+        let revision = answer.revision();
+        if call.is_linearizable() && revision < floor {
+            return Err(format!("{call:?} was answered at {revision} after {floor} was told"));
         }
-        if self.model.revision < revision {
-            return Err(format!("a read at {revision}, the store is at {}", self.model.revision));
-        }
-        let expected = self.model.at(key, revision);
-        if expected != value {
-            return Err(format!("{key:?} at {revision} is {expected:?}, read was {value:?}"));
-        }
+        self.model.check_read(call, answer)?;
         self.told = self.told.max(revision);
         Ok(())
     }

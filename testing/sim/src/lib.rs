@@ -11,6 +11,7 @@
 //!
 //! Not here: sockets, codecs and threads, which process tests exercise.
 
+mod calls;
 mod client;
 mod config;
 mod faults;
@@ -19,7 +20,9 @@ mod machine;
 mod model;
 mod network;
 mod random;
+mod recorder;
 mod settle;
+mod watcher;
 mod world;
 
 use crate::judge::Verdict;

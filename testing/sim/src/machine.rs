@@ -4,14 +4,15 @@
 //! is done here by calls, in the same order.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use backend::Backend;
+use backend::{Backend, Bucket};
 use base::{ClusterId, Index, LogPosition, MemberId, Term};
 use bytes::Bytes;
 use member::{Input, Member, Outputs, RequestIds};
 use prost::Message as _;
-use proto::raftpb;
+use proto::{etcdserverpb as pb, raftpb};
 use raft::{ConfState, Entry, EntryKind, HardState, Message, Persist, Raft, Restored};
 use state::members::{ChangeContext, MemberObject};
 use state::{Received, State};
@@ -465,6 +466,50 @@ impl Process {
             }
             self.log.extend(persist.entries.iter().map(|entry| (entry.index, entry.clone())));
         }
+    }
+}
+
+impl Process {
+    /// What the judges of histories want to know of a member at the end.
+    pub(crate) fn end(&self, member: u64) -> Result<history::Final, String> {
+        let reads = self.member.state().reads();
+        let hash = reads.keys().hash(0).map_err(|error| format!("{error:?}"))?;
+        let all = pb::RangeRequest {
+            key: vec![0].into(),
+            range_end: vec![0].into(),
+            ..Default::default()
+        };
+        let found = reads.range(&all).map_err(|error| format!("{error:?}"))?;
+        Ok(history::Final {
+            member,
+            revision: hash.revision,
+            hash: hash.hash,
+            compact_revision: hash.compact_revision,
+            pairs: Some(found.rows.iter().map(mvcc::Row::decode).collect()),
+        })
+    }
+
+    /// Every row of every bucket, and what the member says of itself: the same at all members.
+    pub(crate) fn facts(&self) -> Result<Vec<String>, String> {
+        let reads = self.member.state().reads();
+        let leases: Vec<_> = reads.leases().iter().map(|id| reads.lease(*id, true)).collect();
+        let mut facts = vec![
+            format!("members {:?}", reads.members()),
+            format!("removed {:?}", self.member.state().removed_members()),
+            format!("alarms {:?}", reads.alarms()),
+            format!("version {:?}", reads.cluster_version()),
+            format!("leases {leases:?}"),
+        ];
+        for bucket in Bucket::ALL {
+            let mut visit = |key: &Bytes, value: &Bytes| {
+                facts.push(format!("{} {key:?}: {value:?}", bucket.name()));
+                ControlFlow::Continue(())
+            };
+            self.backend
+                .scan(bucket, b"", None, &mut visit)
+                .map_err(|error| format!("{error:?}"))?;
+        }
+        Ok(facts)
     }
 }
 

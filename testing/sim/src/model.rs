@@ -1,67 +1,37 @@
-//! The plainest key-value store that keeps its whole history, and what its leases hold.
+//! What the committed requests mean, by the reference model of the judges.
 //!
 //! It is given the committed requests in the order of the log, with what members answered, and says
-//! whether that was right.
+//! whether that was right. The key space is `history`'s, which shares no code with `mvcc`; leases
+//! and the compaction are added here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use bytes::Bytes;
-use proto::etcdserverpb::{self as pb, compare, request_op, response_op};
-use state::{Applied, Reply};
-
-/// One change of one key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Event {
-    pub(crate) revision: i64,
-    pub(crate) key: Bytes,
-    /// `None` for a deletion.
-    pub(crate) value: Option<Bytes>,
-}
+use history::{Answer, Call, Store, agrees};
+use proto::etcdserverpb as pb;
+use proto::mvccpb::KeyValue;
+use state::{Applied, Refusal, Reply};
 
 /// The store.
 #[derive(Debug)]
 pub(crate) struct Model {
-    pub(crate) revision: i64,
+    store: Store,
     pub(crate) compacted: i64,
-    /// All that ever happened, in order.
-    pub(crate) events: Vec<Event>,
-    keys: BTreeMap<Bytes, Vec<(i64, Option<Bytes>)>>,
-    pub(crate) leases: BTreeMap<i64, BTreeSet<Bytes>>,
-    holders: BTreeMap<Bytes, i64>,
+    leases: BTreeSet<i64>,
 }
 
 impl Model {
     pub(crate) fn new() -> Self {
-        Self {
-            revision: 1,
-            compacted: -1,
-            events: Vec::new(),
-            keys: BTreeMap::new(),
-            leases: BTreeMap::new(),
-            holders: BTreeMap::new(),
-        }
+        Self { store: Store::new(1, &[]), compacted: -1, leases: BTreeSet::new() }
     }
 
-    /// The value of a key at a revision.
-    pub(crate) fn at(&self, key: &Bytes, revision: i64) -> Option<&Bytes> {
-        let versions = self.keys.get(key)?;
-        let until = versions.partition_point(|(at, _)| *at <= revision);
-        versions[..until].last()?.1.as_ref()
+    /// The newest revision.
+    pub(crate) fn revision(&self) -> i64 {
+        self.store.revision()
     }
 
-    /// The newest value of every key.
-    pub(crate) fn rows(&self) -> Vec<(Bytes, Bytes)> {
-        let newest = |(key, versions): (&Bytes, &Vec<(i64, Option<Bytes>)>)| {
-            Some((key.clone(), versions.last()?.1.clone()?))
-        };
-        self.keys.iter().filter_map(newest).collect()
-    }
-
-    fn mod_revision(&self, key: &Bytes) -> i64 {
-        match self.keys.get(key).and_then(|versions| versions.last()) {
-            Some((revision, Some(_))) => *revision,
-            Some((_, None)) | None => 0,
-        }
+    /// The newest pair of every key.
+    pub(crate) fn pairs(&self) -> Vec<KeyValue> {
+        self.store.pairs(self.store.revision())
     }
 
     /// Does what a request did if it was not refused, and compares the answer.
@@ -72,122 +42,132 @@ impl Model {
     ) -> Result<(), String> {
         let reply = match applied {
             Applied::Done(reply) => reply,
-            Applied::Refused(_) => return Ok(()),
+            Applied::Refused(refusal) => return self.refused(request, refusal),
         };
-        match reply {
-            Reply::Put(response) => {
-                let put = request.put.as_ref().ok_or("a put was answered, not asked for")?;
-                self.revision += 1;
-                self.put(put);
-                self.expect(response.header.as_ref())
-            }
-            Reply::Delete(response) => {
-                let delete = request.delete_range.as_ref().ok_or("no delete was asked for")?;
-                let deleted = i64::from(self.delete(&delete.key, self.revision + 1));
-                self.revision += deleted;
-                if deleted != response.deleted {
-                    return Err(format!("{deleted} keys to delete, not {}", response.deleted));
+        let call = call_of(request);
+        let Some(answer) = answer_of(reply.clone()) else { return Ok(()) };
+        let call = call.ok_or_else(|| format!("{reply:?} answers what was not asked for"))?;
+        match &call {
+            Call::Compact(compaction) => self.compacted = compaction.revision,
+            Call::Grant(_) => {
+                let Answer::Grant(granted) = &answer else { return Err(wrong(&call, reply)) };
+                if !self.leases.insert(granted.id) {
+                    return Err(format!("lease {} was granted twice", granted.id));
                 }
-                self.expect(response.header.as_ref())
             }
-            Reply::Txn(response) => {
-                let txn = request.txn.as_ref().ok_or("no transaction was asked for")?;
-                self.txn(txn, response)
+            Call::Revoke(revoke) if !self.leases.remove(&revoke.id) => {
+                return Err(format!("lease {} was revoked and is not known", revoke.id));
             }
-            Reply::Compact(response) => {
-                let compaction =
-                    request.compaction.as_ref().ok_or("no compaction was asked for")?;
-                self.compacted = compaction.revision;
-                self.expect(response.header.as_ref())
+            Call::Put(put) if put.lease != 0 && !self.leases.contains(&put.lease) => {
+                return Err(format!("a put with the unknown lease {}", put.lease));
             }
-            Reply::LeaseGrant(response) => {
-                self.leases.insert(response.id, BTreeSet::new());
-                self.expect(response.header.as_ref())
-            }
-            Reply::LeaseRevoke(id, response) => {
-                let keys = self.leases.remove(&id.0).ok_or("an unknown lease was revoked")?;
-                let revision = self.revision + 1;
-                let mut any = false;
-                for key in keys {
-                    any |= self.delete(&key, revision);
-                }
-                self.revision += i64::from(any);
-                self.expect(response.header.as_ref())
-            }
-            Reply::None | Reply::Alarm(_) | Reply::AuthStatus(_) | Reply::Members(_) => Ok(()),
+            Call::Range(_)
+            | Call::Put(_)
+            | Call::Delete(_)
+            | Call::Txn(_)
+            | Call::Revoke(_)
+            | Call::KeepAlive(_)
+            | Call::TimeToLive(_) => {}
         }
-    }
-
-    fn expect(&self, header: Option<&pb::ResponseHeader>) -> Result<(), String> {
-        let answered = header.map_or(0, |header| header.revision);
-        if answered == self.revision {
+        if !matches!(call, Call::Compact(_) | Call::Grant(_)) {
+            let executed = self.store.apply(&call).map_err(|refusal| refusal.to_string())?;
+            if !agrees(&call, &executed.answer, &answer) {
+                return Err(format!("{answer:?} instead of {:?}", executed.answer));
+            }
+        }
+        if answer.revision() == self.revision() {
             Ok(())
         } else {
-            Err(format!("revision {} was answered as {answered}", self.revision))
+            Err(format!("revision {} was answered as {}", self.revision(), answer.revision()))
         }
     }
 
-    fn put(&mut self, put: &pb::PutRequest) {
-        let (key, value) = (put.key.clone(), put.value.clone());
-        self.keys.entry(key.clone()).or_default().push((self.revision, Some(value.clone())));
-        self.detach(&key);
-        if put.lease != 0 {
-            self.leases.entry(put.lease).or_default().insert(key.clone());
-            self.holders.insert(key.clone(), put.lease);
-        }
-        self.events.push(Event { revision: self.revision, key, value: Some(value) });
-    }
-
-    fn detach(&mut self, key: &Bytes) {
-        if let Some(lease) = self.holders.remove(key)
-            && let Some(keys) = self.leases.get_mut(&lease)
-        {
-            keys.remove(key);
-        }
-    }
-
-    /// Whether there was something to delete.
-    fn delete(&mut self, key: &Bytes, revision: i64) -> bool {
-        if self.mod_revision(key) == 0 {
-            return false;
-        }
-        self.keys.entry(key.clone()).or_default().push((revision, None));
-        self.detach(key);
-        self.events.push(Event { revision, key: key.clone(), value: None });
-        true
-    }
-
-    /// The one shape that clients use: if a key was changed last at a revision, put, else get.
-    fn txn(&mut self, txn: &pb::TxnRequest, response: &pb::TxnResponse) -> Result<(), String> {
-        let compare = txn.compare.first().ok_or("a transaction without comparison")?;
-        let Some(compare::TargetUnion::ModRevision(wanted)) = compare.target_union else {
-            return Err("clients compare revisions only".to_owned());
+    fn refused(&self, request: &pb::InternalRaftRequest, refusal: &Refusal) -> Result<(), String> {
+        let Some(call) = call_of(request) else { return Ok(()) };
+        let Some(known) = lease_of(&call).map(|lease| self.leases.contains(&lease)) else {
+            return Ok(());
         };
-        let found = self.mod_revision(&compare.key);
-        let succeeded = found == wanted;
-        if succeeded != response.succeeded {
-            return Err(format!("{succeeded} expected at {found}, wanted {wanted}"));
+        if *refusal == Refusal::LeaseNotFound && known {
+            return Err(format!("{call:?}: the lease was not found"));
         }
-        let ops = if succeeded { &txn.success } else { &txn.failure };
-        for (op, answer) in ops.iter().zip(&response.responses) {
-            match (&op.request, &answer.response) {
-                (Some(request_op::Request::RequestPut(put)), _) => {
-                    self.revision += 1;
-                    self.put(put);
-                }
-                (
-                    Some(request_op::Request::RequestRange(range)),
-                    Some(response_op::Response::ResponseRange(got)),
-                ) => {
-                    let expected = self.at(&range.key, self.revision);
-                    let value = got.kvs.first().map(|row| &row.value);
-                    if expected != value {
-                        return Err(format!("{value:?} was read instead of {expected:?}"));
-                    }
-                }
-                other => return Err(format!("clients do not do this: {other:?}")),
-            }
+        if *refusal == Refusal::LeaseExists && !known {
+            return Err(format!("{call:?}: the lease was said to exist"));
         }
-        self.expect(response.header.as_ref())
+        Ok(())
+    }
+
+    /// Whether a read at a revision is answered rightly.
+    pub(crate) fn check_read(&self, call: &Call, answer: &Answer) -> Result<(), String> {
+        let revision = answer.revision();
+        if self.revision() < revision {
+            return Err(format!("a read at {revision}, the store is at {}", self.revision()));
+        }
+        let executed = self.store.execute(call, revision).map_err(|refusal| refusal.to_string())?;
+        if agrees(call, &executed.answer, answer) {
+            Ok(())
+        } else {
+            Err(format!("{call:?} at {revision} is {:?}, not {answer:?}", executed.answer))
+        }
+    }
+}
+
+fn wrong(call: &Call, reply: &Reply) -> String {
+    format!("{call:?} was answered {reply:?}")
+}
+
+/// The lease that a call is about.
+pub(crate) fn lease_of(call: &Call) -> Option<i64> {
+    match call {
+        Call::Put(put) => (put.lease != 0).then_some(put.lease),
+        Call::Grant(grant) => Some(grant.id),
+        Call::Revoke(revoke) => Some(revoke.id),
+        Call::KeepAlive(request) => Some(request.id),
+        Call::TimeToLive(request) => Some(request.id),
+        Call::Range(_) | Call::Delete(_) | Call::Txn(_) | Call::Compact(_) => None,
+    }
+}
+
+/// The call of a client that a request is of.
+fn call_of(request: &pb::InternalRaftRequest) -> Option<Call> {
+    if let Some(put) = &request.put {
+        Some(Call::Put(put.clone()))
+    } else if let Some(delete) = &request.delete_range {
+        Some(Call::Delete(delete.clone()))
+    } else if let Some(txn) = &request.txn {
+        Some(Call::Txn(txn.clone()))
+    } else if let Some(compaction) = &request.compaction {
+        Some(Call::Compact(*compaction))
+    } else if let Some(grant) = &request.lease_grant {
+        Some(Call::Grant(*grant))
+    } else {
+        request.lease_revoke.map(Call::Revoke)
+    }
+}
+
+/// The request for the log that a call becomes; `None` for what needs none.
+pub(crate) fn request_of(call: &Call) -> Option<pb::InternalRaftRequest> {
+    let mut request = pb::InternalRaftRequest::default();
+    match call.clone() {
+        Call::Put(put) => request.put = Some(put),
+        Call::Delete(delete) => request.delete_range = Some(delete),
+        Call::Txn(txn) if !state::check::is_read_only(&txn) => request.txn = Some(txn),
+        Call::Compact(compaction) => request.compaction = Some(compaction),
+        Call::Grant(grant) => request.lease_grant = Some(grant),
+        Call::Revoke(revoke) => request.lease_revoke = Some(revoke),
+        Call::Txn(_) | Call::Range(_) | Call::KeepAlive(_) | Call::TimeToLive(_) => return None,
+    }
+    Some(request)
+}
+
+/// A reply as clients get it; `None` for one that no client asks for.
+pub(crate) fn answer_of(reply: Reply) -> Option<Answer> {
+    match reply {
+        Reply::Put(response) => Some(Answer::Put(response)),
+        Reply::Delete(response) => Some(Answer::Delete(response)),
+        Reply::Txn(response) => Some(Answer::Txn(response)),
+        Reply::LeaseGrant(response) => Some(Answer::Grant(response)),
+        Reply::LeaseRevoke(_, response) => Some(Answer::Revoke(response)),
+        Reply::Compact(response) => Some(Answer::Compact(response)),
+        Reply::None | Reply::Alarm(_) | Reply::AuthStatus(_) | Reply::Members(_) => None,
     }
 }

@@ -1,7 +1,5 @@
 //! The end of a life: the faults are over, and everybody must agree.
 
-use proto::etcdserverpb as pb;
-
 use crate::judge::Verdict;
 use crate::world::{Event, World};
 
@@ -32,11 +30,15 @@ impl World {
             self.run_until(until)?;
             quiet = if self.agrees() { quiet + 1 } else { 0 };
         }
-        self.compare()?;
+        let members = self.members();
         for number in 0..self.watchers.len() {
-            self.finish_watch(number)?;
+            self.finish_watch(number, &members)?;
         }
-        Ok(())
+        self.compare()?;
+        for number in 0..self.clients.len() {
+            self.give_up(number, "the end came first");
+        }
+        self.recorder.judge(self.config.drift == 0)
     }
 
     /// The machines of the members.
@@ -79,8 +81,8 @@ impl World {
 
     /// All members hold the same, and what the model holds.
     fn compare(&mut self) -> Verdict {
-        let rows = self.judge.model.rows();
-        let mut first = None;
+        let pairs = self.judge.model.pairs();
+        let mut first: Option<Vec<String>> = None;
         for at in self.members() {
             let process = self.process(at);
             // As etcd's, the hash of a store without any live key depends on how far the removal
@@ -88,53 +90,27 @@ impl World {
             while process.member.compact_step().map_err(|error| format!("{error:?}"))?
                 != mvcc::CompactStep::Idle
             {}
-            let reads = process.member.state().reads();
-            let hash = reads.keys().hash(0).map_err(|error| format!("{error:?}"))?;
-            let all = pb::RangeRequest {
-                key: vec![0].into(),
-                range_end: vec![0].into(),
-                ..Default::default()
-            };
-            let found = reads.range(&all).map_err(|error| format!("{error:?}"))?;
-            let found: Vec<_> =
-                found.rows.iter().map(|row| row.decode()).map(|row| (row.key, row.value)).collect();
-            if found != rows {
-                return Err(format!("member {at} holds {found:?} instead of {rows:?}"));
-            }
-            let leases: Vec<_> = reads.leases().iter().map(|id| reads.lease(*id, true)).collect();
-            let facts = format!(
-                "{:?} {:?} {:?} {:?} {:?} {leases:?}",
-                (hash.hash, hash.revision, hash.compact_revision),
-                reads.members(),
-                reads.alarms(),
-                reads.cluster_version(),
-                process.member.state().removed_members(),
-            );
             process.backend.check().map_err(|error| format!("member {at}: {error}"))?;
-            match &first {
-                None => first = Some(facts),
-                Some(other) if *other == facts => {}
-                Some(other) => return Err(format!("member {at} holds {facts}, not {other}")),
+            // What was applied last is not written with the rest of a batch before.
+            process.backend.commit().map_err(|error| format!("member {at}: {error}"))?;
+            let end = process.end(at as u64)?;
+            let facts = process.facts()?;
+            if end.pairs.as_ref() != Some(&pairs) {
+                return Err(format!("member {at} holds {:?} instead of {pairs:?}", end.pairs));
+            }
+            self.recorder.end(end);
+            let Some(first) = &first else {
+                first = Some(facts);
+                continue;
+            };
+            if let Some((mine, other)) = facts.iter().zip(first).find(|(mine, other)| mine != other)
+            {
+                return Err(format!("member {at} holds {mine}, not {other}"));
+            }
+            if facts.len() != first.len() {
+                return Err(format!("member {at} holds {} rows, not {}", facts.len(), first.len()));
             }
         }
         Ok(())
-    }
-
-    /// A watcher gets everything that it has not got.
-    fn finish_watch(&mut self, number: usize) -> Verdict {
-        let newest = self.judge.model.events.last().map_or(0, |event| event.revision);
-        let members = self.members();
-        for _ in 0..10_000 {
-            if newest < self.watchers[number].next {
-                return Ok(());
-            }
-            // One that was removed may hear nothing any more.
-            if !members.contains(&self.watchers[number].at) {
-                self.watchers[number].stream = None;
-            }
-            self.on_watch(number)?;
-        }
-        let next = self.watchers[number].next;
-        Err(format!("a watch waits for {next}, the newest is {newest}"))
     }
 }

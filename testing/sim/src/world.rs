@@ -9,14 +9,15 @@ use prost::Message as _;
 use proto::{etcdserverpb as pb, raftpb};
 use raft::{Body, Message, RoleKind};
 use state::members::{ChangeContext, MemberObject};
-use state::{Applied, Reply};
 
-use crate::client::{Call, Client, Watcher, Wish};
+use crate::client::Client;
 use crate::config::Config;
 use crate::judge::{Judge, Verdict};
 use crate::machine::{Machine, Process, Stop, Written};
 use crate::network::Network;
 use crate::random::Random;
+use crate::recorder::Recorder;
+use crate::watcher::Watcher;
 
 /// Something that will happen.
 #[derive(Debug)]
@@ -39,11 +40,11 @@ pub(crate) enum Event {
     ClusterVersion,
 }
 
+/// Clients that watch.
+const WATCHERS: usize = 4;
+
 /// Lines of the story that are kept.
 const STORY_LINES_MAX: usize = 300;
-
-/// A caller gives up after so long.
-const CALL_MILLIS: u64 = 5000;
 
 /// One cluster's life.
 #[derive(Debug)]
@@ -57,11 +58,12 @@ pub(crate) struct World {
     pub(crate) by_id: BTreeMap<MemberId, usize>,
     pub(crate) network: Network,
     pub(crate) clients: Vec<Client>,
-    waiting: BTreeMap<(usize, Ticket), usize>,
+    pub(crate) waiting: BTreeMap<(usize, Ticket), usize>,
     pub(crate) watchers: Vec<Watcher>,
     pub(crate) judge: Judge,
+    pub(crate) recorder: Recorder,
     pub(crate) faulty: bool,
-    calls: u64,
+    pub(crate) calls: u64,
     pub(crate) counts: Counts,
     story: VecDeque<String>,
     pub(crate) tell: bool,
@@ -116,7 +118,7 @@ impl World {
             .collect();
         let by_id = machines.iter().enumerate().map(|(at, machine)| (machine.id, at)).collect();
         let clients = (0..config.clients).map(|n| Client::new(n % machines.len())).collect();
-        let watchers = (0..2).map(|n| Watcher::new(n % machines.len())).collect();
+        let watchers = (0..WATCHERS).map(|n| Watcher::new(n, n % machines.len())).collect();
         Self {
             config,
             random,
@@ -130,6 +132,7 @@ impl World {
             waiting: BTreeMap::new(),
             watchers,
             judge: Judge::new(),
+            recorder: Recorder::default(),
             faulty: true,
             calls: 0,
             counts: Counts::default(),
@@ -229,7 +232,7 @@ impl World {
     }
 
     /// Whether a process of this epoch runs; if it is paused, what was due is put off.
-    fn is_current(&self, at: usize, epoch: u64) -> bool {
+    pub(crate) fn is_current(&self, at: usize, epoch: u64) -> bool {
         self.machines[at].epoch == epoch && self.machines[at].process.is_some()
     }
 
@@ -467,8 +470,7 @@ impl World {
             self.waiting.range((at, Ticket(0))..=(at, Ticket(u64::MAX))).map(|(k, _)| *k).collect();
         for key in lost {
             if let Some(number) = self.waiting.remove(&key) {
-                self.counts.unknown += 1;
-                self.clients[number].call = None;
+                self.give_up(number, "the member went away");
             }
         }
     }
@@ -597,151 +599,6 @@ impl World {
             }
             _ => self.after(delay, Event::SnapshotSent { at: from, epoch, to: id, ok: false }),
         }
-    }
-
-    fn on_client(&mut self, number: usize) -> Verdict {
-        let pause = self.random.between(1, self.config.think_millis);
-        self.after(pause, Event::Client { number });
-        if let Some(call) = &self.clients[number].call {
-            if self.now < call.asked_millis + CALL_MILLIS {
-                return Ok(());
-            }
-            let (at, ticket) = (self.clients[number].at, call.ticket);
-            self.clients[number].call = None;
-            self.waiting.remove(&(at, ticket));
-            self.counts.unknown += 1;
-            if self.machines[at].is_running() {
-                self.step(at, Input::Forget(vec![ticket]))?;
-            }
-        }
-        if !self.faulty {
-            return Ok(());
-        }
-        let is_down = self.machines[self.clients[number].at].process.is_none();
-        let at = if self.random.one_in(5) || is_down {
-            self.random.index(self.machines.len())
-        } else {
-            self.clients[number].at
-        };
-        self.clients[number].at = at;
-        if self.machines[at].process.is_some() { self.call(number) } else { Ok(()) }
-    }
-
-    fn call(&mut self, number: usize) -> Verdict {
-        self.calls += 1;
-        let (at, now, keys) = (self.clients[number].at, self.now, self.config.keys);
-        let wish = self.clients[number].wish(&mut self.random, keys, self.calls, now);
-        let id = self.process(at).ids.next_id();
-        let (ticket, floor) = (Ticket(id), self.judge.told);
-        if let Wish::Revoke { id } = wish {
-            self.judge.given_up.insert(id, ());
-        }
-        let input = match (&wish, wish.request()) {
-            (_, Some(mut request)) => {
-                request.header = Some(pb::RequestHeader { id, ..Default::default() });
-                let request = request.encode_to_vec().into();
-                Input::Propose(vec![Proposal { ticket, request }])
-            }
-            (Wish::KeepAlive { id }, None) => Input::RenewLease(ticket, base::LeaseId(*id)),
-            (_, None) => Input::Read(vec![ticket]),
-        };
-        self.clients[number].call = Some(Call { ticket, wish, asked_millis: now, floor });
-        self.waiting.insert((at, ticket), number);
-        // A process that stands still finds the call when it goes on.
-        let epoch = self.machines[at].epoch;
-        self.on_call(at, epoch, input)
-    }
-
-    fn on_call(&mut self, at: usize, epoch: u64, input: Input) -> Verdict {
-        if !self.is_current(at, epoch) {
-            return Ok(());
-        }
-        if self.machines[at].paused {
-            self.after(20, Event::Call { at, epoch, input });
-            return Ok(());
-        }
-        self.step(at, input)
-    }
-
-    fn on_answer(&mut self, at: usize, ticket: Ticket, answer: Answer) -> Verdict {
-        let Some(number) = self.waiting.remove(&(at, ticket)) else { return Ok(()) };
-        let call = self.clients[number].call.take().expect("a client that waits has a call");
-        self.counts.answered += 1;
-        match answer {
-            Answer::Applied(Applied::Done(reply)) => self.on_reply(number, &call, reply),
-            Answer::Applied(Applied::Refused(_)) | Answer::Failed(_) => Ok(()),
-            Answer::Read => self.on_read(number, at, &call),
-            Answer::Lease(ttl) => {
-                let Wish::KeepAlive { id } = call.wish else {
-                    return Err(format!("{:?} was answered with a lease", call.wish));
-                };
-                match ttl {
-                    Some(ttl) => {
-                        self.judge.promise(id, call.asked_millis, ttl, self.config.drift);
-                    }
-                    None => {
-                        self.clients[number].leases.remove(&id);
-                        return self.judge.on_gone(id, self.now);
-                    }
-                }
-                Ok(())
-            }
-            other @ (Answer::Leases(_) | Answer::Transferred) => {
-                Err(format!("nobody asked for {other:?}"))
-            }
-        }
-    }
-
-    fn on_reply(&mut self, number: usize, call: &Call, reply: Reply) -> Verdict {
-        let client = &mut self.clients[number];
-        let revision = |header: Option<pb::ResponseHeader>| header.map_or(0, |it| it.revision);
-        match (&call.wish, reply) {
-            (Wish::Put { key, .. }, Reply::Put(response)) => {
-                let revision = revision(response.header);
-                client.known.insert(key.clone(), revision);
-                self.judge.on_changed(revision, call.floor)
-            }
-            (Wish::Delete { .. }, Reply::Delete(response)) => {
-                if response.deleted == 0 {
-                    Ok(())
-                } else {
-                    self.judge.on_changed(revision(response.header), call.floor)
-                }
-            }
-            (Wish::Txn { key, .. }, Reply::Txn(response)) => {
-                if response.succeeded {
-                    let revision = revision(response.header);
-                    client.known.insert(key.clone(), revision);
-                    return self.judge.on_changed(revision, call.floor);
-                }
-                client.known.remove(key);
-                Ok(())
-            }
-            (Wish::Grant { id, .. }, Reply::LeaseGrant(response)) => {
-                client.leases.insert(*id, self.now + 500);
-                let drift = self.config.drift;
-                self.judge.promise(*id, call.asked_millis, response.ttl, drift);
-                Ok(())
-            }
-            (Wish::Revoke { .. }, Reply::LeaseRevoke(..)) => Ok(()),
-            (wish, reply) => Err(format!("{wish:?} was answered {reply:?}")),
-        }
-    }
-
-    fn on_read(&mut self, number: usize, at: usize, call: &Call) -> Verdict {
-        let Wish::Read { key } = &call.wish else {
-            return Err(format!("{:?} was answered as a read", call.wish));
-        };
-        let request = pb::RangeRequest { key: key.clone(), ..Default::default() };
-        let reads = self.process(at).member.state().reads();
-        // The disk fails, now and then.
-        let Ok(found) = reads.range(&request) else { return Ok(()) };
-        let row = found.rows.first().map(mvcc::Row::decode);
-        if let Some(row) = &row {
-            self.clients[number].known.insert(key.clone(), row.mod_revision);
-        }
-        let value = row.map(|row| row.value);
-        self.judge.on_read(key, value.as_ref(), found.revision, call.floor)
     }
 
     /// Starts the machines of members that were added, and marks those that were removed.

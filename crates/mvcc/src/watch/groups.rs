@@ -49,9 +49,17 @@ pub(super) struct Inbox {
 
 #[derive(Debug, Default)]
 struct News {
-    /// Groups, and the number of the first batch that is new to the stream.
-    groups: BTreeMap<GroupId, u64>,
+    groups: BTreeMap<GroupId, FirstNew>,
     woken: bool,
+}
+
+/// Where what a stream has not taken of a group begins.
+#[derive(Clone, Copy, Debug)]
+struct FirstNew {
+    /// Number of the ring's batch.
+    batch: u64,
+    /// Main revision: the group had nothing between what the stream took last and this.
+    revision: i64,
 }
 
 impl Inbox {
@@ -59,16 +67,18 @@ impl Inbox {
         Arc::new(Self { wake, news: Mutex::default() })
     }
 
-    /// Notes that a batch has news of a group; `true` if the stream is to be woken for it.
-    fn note(&self, group: GroupId, batch: u64) -> bool {
+    /// Notes that there is news of a group; `true` if the stream is to be woken for it.
+    fn note(&self, group: GroupId, first: FirstNew) -> bool {
         let mut news = self.news.lock();
-        news.groups.entry(group).or_insert(batch);
+        news.groups.entry(group).or_insert(first);
         !std::mem::replace(&mut news.woken, true)
     }
 
-    /// Takes what was noted; the next note wakes again.
-    pub(super) fn take(&self) -> impl Iterator<Item = GroupId> {
-        std::mem::take(&mut *self.news.lock()).groups.into_keys()
+    /// Takes what was noted, groups with the main revision of the first news; the next note wakes
+    /// again.
+    pub(super) fn take(&self) -> impl Iterator<Item = (GroupId, i64)> {
+        let news = std::mem::take(&mut *self.news.lock());
+        news.groups.into_iter().map(|(group, first)| (group, first.revision))
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -81,7 +91,7 @@ impl Inbox {
 
     /// The first batch with news of a group that the stream has not taken.
     fn first_new(&self, group: GroupId) -> Option<u64> {
-        self.news.lock().groups.get(&group).copied()
+        self.news.lock().groups.get(&group).map(|first| first.batch)
     }
 
     pub(super) fn wake(&self) {
@@ -197,10 +207,19 @@ impl Group {
         &self.range
     }
 
-    /// Tells every member that the group has news; collects those to be woken.
-    pub(super) fn note(&self, id: GroupId, wake: &mut Vec<Arc<Inbox>>) {
-        let batch = self.queue.back().map_or(0, |queued| queued.batch);
-        let sleeping = self.members.iter().filter(|member| member.inbox.note(id, batch));
+    /// Tells every member that the group has news of a batch; collects those to be woken.
+    pub(super) fn note(&self, id: GroupId, batch: u64, wake: &mut Vec<Arc<Inbox>>) {
+        let first = self.queue.partition_point(|queued| queued.batch < batch);
+        self.tell(id, FirstNew { batch, revision: self.queue[first].revision }, wake);
+    }
+
+    /// Tells every member that rows of the backend from `revision` on may be news.
+    pub(super) fn note_rows(&self, id: GroupId, revision: i64, wake: &mut Vec<Arc<Inbox>>) {
+        self.tell(id, FirstNew { batch: 0, revision }, wake);
+    }
+
+    fn tell(&self, id: GroupId, first: FirstNew, wake: &mut Vec<Arc<Inbox>>) {
+        let sleeping = self.members.iter().filter(|member| member.inbox.note(id, first));
         wake.extend(sleeping.map(|member| Arc::clone(&member.inbox)));
     }
 

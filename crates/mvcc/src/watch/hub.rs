@@ -186,10 +186,10 @@ impl Hub {
             while !state.ring.is_empty() {
                 self.grown_bytes.fetch_sub(state.evict_oldest(), Ordering::Relaxed);
             }
-            state.revision = revision;
+            let before = std::mem::replace(&mut state.revision, revision);
             for (id, group) in state.groups.all_mut() {
                 group.complete_from = revision + 1;
-                group.note(id, &mut sleeping);
+                group.note_rows(id, before + 1, &mut sleeping);
             }
         }
         for inbox in sleeping {
@@ -246,7 +246,7 @@ impl State {
         batch.groups.sort_unstable();
         batch.groups.dedup();
         for id in &batch.groups {
-            self.groups.group(*id).note(*id, sleeping);
+            self.groups.group(*id).note(*id, number, sleeping);
         }
         self.bytes += batch.bytes;
         self.ring.push_back(Arc::new(batch));

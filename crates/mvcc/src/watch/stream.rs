@@ -262,10 +262,12 @@ impl WatchStream {
 
     /// Puts the watches of groups with news on the list.
     fn take_news(&mut self) {
-        for group in self.inbox.take() {
+        for (group, revision) in self.inbox.take() {
             for slot in self.by_group.get(&group).into_iter().flatten() {
                 let watch = self.slots[*slot as usize].as_mut().expect("members are not gone");
                 if !std::mem::replace(&mut watch.queued, true) {
+                    // It had everything, so a compaction of what was before does not concern it.
+                    watch.cursor = watch.cursor.max(revision);
                     self.todo.push_back(*slot);
                 }
             }

@@ -1,0 +1,298 @@
+//! What clients ask and are told: every call is recorded, and the answers whose truth is known at
+//! once are judged at once.
+
+use base::LeaseId;
+use bytes::Bytes;
+use history::{Answer as Said, Call, Outcome};
+use member::{Answer, Failure, Input, Proposal, Ticket};
+use prost::Message as _;
+use proto::etcdserverpb as pb;
+use state::{Applied, Refusal};
+
+use crate::client::{Circumstances, Pending};
+use crate::judge::Verdict;
+use crate::model::{answer_of, lease_of, request_of};
+use crate::recorder::Asked;
+use crate::world::{Event, World};
+
+/// A caller gives up after so long.
+const CALL_MILLIS: u64 = 5000;
+
+impl World {
+    pub(crate) fn on_client(&mut self, number: usize) -> Verdict {
+        let pause = self.random.between(1, self.config.think_millis);
+        self.after(pause, Event::Client { number });
+        if let Some(call) = &self.clients[number].call {
+            if self.now < call.asked_millis + CALL_MILLIS {
+                return Ok(());
+            }
+            let (at, ticket) = (self.clients[number].at, call.ticket);
+            self.waiting.remove(&(at, ticket));
+            self.give_up(number, "no answer in time");
+            if self.machines[at].is_running() {
+                self.step(at, Input::Forget(vec![ticket]))?;
+            }
+        }
+        if !self.faulty {
+            return Ok(());
+        }
+        let is_down = self.machines[self.clients[number].at].process.is_none();
+        let at = if self.random.one_in(5) || is_down {
+            self.random.index(self.machines.len())
+        } else {
+            self.clients[number].at
+        };
+        self.clients[number].at = at;
+        if self.machines[at].process.is_none() {
+            return Ok(());
+        }
+        let mut around = Circumstances {
+            random: &mut self.random,
+            keys: self.config.keys,
+            number: self.calls + 1,
+            now_millis: self.now,
+            revision: self.judge.told,
+        };
+        let call = self.clients[number].wish(&mut around);
+        self.call(number, call)
+    }
+
+    /// A client does not wait any more; what it asked for may have happened.
+    pub(crate) fn give_up(&mut self, number: usize, why: &str) {
+        if let Some(pending) = self.clients[number].call.take() {
+            self.counts.unknown += 1;
+            let outcome = Outcome::Unknown(why.to_owned());
+            self.recorder.note(pending.asked, pending.call, outcome, self.now);
+        }
+    }
+
+    /// A client asks the member that it is connected to.
+    pub(crate) fn call(&mut self, number: usize, call: Call) -> Verdict {
+        self.calls += 1;
+        let (at, now) = (self.clients[number].at, self.now);
+        let (session, invoked) = (self.machines[at].epoch, self.recorder.moment(now));
+        let asked = Asked { client: number, member: at, session, invoked };
+        let id = self.process(at).ids.next_id();
+        let (ticket, floor) = (Ticket(id), self.judge.told);
+        if let Call::Revoke(revoke) = &call {
+            self.judge.given_up.insert(revoke.id, ());
+        }
+        let pending = Pending { ticket, call, asked_millis: now, floor, asked };
+        if !pending.call.is_linearizable() && matches!(pending.call, Call::Range(_) | Call::Txn(_))
+        {
+            return self.answer_read(number, at, pending);
+        }
+        let input = match (&pending.call, request_of(&pending.call)) {
+            (_, Some(mut request)) => {
+                request.header = Some(pb::RequestHeader { id, ..Default::default() });
+                let request = request.encode_to_vec().into();
+                Input::Propose(vec![Proposal { ticket, request }])
+            }
+            (Call::KeepAlive(request), None) => Input::RenewLease(ticket, LeaseId(request.id)),
+            (_, None) => Input::Read(vec![ticket]),
+        };
+        self.clients[number].call = Some(pending);
+        self.waiting.insert((at, ticket), number);
+        // A process that stands still finds the call when it goes on.
+        let epoch = self.machines[at].epoch;
+        self.on_call(at, epoch, input)
+    }
+
+    pub(crate) fn on_call(&mut self, at: usize, epoch: u64, input: Input) -> Verdict {
+        if !self.is_current(at, epoch) {
+            return Ok(());
+        }
+        if self.machines[at].paused {
+            self.after(20, Event::Call { at, epoch, input });
+            return Ok(());
+        }
+        self.step(at, input)
+    }
+
+    pub(crate) fn on_answer(&mut self, at: usize, ticket: Ticket, answer: Answer) -> Verdict {
+        let Some(&number) = self.waiting.get(&(at, ticket)) else { return Ok(()) };
+        let call = self.clients[number].call.as_ref().expect("a client that waits has a call");
+        if let (Answer::Read, Call::TimeToLive(request)) = (&answer, &call.call) {
+            // Everything is applied; now the leader's clock is asked, as the server does.
+            let lease = LeaseId(request.id);
+            return self.step(at, Input::LeaseRemaining(ticket, lease));
+        }
+        self.waiting.remove(&(at, ticket));
+        let pending = self.clients[number].call.take().expect("it has just been looked at");
+        self.counts.answered += 1;
+        match answer {
+            Answer::Applied(Applied::Done(reply)) => match answer_of(reply) {
+                Some(said) => self.on_changed(number, pending, said),
+                None => Err(format!("{:?} was answered with nothing", pending.call)),
+            },
+            Answer::Applied(Applied::Refused(refusal)) => self.on_refused(pending, &refusal),
+            Answer::Failed(failure) => {
+                self.on_failed(pending, failure);
+                Ok(())
+            }
+            Answer::Read => self.answer_read(number, at, pending),
+            Answer::Lease(ttl) => self.on_lease(number, at, pending, ttl),
+            Answer::Leases(_) | Answer::Transferred => {
+                Err(format!("{:?} was answered {answer:?}", pending.call))
+            }
+        }
+    }
+
+    fn record(&mut self, pending: Pending, outcome: Outcome) {
+        self.recorder.note(pending.asked, pending.call, outcome, self.now);
+    }
+
+    fn on_refused(&mut self, pending: Pending, refusal: &Refusal) -> Verdict {
+        let lease = lease_of(&pending.call);
+        self.record(pending, Outcome::Refused(refusal.to_string()));
+        match lease {
+            Some(lease) if *refusal == Refusal::LeaseNotFound => {
+                self.judge.on_gone(lease, self.now)
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn on_failed(&mut self, pending: Pending, failure: Failure) {
+        let text = format!("{failure:?}");
+        let outcome = match failure {
+            // Both say that nothing was proposed.
+            Failure::NoLeader | Failure::Overloaded => Outcome::Refused(text),
+            Failure::LeaderChanged
+            | Failure::NotLeader
+            | Failure::BadTransferee
+            | Failure::TransferAborted => Outcome::Unknown(text),
+        };
+        self.record(pending, outcome);
+    }
+
+    fn on_lease(
+        &mut self,
+        number: usize,
+        at: usize,
+        pending: Pending,
+        ttl: Option<i64>,
+    ) -> Verdict {
+        let (id, said) = match &pending.call {
+            Call::KeepAlive(request) => {
+                let id = request.id;
+                match ttl {
+                    Some(ttl) => {
+                        self.judge.promise(id, pending.asked_millis, ttl, self.config.drift);
+                    }
+                    None => {
+                        self.clients[number].leases.remove(&id);
+                    }
+                }
+                let (header, ttl) = (None, ttl.unwrap_or(0));
+                (id, Said::KeepAlive(pb::LeaseKeepAliveResponse { header, id, ttl }))
+            }
+            Call::TimeToLive(request) => {
+                let (id, keys) = (request.id, request.keys);
+                let lease = self.process(at).member.state().reads().lease(LeaseId(id), keys);
+                let lease = ttl.and(lease);
+                let response = pb::LeaseTimeToLiveResponse {
+                    header: None,
+                    id,
+                    ttl: ttl.unwrap_or(-1),
+                    granted_ttl: lease.as_ref().map_or(0, |lease| lease.granted_ttl_seconds),
+                    keys: lease.map(|lease| lease.keys).unwrap_or_default(),
+                };
+                (id, Said::TimeToLive(response))
+            }
+            other @ (Call::Range(_)
+            | Call::Put(_)
+            | Call::Delete(_)
+            | Call::Txn(_)
+            | Call::Compact(_)
+            | Call::Grant(_)
+            | Call::Revoke(_)) => return Err(format!("{other:?} was answered with a lease")),
+        };
+        self.record(pending, Outcome::Answered(said));
+        if ttl.is_none() { self.judge.on_gone(id, self.now) } else { Ok(()) }
+    }
+
+    /// A request was applied.
+    fn on_changed(&mut self, number: usize, pending: Pending, said: Said) -> Verdict {
+        if !history::is_of_kind(&pending.call, &said) {
+            return Err(format!("{:?} was answered {said:?}", pending.call));
+        }
+        let (revision, floor) = (said.revision(), pending.floor);
+        let client = &mut self.clients[number];
+        match &pending.call {
+            Call::Put(put) => {
+                client.known.insert(put.key.clone(), revision);
+            }
+            Call::Txn(txn) => {
+                let key = txn.compare.first().map_or_else(Bytes::new, |one| one.key.clone());
+                let succeeded = matches!(&said, Said::Txn(answer) if answer.succeeded);
+                if succeeded {
+                    client.known.insert(key, revision);
+                } else {
+                    client.known.remove(&key);
+                }
+            }
+            Call::Grant(grant) => {
+                client.leases.insert(grant.id, self.now + 500);
+                let Said::Grant(granted) = &said else { unreachable!("it is of its kind") };
+                let (asked, drift) = (pending.asked_millis, self.config.drift);
+                self.judge.promise(grant.id, asked, granted.ttl, drift);
+            }
+            Call::Range(_)
+            | Call::Delete(_)
+            | Call::Compact(_)
+            | Call::Revoke(_)
+            | Call::KeepAlive(_)
+            | Call::TimeToLive(_) => {}
+        }
+        let changed = said.changed_keys() == Some(true);
+        self.record(pending, Outcome::Answered(said));
+        if changed { self.judge.on_changed(revision, floor) } else { Ok(()) }
+    }
+
+    /// Reads what the member has now.
+    fn answer_read(&mut self, number: usize, at: usize, pending: Pending) -> Verdict {
+        if self.machines[at].paused {
+            self.record(pending, Outcome::Unknown("the member stands still".to_owned()));
+            return Ok(());
+        }
+        let reads = self.process(at).member.state().reads();
+        let said = match &pending.call {
+            Call::Range(request) => reads.range(request).map(|found| {
+                let header = pb::ResponseHeader { revision: found.revision, ..Default::default() };
+                Said::Range(pb::RangeResponse {
+                    header: Some(header),
+                    kvs: found.rows.iter().map(mvcc::Row::decode).collect(),
+                    more: found.more,
+                    count: found.count,
+                })
+            }),
+            Call::Txn(request) => reads.txn(request).map(Said::Txn),
+            other @ (Call::Put(_)
+            | Call::Delete(_)
+            | Call::Compact(_)
+            | Call::Grant(_)
+            | Call::Revoke(_)
+            | Call::KeepAlive(_)
+            | Call::TimeToLive(_)) => return Err(format!("{other:?} was answered as a read")),
+        };
+        let said = match said {
+            Ok(said) => said,
+            // The disk fails, now and then.
+            Err(Refusal::Corrupt) => {
+                self.record(pending, Outcome::Unknown("the disk failed".to_owned()));
+                return Ok(());
+            }
+            Err(refusal) => return self.on_refused(pending, &refusal),
+        };
+        if let (Call::Range(request), Said::Range(found)) = (&pending.call, &said)
+            && let Some(pair) = found.kvs.first()
+            && request.revision == 0
+        {
+            self.clients[number].known.insert(pair.key.clone(), pair.mod_revision);
+        }
+        let judged = self.judge.on_read(&pending.call, &said, pending.floor);
+        self.record(pending, Outcome::Answered(said));
+        judged
+    }
+}
