@@ -5,8 +5,9 @@ use std::time::Duration;
 use cli::command::Invocation;
 use cli::exit::{ExitCode, Failure};
 use cli::flag::{Argument, Values};
-use cli::global::{self, GlobalFlags};
+use cli::global::{self, Discovery, GlobalFlags};
 use cli::printer::Printer;
+use client::srv::Dns;
 use client::{Client, Options};
 use futures_util::future::LocalBoxFuture;
 
@@ -37,8 +38,18 @@ impl Call {
         }
     }
 
-    /// Reads the global flags, with the environment's say.
-    pub(crate) fn globals(&mut self) -> Result<GlobalFlags, Failure> {
+    /// Reads the global flags, with the environment's say, and asks DNS for the endpoints if they
+    /// stand there.
+    pub(crate) async fn globals(&mut self) -> Result<GlobalFlags, Failure> {
+        let mut globals = self.read_globals()?;
+        if let Some(Discovery { domain, service_name, .. }) = &globals.discovery {
+            let found = client::srv::endpoints(&Dns::of_system(), domain, service_name).await;
+            globals.take_discovered(found.map_err(Failure::error)?);
+        }
+        Ok(globals)
+    }
+
+    fn read_globals(&mut self) -> Result<GlobalFlags, Failure> {
         let environment: Vec<_> = std::env::vars_os()
             .filter_map(|(name, value)| {
                 Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
@@ -64,7 +75,7 @@ impl Call {
 
     /// Connects as the global flags say.
     pub(crate) async fn connect(&mut self) -> Result<(Client, Printer), Failure> {
-        let globals = self.globals()?;
+        let globals = self.globals().await?;
         Ok((connect(globals.client).await?, globals.printer))
     }
 

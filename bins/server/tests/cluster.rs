@@ -238,3 +238,66 @@ async fn a_leader_that_is_removed_is_followed_by_another() -> anyhow::Result<()>
     ensure!(leader(&cluster).await? != removed, "another member leads");
     assert_equal(&cluster).await
 }
+
+/// M-09, CB-57: a downgrade is enabled, lowers the cluster version, and is cancelled.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_downgrade_is_enabled_and_cancelled() -> anyhow::Result<()> {
+    use pb::downgrade_request::DowngradeAction;
+    let cluster = three(&["--downgrade-check-time=1s"]).await?;
+    let client = cluster.client(&[]).await?;
+    let request = |action: DowngradeAction, version: &str| {
+        let version = version.to_owned();
+        let request = pb::DowngradeRequest { action: action.into(), version };
+        let client = &client;
+        async move || client.downgrade(request.clone()).await
+    };
+    await_cluster_version(&client, "3.7.0").await?;
+    for (version, text) in [
+        ("3.6.x", "etcdserver: wrong downgrade target version format"),
+        ("v3.6.0", "etcdserver: wrong downgrade target version format"),
+        ("3.5.0", "etcdserver: invalid downgrade target version"),
+        ("3.7", "etcdserver: invalid downgrade target version"),
+    ] {
+        for action in [DowngradeAction::Validate, DowngradeAction::Enable] {
+            ensure!(ask(text, request(action, version)).await?, "{action:?} {version}");
+        }
+    }
+    ensure!(!ask("", request(DowngradeAction::Validate, "3.6")).await?, "it can be done");
+    // As 3.7: nothing is under way, and none is then.
+    ensure!(!ask("", request(DowngradeAction::Cancel, "")).await?, "none is under way");
+    ensure!(!ask("", request(DowngradeAction::Enable, "3.6.1")).await?, "it is enabled");
+    let text = "etcdserver: cluster has a downgrade job in progress";
+    let again = request(DowngradeAction::Enable, "3.6.0");
+    // The version may be lowered already, and then no other minor version is allowed.
+    let other = "etcdserver: invalid downgrade target version";
+    match again().await {
+        Err(error) if error.is(text) || error.is(other) => {}
+        answer => bail!("enabled again: {answer:?}"),
+    }
+    let status = await_cluster_version(&client, "3.6.0").await?;
+    let info = status.downgrade_info.unwrap_or_default();
+    ensure!(info.enabled && info.target_version == "3.6.0", "{info:?}");
+    put(&client, "meanwhile", "x").await?;
+    ensure!(!ask("", request(DowngradeAction::Cancel, "")).await?, "it is cancelled");
+    let status = await_cluster_version(&client, "3.7.0").await?;
+    let info = status.downgrade_info.unwrap_or_default();
+    ensure!(!info.enabled && info.target_version.is_empty(), "{info:?}");
+    ensure!(get(&client, "meanwhile").await?.as_deref() == Some(b"x"), "nothing is lost");
+    assert_equal(&cluster).await
+}
+
+/// Waits until the state is written as that version writes it.
+async fn await_cluster_version(
+    client: &Client,
+    version: &str,
+) -> anyhow::Result<pb::StatusResponse> {
+    let began = Instant::now();
+    loop {
+        let status = client.status(pb::StatusRequest {}).await;
+        match status {
+            Ok(status) if status.storage_version == version => return Ok(status),
+            answer => ensure!(began.elapsed() < PATIENCE, "instead of {version}: {answer:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

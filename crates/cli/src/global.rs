@@ -109,6 +109,19 @@ pub struct GlobalFlags {
     pub command_timeout: Duration,
     /// Whether the user gave that time.
     pub is_command_timeout_given: bool,
+    /// Where the endpoints stand instead, if they stand in DNS.
+    pub discovery: Option<Discovery>,
+}
+
+/// Endpoints in DNS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Discovery {
+    /// The domain.
+    pub domain: String,
+    /// What tells the cluster from others of the domain; empty for the only one.
+    pub service_name: String,
+    /// Whether endpoints without TLS may be used.
+    pub is_insecure: bool,
 }
 
 /// Sets flags that were not given from the environment.
@@ -177,10 +190,6 @@ impl GlobalFlags {
         ask_password: impl FnOnce() -> std::io::Result<String>,
     ) -> Result<Self, Failure> {
         let endpoints = flags.list("endpoints").iter().map(|text| text.trim().to_owned());
-        if !flags.text("discovery-srv").is_empty() {
-            let message = "discovery of endpoints through DNS is not supported by this build";
-            return Err(Failure::error(message));
-        }
         let mut client = Options::new(endpoints.collect());
         client.dial_timeout = flags.duration("dial-timeout");
         client.command_timeout = Some(flags.duration("command-timeout"));
@@ -189,11 +198,13 @@ impl GlobalFlags {
         read_size(flags, "max-request-bytes", &mut client.request_bytes_max);
         read_size(flags, "max-recv-bytes", &mut client.response_bytes_max);
         client.on_unreachable = tell_unreachable;
-        client.tls = read_tls(flags)?;
+        let discovery = read_discovery(flags);
+        client.tls = read_tls(flags, discovery.as_ref())?;
         client.credentials = read_credentials(flags, ask_password)?;
         Ok(Self {
             command_timeout: flags.duration("command-timeout"),
             is_command_timeout_given: flags.is_changed("command-timeout"),
+            discovery,
             client,
             printer: Printer {
                 format: Format::parse(flags.text("write-out"))?,
@@ -220,7 +231,35 @@ fn read_size(flags: &Values, name: &str, slot: &mut usize) {
     }
 }
 
-fn read_tls(flags: &Values) -> Result<Option<TlsOptions>, Failure> {
+fn read_discovery(flags: &Values) -> Option<Discovery> {
+    let text = |name| flags.text(name).to_owned();
+    let (domain, service_name) = (text("discovery-srv"), text("discovery-srv-name"));
+    let is_insecure = flags.bool("insecure-discovery");
+    (!domain.is_empty()).then_some(Discovery { domain, service_name, is_insecure })
+}
+
+impl GlobalFlags {
+    /// Takes what DNS names as endpoints. What comes without TLS is left out, and said, unless it
+    /// may be used; if nothing is left the endpoints stay what the flag says.
+    pub fn take_discovered(&mut self, found: Vec<String>) {
+        let is_insecure = self.discovery.as_ref().is_some_and(|it| it.is_insecure);
+        let (ignored, found): (Vec<String>, Vec<String>) =
+            found.into_iter().partition(|url| !is_insecure && url.starts_with("http://"));
+        for url in ignored {
+            tell_ignored(&url);
+        }
+        if !found.is_empty() {
+            self.client.endpoints = found;
+        }
+    }
+}
+
+#[allow(clippy::print_stderr, reason = "the tools say on standard error what they leave out")]
+fn tell_ignored(url: &str) {
+    eprintln!("ignoring discovered insecure endpoint {}", crate::quote::quote(url.as_bytes()));
+}
+
+fn read_tls(flags: &Values, discovery: Option<&Discovery>) -> Result<Option<TlsOptions>, Failure> {
     let file = |name: &str| {
         let path = flags.text(name);
         if path.is_empty() && flags.is_changed(name) {
@@ -233,7 +272,8 @@ fn read_tls(flags: &Values) -> Result<Option<TlsOptions>, Failure> {
         certificate: file("cert")?,
         key: file("key")?,
         authorities: file("cacert")?,
-        server_name: None,
+        // Whoever answers for DNS could name any host; the certificate must be the domain's.
+        server_name: discovery.filter(|it| !it.is_insecure).map(|it| it.domain.clone()),
         skip_verification: flags.bool("insecure-skip-tls-verify"),
     };
     let wanted = tls != TlsOptions::default() || !flags.bool("insecure-transport");
@@ -329,6 +369,24 @@ mod tests {
         assert_eq!(read(&["--user", "u:v", "--password", "p"]), "u:v p");
         assert_eq!(read(&["--user", "u"]), "u asked");
         assert_eq!(read(&["--auth-jwt-token", "t", "--user", "u"]), "Some(Token)");
+    }
+
+    /// CTL3-09, SRV-193: texts of etcdctl 3.5.30.
+    #[test]
+    fn endpoints_from_dns_are_used_if_they_may_be() {
+        let found = || ["https://a:1", "http://b:2"].map(str::to_owned).to_vec();
+        let read = |line: &[&str], found: Vec<String>| {
+            let mut flags = GlobalFlags::read(&values(line), || Ok(String::new())).unwrap();
+            flags.take_discovered(found);
+            (flags.client.endpoints, flags.client.tls.and_then(|tls| tls.server_name))
+        };
+        let all = ["-d", "example.com"];
+        assert_eq!(read(&all, found()), (found(), None));
+        let secure = ["-d", "example.com", "--insecure-discovery=false"];
+        let domain = Some("example.com".to_owned());
+        assert_eq!(read(&secure, found()), (vec!["https://a:1".to_owned()], domain.clone()));
+        let plain = vec!["http://b:2".to_owned()];
+        assert_eq!(read(&secure, plain), (vec!["127.0.0.1:2379".to_owned()], domain));
     }
 
     /// CTL3-07.

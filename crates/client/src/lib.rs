@@ -23,6 +23,7 @@ mod maintenance;
 mod options;
 mod peer_url;
 mod preface;
+pub mod srv;
 mod watch;
 
 pub use client::Client;

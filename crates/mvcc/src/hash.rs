@@ -8,6 +8,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
 
 use backend::{Backend, Bucket};
 
@@ -39,7 +40,8 @@ impl Reader {
     }
 
     /// etcd's HashKV at a revision (0 is the newest): interop 6.5. Reads every row up to there.
-    /// Waits for nothing; a compaction waits for it.
+    /// A compaction waits for it; a received state that takes the place of this one does not: then
+    /// the hash is begun again, of the new one.
     ///
     /// # Errors
     ///
@@ -56,6 +58,15 @@ impl Reader {
         if let Some(hash) = stored.filter(|_| at != 0) {
             return Ok(Hash { current, ..hash });
         }
+        loop {
+            if let Some(hash) = self.hash_rows(at)? {
+                return Ok(hash);
+            }
+        }
+    }
+
+    /// `None` if the rows must go before all of them are read.
+    fn hash_rows(&self, at: i64) -> Result<Option<Hash>, QueryError> {
         let _rows_stay = self.shared.removal.read();
         let tables = self.shared.tables.read();
         let current = self.shared.revision();
@@ -87,14 +98,19 @@ impl Reader {
         let mut kept = kept.iter().peekable();
         // Names of negative revisions would be behind all others.
         let to = row::from_main((revision + 1).max(0));
+        let mut gives_way = false;
         let scanned = backend.scan(Bucket::Key, &[], Some(&to), &mut |key, value| {
             let stamp = row::parse_row_key(key).expect("rows were checked at opening");
             while kept.next_if(|other| **other < stamp).is_some() {}
             hasher.add(stamp, key, value, kept.peek() == Some(&&stamp));
-            ControlFlow::Continue(())
+            gives_way = self.shared.restoring.load(Ordering::Relaxed);
+            if gives_way { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         scanned.map_err(QueryError::Backend)?;
-        Ok(Hash { hash: hasher.sum(), compact_revision: compact, revision, current })
+        if gives_way {
+            return Ok(None);
+        }
+        Ok(Some(Hash { hash: hasher.sum(), compact_revision: compact, revision, current }))
     }
 }
 

@@ -12,7 +12,7 @@
 use std::fmt;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use backend::{Backend, Bucket};
 use base::LogPosition;
@@ -90,6 +90,8 @@ pub(crate) struct Shared {
     compact: AtomicI64,
     /// Held shared by who reads rows that a compaction may remove meanwhile and cannot start again.
     pub(crate) removal: RwLock<()>,
+    /// Whether a received state waits to take the place of this one: who reads for long gives way.
+    pub(crate) restoring: AtomicBool,
     /// What compactions hashed, the last few, by revision.
     pub(crate) hashes: Mutex<Vec<Hash>>,
     pub(crate) hub: Hub,
@@ -150,6 +152,7 @@ impl Store {
             revision: AtomicI64::new(revision),
             compact: AtomicI64::new(compact),
             removal: RwLock::default(),
+            restoring: AtomicBool::new(false),
             hashes: Mutex::default(),
             hub: Hub::new(revision, options),
         };
@@ -180,8 +183,10 @@ impl Store {
         };
         let index = next.into_inner().index;
         {
-            // Who hashes rows goes on to the end, in the state in which it began.
+            // Who hashes rows gives way, and begins again in the new state.
+            self.shared.restoring.store(true, Ordering::Relaxed);
             let _no_hash = self.shared.removal.write();
+            self.shared.restoring.store(false, Ordering::Relaxed);
             let mut tables = self.shared.tables.write();
             // Before rows go: who is reading old ones must find out.
             let current = self.shared.revision();

@@ -41,8 +41,13 @@ impl Doors<'_> {
         shards: &Shards,
         stopping: &watch::Receiver<bool>,
     ) -> impl Future<Output = ()> + Send + 'static {
-        let room = port::Room { limits: self.options.port, connections: self.connections.clone() };
+        let room = self.room(None);
         port::serve(bound, service, room, shards.clone(), stopping.clone())
+    }
+
+    fn room(&self, write_timeout: Option<Duration>) -> port::Room {
+        let (limits, connections) = (self.options.port, self.connections.clone());
+        port::Room { limits, write_timeout, connections }
     }
 
     /// Other members, which need this one before it can say who it is.
@@ -52,7 +57,9 @@ impl Doors<'_> {
             tracing::info!(address = bound.listener.address(), "serving peer traffic");
             let plain = Plain::for_peers(self.handle.clone());
             let service = port::Service { services: None, plain };
-            tasks.spawn(self.serve(bound, service, shards, &self.always));
+            // A member that stopped reading must not be written to for ever.
+            let room = self.room(Some(self.options.peer_write_timeout));
+            tasks.spawn(port::serve(bound, service, room, shards.clone(), self.always.clone()));
         }
         tasks
     }

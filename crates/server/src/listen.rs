@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 
 use crate::config::{Address, ListenError, MemberUrl};
 
@@ -44,7 +44,11 @@ impl Connection {
 
 impl Listener {
     /// Binds one URL that `flag` gave.
-    pub(crate) async fn bind(url: &MemberUrl, flag: &'static str) -> Result<Self, ListenError> {
+    pub(crate) async fn bind(
+        url: &MemberUrl,
+        flag: &'static str,
+        reuse: Reuse,
+    ) -> Result<Self, ListenError> {
         let failed = |error: &io::Error| ListenError::new(flag, url, error);
         match (url.address(), url.socket_address()) {
             (Address::Unix(path), _) => {
@@ -52,10 +56,18 @@ impl Listener {
                 UnixListener::bind(path).map(Self::Unix).map_err(|error| failed(&error))
             }
             (Address::Tcp { .. }, Some(address)) => {
-                TcpListener::bind(address).await.map(Self::Tcp).map_err(|error| failed(&error))
+                bind_tcp(address, reuse).map(Self::Tcp).map_err(|error| failed(&error))
             }
             (Address::Tcp { host, port }, None) => {
-                let bound = TcpListener::bind((host.as_str(), *port)).await;
+                let addresses = tokio::net::lookup_host((host.as_str(), *port)).await;
+                let addresses = addresses.map_err(|error| failed(&error))?;
+                let mut bound = Err(io::ErrorKind::AddrNotAvailable.into());
+                for address in addresses {
+                    bound = bind_tcp(address, reuse);
+                    if bound.is_ok() {
+                        break;
+                    }
+                }
                 bound.map(Self::Tcp).map_err(|error| failed(&error))
             }
         }
@@ -87,6 +99,29 @@ impl Listener {
         }
         .unwrap_or_default()
     }
+}
+
+/// Whether an address may be shared.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Reuse {
+    /// SO_REUSEPORT.
+    pub(crate) port: bool,
+    /// SO_REUSEADDR.
+    pub(crate) address: bool,
+}
+
+/// Connections that wait to be accepted; the system's own limit is usually lower.
+const BACKLOG_LEN: u32 = 1024;
+
+fn bind_tcp(address: SocketAddr, reuse: Reuse) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // Unless asked for, as libraries of Go and Rust do in any case on this kind of system.
+    socket.set_reuseaddr(reuse.address || cfg!(unix))?;
+    if reuse.port {
+        socket.set_reuseport(true)?;
+    }
+    socket.bind(address)?;
+    socket.listen(BACKLOG_LEN)
 }
 
 /// A socket file that a server which was killed left behind.

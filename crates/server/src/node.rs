@@ -132,6 +132,8 @@ pub(crate) struct Node {
     backend: backend::Backend,
     commands: Receiver<Command>,
     gone: Gone,
+    /// What the log was told last of this member's part.
+    told_role: Option<(raft::RoleKind, base::Term)>,
     reports: NodeReports,
     tick: Duration,
     compaction_pause: Duration,
@@ -183,6 +185,7 @@ impl Node {
             backend,
             commands: commands.receiver,
             gone: commands.gone,
+            told_role: None,
             reports,
             tick,
             compaction_pause,
@@ -222,7 +225,9 @@ impl Node {
         while !self.stopping {
             let now = Instant::now();
             if next_tick <= now {
+                self.look_after_heartbeats(now - next_tick);
                 self.step(Input::Tick, &mut out)?;
+                self.log_role();
                 self.look_after_room(&mut out)?;
                 self.forget_log(&mut out)?;
                 self.forget_gone(&mut out)?;

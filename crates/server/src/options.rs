@@ -26,6 +26,10 @@ pub(crate) struct Options {
     pub(crate) port: PortLimits,
     /// The longest time to open a connection to another member.
     pub(crate) dial_timeout: Duration,
+    /// How long another member may say nothing on a stream.
+    pub(crate) peer_read_timeout: Duration,
+    /// How long writing to another member may make no progress.
+    pub(crate) peer_write_timeout: Duration,
     /// One unit of logical time: the heartbeat interval.
     pub(crate) tick: Duration,
     /// The least time without a leader before an election, in ticks.
@@ -104,6 +108,8 @@ impl Options {
                 pings: PingPolicy::new(keep_alive.client_interval_min),
             },
             dial_timeout: Duration::from_secs(1) + election_timeout,
+            peer_read_timeout: config.cluster.peer_read_timeout,
+            peer_write_timeout: config.cluster.peer_write_timeout,
             tick: config.cluster.heartbeat_interval,
             election_ticks: config.cluster.election_ticks.into(),
             initial_advance_ticks: initial_advance_ticks(config),

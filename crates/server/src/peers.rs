@@ -65,6 +65,8 @@ pub(crate) struct Identity {
     pub(crate) peer_urls: Vec<String>,
     /// How long connecting to another member may take.
     pub(crate) dial_timeout: Duration,
+    /// How long a stream of another member may be silent.
+    pub(crate) read_timeout: Duration,
     /// How long a question to another member may take.
     pub(crate) request_timeout: Duration,
 }
@@ -98,8 +100,10 @@ impl Peers {
         runtime: tokio::runtime::Handle,
         queue: NodeQueue,
     ) -> Self {
-        let Identity { member, cluster, peer_urls, dial_timeout, request_timeout } = identity;
-        let config = transport::Config { local: member, cluster, peer_urls, dial_timeout };
+        let Identity { member, cluster, peer_urls, dial_timeout, read_timeout, request_timeout } =
+            identity;
+        let config =
+            transport::Config { local: member, cluster, peer_urls, dial_timeout, read_timeout };
         let dialer = Arc::new(Dialer(dial.clone()));
         let transport = Transport::new(config, Arc::new(arrivals), dialer, runtime.clone());
         let others = Others::new(cluster, Asker::new(dial), runtime.clone(), request_timeout);

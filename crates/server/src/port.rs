@@ -19,6 +19,7 @@ use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
+use transport::WriteTimed;
 
 use crate::coalesce::Coalescing;
 use crate::connections::{Connections, Permit};
@@ -127,6 +128,8 @@ pub(crate) struct Service {
 #[derive(Clone, Debug)]
 pub(crate) struct Room {
     pub(crate) limits: PortLimits,
+    /// How long writing to a connection may make no progress, if it may not for ever.
+    pub(crate) write_timeout: Option<Duration>,
     pub(crate) connections: Connections,
 }
 
@@ -164,14 +167,21 @@ pub(crate) async fn serve(
         let served = Served { services, plain, remote: Remote(address), secured: None };
         let watched = Watched { watcher: graceful.watcher(), permit, pings, only_calls };
         let guard = guard.clone().map(|guard| (guard, stop.clone()));
+        let timeout = room.write_timeout;
         shards.spawn(async move {
             match stream {
                 Detached::Tcp(stream) => match TcpStream::from_std(stream) {
-                    Ok(stream) => begin(stream, guard, &builder, served, watched).await,
+                    Ok(stream) => {
+                        let stream = WriteTimed::new(stream, timeout);
+                        begin(stream, guard, &builder, served, watched).await;
+                    }
                     Err(error) => tracing::debug!(error = %error, "connection lost"),
                 },
                 Detached::Unix(stream) => match UnixStream::from_std(stream) {
-                    Ok(stream) => begin(stream, guard, &builder, served, watched).await,
+                    Ok(stream) => {
+                        let stream = WriteTimed::new(stream, timeout);
+                        begin(stream, guard, &builder, served, watched).await;
+                    }
                     Err(error) => tracing::debug!(error = %error, "connection lost"),
                 },
             }

@@ -4,7 +4,7 @@
 
 use crate::config::{Config, ListenError, MemberUrl};
 use crate::guard::Guard;
-use crate::listen::Listener;
+use crate::listen::{Listener, Reuse};
 use crate::security::{Role, Security};
 
 /// A bound socket.
@@ -35,12 +35,19 @@ impl Ports {
     pub(crate) async fn bind(config: &Config, security: &Security) -> Result<Self, ListenError> {
         let listen = &config.listen;
         let client = Role::Client;
+        let reuse = Reuse { port: listen.reuse_port, address: listen.reuse_address };
         Ok(Self {
-            peers: bind(&listen.peers, "listen-peer-urls", Role::Peer, security).await?,
-            clients: bind(&listen.clients, "listen-client-urls", client, security).await?,
-            clients_http: bind(&listen.clients_http, "listen-client-http-urls", client, security)
-                .await?,
-            metrics: bind(&listen.metrics, "listen-metrics-urls", client, security).await?,
+            peers: bind(&listen.peers, "listen-peer-urls", Role::Peer, security, reuse).await?,
+            clients: bind(&listen.clients, "listen-client-urls", client, security, reuse).await?,
+            clients_http: bind(
+                &listen.clients_http,
+                "listen-client-http-urls",
+                client,
+                security,
+                reuse,
+            )
+            .await?,
+            metrics: bind(&listen.metrics, "listen-metrics-urls", client, security, reuse).await?,
         })
     }
 }
@@ -50,6 +57,7 @@ async fn bind(
     flag: &'static str,
     role: Role,
     security: &Security,
+    reuse: Reuse,
 ) -> Result<Vec<BoundPort>, ListenError> {
     let mut ports = Vec::new();
     for (number, url) in urls.iter().enumerate() {
@@ -69,7 +77,7 @@ async fn bind(
         } else {
             None
         };
-        ports.push(BoundPort { listener: Listener::bind(url, flag).await?, guard });
+        ports.push(BoundPort { listener: Listener::bind(url, flag, reuse).await?, guard });
     }
     Ok(ports)
 }

@@ -138,7 +138,8 @@ impl Joined {
     ) -> Self {
         log_start(&booted);
         let (node_queue, commands) = node_queue::queue();
-        let arrivals = arrivals(options, &booted, &node_queue);
+        let metrics = metrics(options);
+        let arrivals = arrivals(options, &booted, &node_queue, &metrics);
         let Booted {
             member: id,
             cluster,
@@ -152,7 +153,6 @@ impl Joined {
             ..
         } = booted;
         let wall_millis = wall_millis();
-        let metrics = metrics(options);
         let (committer, committer_queue) =
             Committer::new(backend.clone(), node_queue.clone(), options.commit, metrics.clone());
         let status = Arc::new(Published::default());
@@ -208,13 +208,19 @@ impl Joined {
     }
 }
 
-fn arrivals(options: &Options, booted: &Booted, queue: &NodeQueue) -> Arrivals {
+fn arrivals(
+    options: &Options,
+    booted: &Booted,
+    queue: &NodeQueue,
+    metrics: &Arc<Metrics>,
+) -> Arrivals {
     Arrivals::new(
         queue.clone(),
         booted.state.reads(),
         booted.backend.clone(),
         booted.snap_dir.clone(),
         options.boot.state.clone(),
+        metrics.clone(),
     )
 }
 
@@ -240,6 +246,7 @@ fn identity(options: &Options, member: MemberId, cluster: ClusterId) -> Identity
         cluster,
         peer_urls: options.advertised_peer_urls.clone(),
         dial_timeout: options.dial_timeout,
+        read_timeout: options.peer_read_timeout,
         request_timeout: options.limits.request_timeout,
     }
 }
@@ -258,8 +265,18 @@ fn consensus(options: &Options, id: MemberId, wall_millis: u64, restored: Restor
     let mut config = raft::Config::new(id, wall_millis ^ id.0);
     config.election_ticks = options.election_ticks;
     config.pre_vote = options.pre_vote;
+    config.uncommitted_bytes_max = UNCOMMITTED_BYTES_MAX;
+    config.inflight_bytes_max = INFLIGHT_BYTES_MAX;
     Raft::new(config, restored)
 }
+
+/// What a leader has taken and not applied yet stays in memory; etcd bounds only the number of the
+/// entries.
+const UNCOMMITTED_BYTES_MAX: u64 = 1 << 30;
+
+/// What was sent to one member and not acknowledged is in memory, too, and far more than a network
+/// has under way.
+const INFLIGHT_BYTES_MAX: u64 = 256 << 20;
 
 fn member(options: &Options, id: MemberId, wall_millis: u64) -> member::Options {
     let election_millis = options.limits.election_timeout.as_millis();

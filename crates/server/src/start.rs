@@ -172,7 +172,7 @@ async fn initial_cluster(config: &Config) -> Result<InitialCluster, StartError> 
         Bootstrap::Discovery(_) => Ok(InitialCluster::of(&config.name, &config.advertise.peers)),
         Bootstrap::DiscoveryUrl { url, .. } => Err(Refusal::DiscoveryUrl(url.clone()).into()),
         Bootstrap::Srv { domain, service_name } => {
-            let dns = srv::Dns::of_system();
+            let dns = client::srv::Dns::of_system();
             let advertised = &config.advertise.peers;
             let text = srv::find(&dns, domain, service_name, &config.name, advertised).await?;
             let cluster = parse(&text)?;

@@ -63,7 +63,7 @@ pub fn host_and_port(url: &Url) -> io::Result<(String, u16)> {
 #[derive(Debug)]
 pub struct WriteTimed<T> {
     inner: T,
-    limit: Duration,
+    limit: Option<Duration>,
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
@@ -71,8 +71,8 @@ impl<T> WriteTimed<T> {
     /// etcd's limit.
     pub const PEER_LIMIT: Duration = Duration::from_secs(5);
 
-    /// Limits the time that a write to `inner` may make no progress.
-    pub fn new(inner: T, limit: Duration) -> Self {
+    /// Limits the time that a write to `inner` may make no progress, if it shall be.
+    pub fn new(inner: T, limit: Option<Duration>) -> Self {
         Self { inner, limit, waiting: None }
     }
 
@@ -85,7 +85,7 @@ impl<T> WriteTimed<T> {
             self.waiting = None;
             return polled;
         }
-        let limit = self.limit;
+        let Some(limit) = self.limit else { return Poll::Pending };
         let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
         ready!(waiting.as_mut().poll(context));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "write timed out")))
@@ -167,7 +167,7 @@ mod tests {
     #[tokio::test]
     async fn a_write_without_progress_fails_and_others_do_not() {
         let (here, there) = tokio::io::duplex(8);
-        let mut here = WriteTimed::new(here, Duration::from_millis(10));
+        let mut here = WriteTimed::new(here, Some(Duration::from_millis(10)));
         here.write_all(b"fits").await.unwrap();
         let failed = here.write_all(b"does not fit").await.unwrap_err();
         assert_eq!(failed.kind(), io::ErrorKind::TimedOut);

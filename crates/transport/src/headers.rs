@@ -132,6 +132,7 @@ mod tests {
             cluster: ClusterId(0xbeef),
             peer_urls: vec!["http://127.0.0.1:2380".into()],
             dial_timeout: std::time::Duration::from_secs(1),
+            read_timeout: std::time::Duration::from_secs(5),
         }
     }
 

@@ -24,9 +24,6 @@ use crate::transport::Shared;
 /// Between the beginnings of two attempts.
 const DIAL_PAUSE: Duration = Duration::from_millis(100);
 
-/// A peer that says nothing for so long is lost: it sends three signs of life in this time.
-pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// What is read before messages are handed over.
 const BATCH_BYTES: usize = 1 << 20;
 
@@ -79,8 +76,8 @@ enum End {
     Ended,
     #[error("connection broken")]
     Broken(#[source] hyper::Error),
-    #[error("nothing heard for {} s", READ_TIMEOUT.as_secs())]
-    Silent,
+    #[error("nothing heard for {} s", .0.as_secs())]
+    Silent(Duration),
     #[error("unreadable stream")]
     Unreadable(#[from] StreamError),
 }
@@ -145,7 +142,9 @@ impl Reading {
                 }
                 Poll::Ready(None)
             });
-            let end = timeout(READ_TIMEOUT, reading).await.unwrap_or(Some(End::Silent));
+            let silence_max = self.shared.config.read_timeout;
+            let read = timeout(silence_max, reading).await;
+            let end = read.unwrap_or(Some(End::Silent(silence_max)));
             self.target.metrics.received_bytes.add(read_bytes);
             match (hand_over(&self.shared, &self.target, &mut decoder), end) {
                 (Err(error), _) => return error.into(),
@@ -168,7 +167,7 @@ async fn open(
     let mut request = link::request(shared, Method::GET, url, &path, link::empty());
     let to = HeaderValue::from_str(&target.id.to_string()).expect("hex digits are plain");
     request.headers_mut().insert(headers::TO, to);
-    let answer = timeout(READ_TIMEOUT, link.send(request))
+    let answer = timeout(shared.config.read_timeout, link.send(request))
         .await
         .map_err(|_| RequestError::Timeout("opening the stream"))??;
     let (head, mut body) = answer.into_parts();

@@ -40,6 +40,8 @@ pub struct Config {
     pub peer_urls: Vec<String>,
     /// How long connecting may take; etcd: one second and ten heartbeats.
     pub dial_timeout: Duration,
+    /// How long a stream may be silent; etcd: five seconds.
+    pub read_timeout: Duration,
 }
 
 /// What all parts share.

@@ -22,7 +22,7 @@ pub(crate) fn command() -> Command {
 }
 
 async fn run(mut call: Call) -> Result<(), Failure> {
-    let globals = call.globals()?;
+    let globals = call.globals().await?;
     let mut failed = false;
     for endpoint in endpoints(&call, &globals).await? {
         let client = connect(globals.client.at(vec![endpoint.clone()])).await?;

@@ -75,7 +75,7 @@ pub(crate) async fn endpoints(call: &Call, globals: &GlobalFlags) -> Result<Vec<
 }
 
 async fn health(mut call: Call) -> Result<(), Failure> {
-    let globals = call.globals()?;
+    let globals = call.globals().await?;
     let endpoints = endpoints(&call, &globals).await?;
     let checks = endpoints.into_iter().map(|endpoint| {
         let options = globals.client.at(vec![endpoint.clone()]);
@@ -125,7 +125,7 @@ async fn check_health(endpoint: String, options: Options) -> EndpointHealth {
 }
 
 async fn status(mut call: Call) -> Result<(), Failure> {
-    let globals = call.globals()?;
+    let globals = call.globals().await?;
     let mut list = Vec::new();
     let mut failed = false;
     for endpoint in endpoints(&call, &globals).await? {
@@ -143,7 +143,7 @@ async fn status(mut call: Call) -> Result<(), Failure> {
 }
 
 async fn hash_kv(mut call: Call) -> Result<(), Failure> {
-    let globals = call.globals()?;
+    let globals = call.globals().await?;
     let mut list = Vec::new();
     let mut last_error = None;
     for endpoint in endpoints(&call, &globals).await? {

@@ -89,7 +89,7 @@ struct Mirror {
 
 async fn run(mut call: Call) -> Result<(), Failure> {
     let [destination] = call.exactly("make-mirror takes one destination argument")?;
-    let globals = call.globals()?;
+    let globals = call.globals().await?;
     let flags = &call.flags;
     let mut options = globals.client.at(vec![destination]).with_command_timeout(None);
     options.credentials = read_user(flags.text("dest-user"), flags.text("dest-password"), || {

@@ -20,7 +20,7 @@ pub(crate) fn command() -> Command {
 async fn run(mut call: Call) -> Result<(), Failure> {
     let [target] = call.exactly("move-leader command needs 1 argument")?;
     let to = number::parse_uint(&target, 16).map_err(Failure::bad_arguments)?;
-    let globals = call.globals()?;
+    let globals = call.globals().await?;
     let options = &globals.client;
     connect(options.clone()).await?;
     for endpoint in &options.endpoints {

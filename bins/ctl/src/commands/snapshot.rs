@@ -65,7 +65,7 @@ async fn save(mut call: Call) -> Result<(), Failure> {
         return Err(Failure::bad_arguments("snapshot save expects one argument <filename>"));
     }
     let path = PathBuf::from(call.text(0));
-    let globals = call.globals()?;
+    let globals = call.globals().await?;
     // Unless told otherwise a snapshot may take as long as it takes.
     let timeout = globals.is_command_timeout_given.then_some(globals.command_timeout);
     let options = globals.client.with_command_timeout(timeout);

@@ -3,13 +3,10 @@
 //!
 //! This member recognises itself by its address; the others get numbers as names until they say
 //! theirs, which changes no id. The two services count together, and one of them is enough.
+//! The lookup itself is the client library's, which finds a cluster for clients in the same way.
 //! Source: etcd client/pkg/srv/srv.go, server/embed/config.go (`GetDNSClusterNames`).
 
-use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
-
-use hickory_resolver::TokioResolver;
-use hickory_resolver::proto::rr::RData;
+use client::srv::{Dns, Target};
 
 use crate::config::{Address, MemberUrl};
 
@@ -28,60 +25,6 @@ pub enum SrvError {
          port of --initial-advertise-peer-urls, under the service of its scheme"
     )]
     LocalMissing(String),
-}
-
-/// Asks name servers.
-#[derive(Debug)]
-pub(crate) struct Dns {
-    resolver: Result<TokioResolver, String>,
-}
-
-/// One SRV record.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Target {
-    priority: u16,
-    host: String,
-    port: u16,
-}
-
-impl Dns {
-    /// As this machine resolves names. A machine without name servers fails when it is asked.
-    pub(crate) fn of_system() -> Self {
-        let resolver = TokioResolver::builder_tokio().and_then(|builder| builder.build());
-        Self { resolver: resolver.map_err(|error| error.to_string()) }
-    }
-
-    async fn targets(&self, name: &str) -> Result<Vec<Target>, String> {
-        let resolver = self.resolver.as_ref().map_err(Clone::clone)?;
-        let found = resolver.srv_lookup(name).await.map_err(|error| error.to_string())?;
-        let mut targets: Vec<Target> = found
-            .answers()
-            .iter()
-            .filter_map(|record| {
-                let RData::SRV(srv) = &record.data else { return None };
-                Some(Target {
-                    priority: srv.priority,
-                    host: srv.target.to_utf8().trim_end_matches('.').to_owned(),
-                    port: srv.port,
-                })
-            })
-            .collect();
-        targets.sort();
-        Ok(targets)
-    }
-
-    async fn addresses(&self, host: &str, port: u16) -> Result<BTreeSet<SocketAddr>, String> {
-        if let Ok(ip) = host.parse::<IpAddr>() {
-            return Ok([SocketAddr::new(ip, port)].into());
-        }
-        if host == "localhost" {
-            let found = tokio::net::lookup_host((host, port)).await;
-            return found.map(Iterator::collect).map_err(|error| error.to_string());
-        }
-        let resolver = self.resolver.as_ref().map_err(Clone::clone)?;
-        let found = resolver.lookup_ip(host).await.map_err(|error| error.to_string())?;
-        Ok(found.iter().map(|ip| SocketAddr::new(ip, port)).collect())
-    }
 }
 
 /// The founders as `--initial-cluster` would name them.
@@ -188,14 +131,14 @@ async fn members(
 mod tests {
     use std::net::Ipv4Addr;
 
-    use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
-    use hickory_resolver::net::runtime::TokioRuntimeProvider;
     use tokio::net::UdpSocket;
 
     use super::*;
 
     /// What a name server knows: names with their SRV records (host, port) and addresses.
-    const ZONE: [(&str, &[(&str, u16)]); 5] = [
+    const ZONE: [(&str, &[(&str, u16)]); 7] = [
+        ("_etcd-client-ssl._tcp.example.test", &[("one.example.test", 2379)]),
+        ("_etcd-client-blue._tcp.example.test", &[("two.example.test", 2379)]),
         ("_etcd-server._tcp.example.test", &[("one.example.test", 2380), ("two.example.test", 1)]),
         ("_etcd-server-ssl._tcp.example.test", &[("two.example.test", 2)]),
         ("_etcd-server-blue._tcp.example.test", &[("gone.example.test", 9)]),
@@ -262,12 +205,22 @@ mod tests {
                 let _sent = socket.send_to(&answer(&query[..len]), from).await;
             }
         });
-        let mut connection = ConnectionConfig::udp();
-        connection.port = address.port();
-        let server = NameServerConfig::new(address.ip(), true, vec![connection]);
-        let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
-        let builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
-        Dns { resolver: builder.build().map_err(|error| error.to_string()) }
+        Dns::at(address)
+    }
+
+    /// CTL3-09, SRV-193.
+    #[tokio::test]
+    async fn clients_find_a_cluster_in_dns() {
+        let dns = dns().await;
+        let find = async |domain, service| client::srv::endpoints(&dns, domain, service).await;
+        let found = find("example.test", "").await;
+        assert_eq!(found, Ok(vec!["https://one.example.test:2379".to_owned()]));
+        let found = find("example.test", "blue").await;
+        assert_eq!(found, Ok(vec!["http://two.example.test:2379".to_owned()]));
+        let nothing = find("nowhere.test", "").await.unwrap_err().to_string();
+        let expected = "dns lookup errors: lookup _etcd-client-ssl._tcp.nowhere.test: ";
+        assert!(nothing.starts_with(expected), "{nothing}");
+        assert!(nothing.contains(" and lookup _etcd-client._tcp.nowhere.test: "), "{nothing}");
     }
 
     /// SRV-193, texts of etcd 3.5.30.

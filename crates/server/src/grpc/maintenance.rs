@@ -227,10 +227,12 @@ impl Service for Maintenance {
         let mut change = None;
         if request.action() == DowngradeAction::Cancel {
             self.handle.linearize().await?;
-            if !reads.downgrade().enabled {
-                return Err(status::no_downgrade());
+            // As etcd since 3.6: there is nothing to cancel, and so it is cancelled.
+            if reads.downgrade().enabled {
+                change = Some(DowngradeInfoSetRequest::default());
+            } else {
+                tracing::warn!(error = "no inflight downgrade", "failed to cancel downgrade");
             }
-            change = Some(DowngradeInfoSetRequest::default());
         } else {
             let target = Release::parse(&request.version).ok_or_else(status::downgrade_format)?;
             if reads.cluster_version().is_none() {
@@ -238,7 +240,9 @@ impl Service for Maintenance {
             }
             self.handle.linearize().await?;
             let current = reads.cluster_version().as_deref().and_then(Release::parse);
-            if current.and_then(Release::before) != Some(target) {
+            // Members before 3.5 do not know the request, and end at it.
+            let is_known = current.is_some_and(|current| Release::V3_5 <= current);
+            if !is_known || current.and_then(Release::before) != Some(target) {
                 return Err(status::downgrade_target());
             }
             if reads.downgrade().enabled {

@@ -123,11 +123,6 @@ pub(crate) fn bad_member_urls() -> Status {
     status(Code::InvalidArgument, "given member URLs are invalid")
 }
 
-/// E-61.
-pub(crate) fn no_downgrade() -> Status {
-    status(Code::FailedPrecondition, "no inflight downgrade job")
-}
-
 /// E-58.
 pub(crate) fn downgrade_format() -> Status {
     status(Code::InvalidArgument, "wrong downgrade target version format")

@@ -24,6 +24,8 @@ pub(crate) struct Disk {
     pub(crate) backend_snapshot: Histogram,
     snap_save: Histogram,
     snap_fsync: Histogram,
+    snap_db_save: Histogram,
+    snap_db_fsync: Histogram,
     /// Whether a snapshot of the leader is being taken over.
     pub(crate) snapshot_apply_in_progress: IntGauge,
 }
@@ -72,6 +74,15 @@ impl Disk {
                 "etcd_snap_fsync_duration_seconds",
                 "Seconds that syncing a snapshot file takes.",
             ),
+            snap_db_save: register.histogram(
+                "etcd_snap_db_save_total_duration_seconds",
+                "Seconds that saving a received database takes.",
+                Buckets { start: 0.1, count: 10 },
+            ),
+            snap_db_fsync: seconds(
+                "etcd_snap_db_fsync_duration_seconds",
+                "Seconds that syncing a received database takes.",
+            ),
             snapshot_apply_in_progress: register.gauge(
                 "etcd_server_snapshot_apply_in_progress_total",
                 "Whether a snapshot of the leader is being taken over: 1 if so, else 0.",
@@ -103,6 +114,14 @@ impl Disk {
     pub(crate) fn on_snapshot(&self, took: Duration) {
         self.snap_save.observe(took.as_secs_f64());
         self.snap_fsync.observe(took.as_secs_f64());
+    }
+}
+
+impl Disk {
+    /// A database of another member was stored; `sync` is the part that made it durable.
+    pub(crate) fn on_received(&self, total: Duration, sync: Duration) {
+        self.snap_db_save.observe(total.as_secs_f64());
+        self.snap_db_fsync.observe(sync.as_secs_f64());
     }
 }
 

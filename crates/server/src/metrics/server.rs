@@ -19,6 +19,8 @@ pub(crate) struct Server {
     pub(crate) leader_changes: IntCounter,
     /// Proposals without an answer from the state machine.
     pub(crate) proposals_failed: IntCounter,
+    /// Heartbeats that left more than one interval late.
+    pub(crate) heartbeats_late: IntCounter,
     slow_applies: IntCounter,
     /// Linearizable reads that waited too long for other members.
     pub(crate) slow_read_indexes: IntCounter,
@@ -110,6 +112,10 @@ impl Server {
                 .counter("etcd_server_leader_changes_seen_total", "Changes of the leader seen."),
             proposals_failed: register
                 .counter("etcd_server_proposals_failed_total", "Proposals that failed."),
+            heartbeats_late: register.counter(
+                "etcd_server_heartbeat_send_failures_total",
+                "Heartbeats that the leader could not send in time.",
+            ),
             slow_applies: register
                 .counter("etcd_server_slow_apply_total", "Batches that were applied slowly."),
             slow_read_indexes: register.counter(

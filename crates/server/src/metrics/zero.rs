@@ -15,7 +15,7 @@ pub(super) fn register(register: &Register<'_>) {
     }
 }
 
-const COUNTERS: [(&str, &str); 5] = [
+const COUNTERS: [(&str, &str); 4] = [
     (
         "etcd_debugging_mvcc_db_compaction_keys_total",
         "Rows removed by compactions; the store does not count them yet.",
@@ -25,10 +25,6 @@ const COUNTERS: [(&str, &str); 5] = [
     (
         "etcd_grpc_proxy_events_coalescing_total",
         "Events that a proxy merged; this process is none.",
-    ),
-    (
-        "etcd_server_heartbeat_send_failures_total",
-        "Heartbeats that the leader could not send in time.",
     ),
 ];
 
@@ -43,7 +39,7 @@ const GAUGES: [(&str, &str); 5] = [
     ),
 ];
 
-const HISTOGRAMS: [(&str, &str, Buckets); 9] = [
+const HISTOGRAMS: [(&str, &str, Buckets); 7] = [
     (
         "etcd_debugging_disk_backend_commit_rebalance_duration_seconds",
         "Seconds that rebalancing takes; this database has no such step.",
@@ -58,16 +54,6 @@ const HISTOGRAMS: [(&str, &str, Buckets); 9] = [
         "etcd_debugging_snap_save_marshalling_duration_seconds",
         "Seconds that encoding a snapshot file takes.",
         SECONDS,
-    ),
-    (
-        "etcd_snap_db_fsync_duration_seconds",
-        "Seconds that syncing a received database takes.",
-        SECONDS,
-    ),
-    (
-        "etcd_snap_db_save_total_duration_seconds",
-        "Seconds that saving a received database takes.",
-        Buckets { start: 0.1, count: 10 },
     ),
     (
         "etcd_debugging_server_watch_send_loop_watch_stream_duration_seconds",

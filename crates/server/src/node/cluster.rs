@@ -2,16 +2,17 @@
 //! are.
 
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use base::{LogPosition, MemberId};
 use member::{Input, Outputs, Proposal, Ticket};
 use prost::Message as _;
 use proto::{etcdserverpb as pb, raftpb};
-use raft::{Body, Entry, EntryKind, Message, Persist, PersistToken};
+use raft::{Body, Entry, EntryKind, Message, Persist, PersistToken, RoleKind};
 use state::Received;
 
 use super::{Node, NodeError, REMOVED_PAUSE};
+use crate::config::GoDuration;
 use crate::node_queue::Rare;
 use crate::peers::arrivals::Arrived;
 use crate::peers::copies::Copied;
@@ -200,6 +201,7 @@ impl Node {
         }
         let leader_changed = std::mem::take(&mut out.leader_changed);
         if leader_changed {
+            self.log_role();
             self.log_leader();
             self.propose_undelivered(out)?;
         }
@@ -261,6 +263,48 @@ impl Node {
             self.waiters.remove(ticket);
         }
         self.step(Input::Forget(gone), out)
+    }
+
+    /// Tells of heartbeats that leave late, `late` behind their time, in the words of etcd's log.
+    /// Source: etcd server/etcdserver/raft.go, pkg/contention.
+    pub(super) fn look_after_heartbeats(&self, late: Duration) {
+        if late <= self.tick {
+            return;
+        }
+        let status = self.member.status();
+        if status.role != RoleKind::Leader {
+            return;
+        }
+        for to in status.progress.keys().filter(|to| **to != status.id) {
+            self.reports.metrics.server.heartbeats_late.inc();
+            tracing::warn!(
+                %to,
+                "heartbeat-interval" = %GoDuration::from(self.tick),
+                "expected-duration" = %GoDuration::from(2 * self.tick),
+                "exceeded-duration" = %GoDuration::from(late - self.tick),
+                "leader failed to send out heartbeat on time; took too long, leader is overloaded \
+                 likely from slow disk"
+            );
+        }
+    }
+
+    /// Says what part this member plays, in the words of etcd's log. What it was only for a moment
+    /// is left out.
+    pub(super) fn log_role(&mut self) {
+        let status = self.member.status();
+        let (id, term, role) = (status.id, status.term, status.role);
+        if self.told_role.replace((role, term)) == Some((role, term)) {
+            return;
+        }
+        match role {
+            RoleKind::Follower => tracing::info!("{id} became follower at term {term}"),
+            RoleKind::PreCandidate => {
+                tracing::info!("{id} is starting a new election at term {term}");
+                tracing::info!("{id} became pre-candidate at term {term}");
+            }
+            RoleKind::Candidate => tracing::info!("{id} became candidate at term {term}"),
+            RoleKind::Leader => tracing::info!("{id} became leader at term {term}"),
+        }
     }
 
     /// Says who leads, in the words of etcd's log.

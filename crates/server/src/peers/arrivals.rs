@@ -7,6 +7,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use backend::Backend;
 use base::{LogPosition, MemberId};
@@ -17,6 +18,7 @@ use tokio::sync::mpsc;
 use transport::{BoxFuture, IncomingSnapshot, LocalMember, ReceiveSnapshotError};
 use vfs::{Dir, Open};
 
+use crate::metrics::Metrics;
 use crate::node_queue::NodeQueue;
 
 /// Chunks of a snapshot that wait for the disk.
@@ -30,6 +32,7 @@ pub(crate) struct Arrivals {
     backend: Backend,
     snap_dir: Arc<dyn Dir>,
     options: state::Options,
+    metrics: Arc<Metrics>,
     receiving: Arc<AtomicBool>,
 }
 
@@ -40,8 +43,9 @@ impl Arrivals {
         backend: Backend,
         snap_dir: Arc<dyn Dir>,
         options: state::Options,
+        metrics: Arc<Metrics>,
     ) -> Self {
-        Self { queue, reads, backend, snap_dir, options, receiving: Arc::default() }
+        Self { queue, reads, backend, snap_dir, options, metrics, receiving: Arc::default() }
     }
 
     async fn take(self, snapshot: IncomingSnapshot) -> Result<(), ReceiveSnapshotError> {
@@ -58,7 +62,9 @@ impl Arrivals {
         let arrivals = self.clone();
         let storing = tokio::task::spawn_blocking(move || {
             let name = format!("{:016x}.snap.db", index.0);
-            store(arrivals.snap_dir.as_ref(), &name, received)?;
+            let began = Instant::now();
+            let sync = store(arrivals.snap_dir.as_ref(), &name, received)?;
+            arrivals.metrics.disk.on_received(began.elapsed(), sync);
             let prepared = arrivals.prepare(&name, meta.position);
             if prepared.is_err() {
                 // Nothing of it can be used.
@@ -135,12 +141,13 @@ impl Drop for Receiving {
     }
 }
 
-/// Writes a database beside ours; it gets its name once it is whole, which an empty chunk says.
+/// Writes a database beside ours; it gets its name once it is whole, which an empty chunk says. How
+/// long making it durable took.
 fn store(
     dir: &dyn Dir,
     name: &str,
     mut chunks: mpsc::Receiver<io::Result<Bytes>>,
-) -> io::Result<()> {
+) -> io::Result<Duration> {
     let temporary = format!("tmp-{name}");
     let written = (|| {
         let file = dir.open(&temporary, Open::CreateOrWrite)?;
@@ -155,9 +162,11 @@ fn store(
             file.write_at(&chunk, bytes)?;
             bytes += chunk.len() as u64;
         }
+        let began = Instant::now();
         file.sync_data()?;
         dir.rename(&temporary, name)?;
-        dir.sync()
+        dir.sync()?;
+        Ok(began.elapsed())
     })();
     if written.is_err() {
         // What is left is removed at the next start, too.

@@ -150,6 +150,7 @@ impl Host {
             cluster,
             peer_urls: vec![format!("http://{address}")],
             dial_timeout: Duration::from_secs(5),
+            read_timeout: Duration::from_secs(5),
         };
         let shared = Arc::new(Shared(Arc::clone(&listener)));
         let transport = Transport::new(config, shared, Arc::new(TcpDial), Handle::current());
@@ -197,7 +198,7 @@ async fn serve(socket: TcpListener, transport: Transport, listener: Arc<Listener
                 }
                 async move { Ok::<_, Infallible>(transport.handle(request).await) }
             });
-            let stream = WriteTimed::new(stream, WriteTimed::<()>::PEER_LIMIT);
+            let stream = WriteTimed::new(stream, Some(WriteTimed::<()>::PEER_LIMIT));
             let serving = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), answer);
             drop(serving.await);

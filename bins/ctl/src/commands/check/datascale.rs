@@ -49,7 +49,7 @@ pub(super) fn command() -> Command {
 
 async fn run(mut call: Call) -> Result<(), Failure> {
     let (pair_count, client_count) = LOADS[model(call.flags.text("load"))?];
-    let globals = call.globals()?;
+    let globals = call.globals().await?;
     let prefix = call.flags.text("prefix").to_owned();
     let clients = load::clients(&globals.client, client_count).await?;
     let command = format!("etcdctl del --prefix {prefix}");

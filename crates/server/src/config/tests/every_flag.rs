@@ -65,11 +65,14 @@ fn taken(config: &Config) -> String {
     };
     let (state, logging, tls) = (config.cluster.state, &config.logging.settings, &config.tls);
     let options = Options::new(config, cluster);
+    let reused = (listen.reuse_port, listen.reuse_address);
     let bound = [&listen.peers, &listen.clients, &listen.clients_http, &listen.metrics];
     let advertised = &config.advertise.peers;
     let (in_options, outside) = (
         format!("{options:?}"),
-        format!("{bound:?} {advertised:?} {state:?} {logging:?} {tls:?} {bootstrap:?} {password}"),
+        format!(
+            "{bound:?} {reused:?} {advertised:?} {state:?} {logging:?} {tls:?} {bootstrap:?} {password}"
+        ),
     );
     in_options + &outside
 }

@@ -1,0 +1,315 @@
+//! Clusters set up as documents tell it, at the addresses they give, in a network of this test
+//! alone.
+//!
+//! Each test starts its own program again behind `unshare --net` and gives that network's loopback
+//! interface the addresses. Where the machine does not allow that, the test says so and passes.
+
+#![allow(clippy::print_stdout, reason = "a test tells what it saw")]
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use bytes::Bytes;
+use client::Client;
+use proto::etcdserverpb as pb;
+use retcd_conformance::real_etcd;
+
+const OURS: &str = env!("CARGO_BIN_EXE_etcd");
+
+/// Set for the program behind `unshare`.
+const INSIDE: &str = "RETCD_TEST_INSIDE_NETWORK";
+
+/// How long anything may take that is expected to happen, whatever else the machine does.
+const TIME_MAX: Duration = Duration::from_secs(120);
+
+fn succeeds(command: &mut Command) -> bool {
+    let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    quiet.status().is_ok_and(|status| status.success())
+}
+
+/// Runs the test named so in a network with these addresses; `true` in there, `false` outside.
+fn enter(test: &str, addresses: &[&str]) -> anyhow::Result<bool> {
+    if std::env::var_os(INSIDE).is_some() {
+        return Ok(true);
+    }
+    let set_up: String = ["ip link set lo up".to_owned()]
+        .into_iter()
+        .chain(addresses.iter().map(|address| format!("ip address add {address}/32 dev lo")))
+        .collect::<Vec<_>>()
+        .join(" && ");
+    // As root, else as root of a user namespace.
+    let ways: [&[&str]; 2] = [&["--net"], &["--map-root-user", "--user", "--net"]];
+    let can = |way: &&&[&str]| {
+        succeeds(Command::new("unshare").args(**way).args(["sh", "-c", set_up.as_str()]))
+    };
+    let Some(way) = ways.iter().find(can) else {
+        println!("skipped: this machine gives no network of one's own (unshare, ip)");
+        return Ok(false);
+    };
+    let run = format!("{set_up} && exec \"$0\" --exact {test} --nocapture");
+    let output = Command::new("unshare")
+        .args(*way)
+        .args(["sh", "-c", &run])
+        .arg(std::env::current_exe()?)
+        .env(INSIDE, "1")
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{}: {said}\n{complaint}", output.status);
+    Ok(false)
+}
+
+/// Members' processes; ended with the test.
+#[derive(Default)]
+struct Members(Vec<Child>);
+
+impl Drop for Members {
+    fn drop(&mut self) {
+        for member in &mut self.0 {
+            // What is gone already needs no end.
+            let _gone = member.kill();
+            let _gone = member.wait();
+        }
+    }
+}
+
+impl Members {
+    /// Starts a command with its log in a file.
+    fn start(&mut self, mut command: Command, log: &Path) -> anyhow::Result<()> {
+        let log = std::fs::File::create(log)?;
+        let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
+        self.0.push(child);
+        Ok(())
+    }
+}
+
+fn logs(folder: &Path) -> String {
+    let mut all = String::new();
+    for name in ["0.log", "1.log", "2.log"] {
+        all += &std::fs::read_to_string(folder.join(name)).unwrap_or_default();
+    }
+    all
+}
+
+/// Asks until it is answered.
+async fn ask<T>(
+    folder: &Path,
+    request: impl AsyncFn() -> Result<T, client::Error>,
+) -> anyhow::Result<T> {
+    let began = Instant::now();
+    loop {
+        match request().await {
+            Ok(answer) => return Ok(answer),
+            Err(error) if TIME_MAX < began.elapsed() => {
+                bail!("{error}:\n{}", logs(folder));
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+/// Writes at one member, reads at every other, and looks who they are.
+async fn assert_cluster(
+    folder: &Path,
+    endpoints: &[String],
+    cluster_id: u64,
+    expected: &[(u64, &str, String, String)],
+) -> anyhow::Result<()> {
+    let key = Bytes::from_static(b"name1");
+    for (number, endpoint) in endpoints.iter().enumerate() {
+        let client = Client::connect(client::Options::new(vec![endpoint.clone()])).await?;
+        let value = Bytes::from(format!("batman{number}"));
+        let put = pb::PutRequest { key: key.clone(), value: value.clone(), ..Default::default() };
+        ask(folder, async || client.put(put.clone()).await).await?;
+        for other in endpoints {
+            let client = Client::connect(client::Options::new(vec![other.clone()])).await?;
+            let get = pb::RangeRequest { key: key.clone(), ..Default::default() };
+            let found = ask(folder, async || client.get(get.clone()).await).await?;
+            ensure!(found.kvs.first().map(|kv| &kv.value) == Some(&value), "{other}: {found:?}");
+            ensure!(found.header.is_some_and(|it| it.cluster_id == cluster_id), "{found:?}");
+        }
+    }
+    let client = Client::connect(client::Options::new(endpoints.to_vec())).await?;
+    let list = pb::MemberListRequest { linearizable: true };
+    let began = Instant::now();
+    loop {
+        let members = ask(folder, async || client.member_list(list).await).await?.members;
+        let mut found: Vec<_> = members
+            .iter()
+            .map(|it| (it.id, it.name.as_str(), it.peer_ur_ls.join(","), it.client_ur_ls.join(",")))
+            .collect();
+        found.sort();
+        if found == expected {
+            return Ok(());
+        }
+        // The last one may still be about to say its name.
+        ensure!(began.elapsed() < TIME_MAX, "{found:?}:\n{}", logs(folder));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// SEED1-04: three machines, each with its file of environment variables.
+fn environment_file(name: &str, ip: &str, data_dir: &Path) -> String {
+    format!(
+        "#[Member]\n\
+         ETCD_NAME=\"{name}\"\n\
+         ETCD_DATA_DIR=\"{}\"\n\
+         ETCD_LISTEN_PEER_URLS=\"http://{ip}:2380\"\n\
+         ETCD_LISTEN_CLIENT_URLS=\"http://{ip}:2379,http://127.0.0.1:2379\"\n\
+         \n\
+         #[Clustering]\n\
+         ETCD_INITIAL_ADVERTISE_PEER_URLS=\"http://{ip}:2380\"\n\
+         ETCD_ADVERTISE_CLIENT_URLS=\"http://{ip}:2379\"\n\
+         ETCD_INITIAL_CLUSTER=\"master=http://172.20.10.11:2380,node1=http://172.20.10.12:2380,\
+         node2=http://172.20.10.13:2380\"\n\
+         ETCD_INITIAL_CLUSTER_TOKEN=\"etcd-cluster\"\n\
+         ETCD_INITIAL_CLUSTER_STATE=\"new\"\n",
+        data_dir.display()
+    )
+}
+
+/// A command with the variables of a file, read as systemd reads an `EnvironmentFile`.
+fn with_environment(program: &Path, file: &str) -> Command {
+    let mut command = Command::new(program);
+    command.env_clear();
+    for line in file.lines().filter(|line| !line.starts_with('#')) {
+        if let Some((name, value)) = line.split_once('=') {
+            command.env(name, value.trim_matches('"'));
+        }
+    }
+    command
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
+/// SEED1-04, CB-04. The loopback address, which is the same for each of the three machines, is
+/// only the first one's here, where they share an interface.
+#[test]
+fn three_environment_files_make_a_cluster() -> anyhow::Result<()> {
+    let hosts = [
+        ("master", "172.20.10.11", 0xab28_1e9b_688c_7a95),
+        ("node1", "172.20.10.12", 0xe0a8_f342_d377_2435),
+        ("node2", "172.20.10.13", 0x8fc2_ab3b_1280_06d2),
+    ];
+    let test = "three_environment_files_make_a_cluster";
+    if !enter(test, &hosts.map(|(_, ip, _)| ip))? {
+        return Ok(());
+    }
+    let folder = tempfile::tempdir()?;
+    let mut members = Members::default();
+    for (number, (name, ip, _)) in hosts.iter().enumerate() {
+        let mut file = environment_file(name, ip, &folder.path().join(name));
+        if number > 0 {
+            file = file.replace(",http://127.0.0.1:2379", "");
+        }
+        let command = with_environment(Path::new(OURS), &file);
+        members.start(command, &folder.path().join(format!("{number}.log")))?;
+    }
+    let mut expected: Vec<_> = hosts
+        .iter()
+        .map(|(name, ip, id)| {
+            (*id, *name, format!("http://{ip}:2380"), format!("http://{ip}:2379"))
+        })
+        .collect();
+    expected.sort();
+    let mut endpoints: Vec<String> =
+        hosts.iter().map(|(_, ip, _)| format!("http://{ip}:2379")).collect();
+    endpoints.push("http://127.0.0.1:2379".to_owned());
+    let cluster = 0xf7f5_17c0_9893_2dae;
+    runtime()?.block_on(assert_cluster(folder.path(), &endpoints, cluster, &expected))
+}
+
+const DIDI: [(&str, &str, u64); 3] = [
+    ("etcd-1", "10.255.1.211", 0xe95f_fbf9_9d4a_ae9c),
+    ("etcd-2", "10.255.1.40", 0x0dc6_b4b4_8ae0_0bf8),
+    ("etcd-3", "10.255.1.181", 0xd602_0117_e8a2_dc38),
+];
+
+const DIDI_CLUSTER: &str = "etcd-1=http://10.255.1.211:2380,etcd-2=http://10.255.1.40:2380,etcd-3=http://10.255.1.181:2380";
+
+/// SEED4-04: the line for each host.
+fn with_flags(program: &Path, name: &str, ip: &str, loopback: bool) -> Command {
+    let mut command = Command::new(program);
+    let clients = format!("http://{ip}:2379");
+    let listen =
+        if loopback { format!("{clients},http://127.0.0.1:2379") } else { clients.clone() };
+    let peer = format!("http://{ip}:2380");
+    command
+        .env_clear()
+        .args(["--name", name, "--initial-advertise-peer-urls", &peer])
+        .args(["--listen-peer-urls", &peer, "--listen-client-urls", &listen])
+        .args(["--advertise-client-urls", &clients])
+        .args(["--initial-cluster-token", "etcd-cluster-on-didicloud"])
+        .args(["--initial-cluster", DIDI_CLUSTER, "--initial-cluster-state", "new"]);
+    command
+}
+
+/// Runs the three hosts, the last one as another program if there is one.
+fn three_hosts(variables: bool, other: Option<&Path>) -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut members = Members::default();
+    for (number, (name, ip, _)) in DIDI.iter().enumerate() {
+        let program = other.filter(|_| number == 2).unwrap_or_else(|| Path::new(OURS));
+        let mut command = with_flags(program, name, ip, number == 0);
+        if variables {
+            // SEED4-03 says the same of the cluster in variables.
+            let given: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+            command = Command::new(program);
+            command.env_clear();
+            for pair in given.chunks(2) {
+                let [name, value] = pair else { bail!("{given:?} are no pairs") };
+                let name = name.to_str().context("a flag")?.trim_start_matches("--");
+                let name = format!("ETCD_{}", name.replace('-', "_").to_uppercase());
+                command.env(name, value);
+            }
+        }
+        // As `cd` into a folder of its own: the data directory is the default one there.
+        let place = folder.path().join(name);
+        std::fs::create_dir(&place)?;
+        command.current_dir(place);
+        members.start(command, &folder.path().join(format!("{number}.log")))?;
+    }
+    let mut expected: Vec<_> = DIDI
+        .iter()
+        .map(|(name, ip, id)| {
+            (*id, *name, format!("http://{ip}:2380"), format!("http://{ip}:2379"))
+        })
+        .collect();
+    expected.sort();
+    let endpoints: Vec<String> =
+        DIDI.iter().map(|(_, ip, _)| format!("http://{ip}:2379")).collect();
+    let cluster = 0xce96_4c3a_01e6_3d53;
+    runtime()?.block_on(assert_cluster(folder.path(), &endpoints, cluster, &expected))
+}
+
+/// SEED4-04, SEED4-06, CB-04.
+#[test]
+fn three_command_lines_make_a_cluster() -> anyhow::Result<()> {
+    if enter("three_command_lines_make_a_cluster", &DIDI.map(|(_, ip, _)| ip))? {
+        three_hosts(false, None)?;
+    }
+    Ok(())
+}
+
+/// SEED4-03.
+#[test]
+fn three_environments_make_a_cluster() -> anyhow::Result<()> {
+    if enter("three_environments_make_a_cluster", &DIDI.map(|(_, ip, _)| ip))? {
+        three_hosts(true, None)?;
+    }
+    Ok(())
+}
+
+/// SEED4-04 with a member of etcd 3.5 among them: it comes to the same ids.
+#[test]
+fn command_lines_make_a_cluster_with_etcd() -> anyhow::Result<()> {
+    let Some(real) = real_etcd("3.5") else { return Ok(()) };
+    if enter("command_lines_make_a_cluster_with_etcd", &DIDI.map(|(_, ip, _)| ip))? {
+        three_hosts(false, Some(&real.join("etcd")))?;
+    }
+    Ok(())
+}
