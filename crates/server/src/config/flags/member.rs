@@ -27,15 +27,9 @@ pub(super) const FLAGS: &[Flag] = &[
     Flag::new(Member, "grpc-keepalive-min-time", Kind::Duration, "5s", "Shortest time a client must leave between two pings; 0 means five minutes.").acts(),
     Flag::new(Member, "grpc-keepalive-interval", Kind::Duration, "2h0m0s", "Time between two pings to an idle client, 0 for none.").acts(),
     Flag::new(Member, "grpc-keepalive-timeout", Kind::Duration, "20s", "Time after which a connection whose ping was not answered is closed, 0 for never.").acts(),
-<<<<<<< HEAD
-    Flag::new(Member, "socket-reuse-port", Kind::Bool, "false", "Allow other processes to listen on the same port (SO_REUSEPORT).").since("3.5"),
-    Flag::new(Member, "socket-reuse-address", Kind::Bool, "false", "Listen on addresses that still have connections in TIME_WAIT (SO_REUSEADDR).").since("3.5"),
-    Flag::new(Member, "enable-grpc-gateway", Kind::Bool, "true", "Offer the v3 API as JSON over HTTP.").acts(),
-=======
     Flag::new(Member, "socket-reuse-port", Kind::Bool, "false", "Allow other processes to listen on the same port (SO_REUSEPORT).").since("3.5").acts(),
     Flag::new(Member, "socket-reuse-address", Kind::Bool, "false", "Listen on addresses that still have connections in TIME_WAIT (SO_REUSEADDR).").since("3.5").acts(),
-    Flag::new(Member, "enable-grpc-gateway", Kind::Bool, "true", "Offer the v3 API as JSON over HTTP."),
->>>>>>> rest
+    Flag::new(Member, "enable-grpc-gateway", Kind::Bool, "true", "Offer the v3 API as JSON over HTTP.").acts(),
     Flag::new(Member, "enable-v2", Kind::Bool, "true", "Offer the v2 API."),
     Flag::new(Member, "raft-read-timeout", Kind::Duration, "5s", "Time without data after which reading from a peer fails; at least 5s.").since("3.5").acts(),
     Flag::new(Member, "raft-write-timeout", Kind::Duration, "5s", "Time after which writing to a peer fails; at least 5s.").since("3.5").acts(),
