@@ -2,7 +2,7 @@
 //! call. The plain answers are compared with real etcd's where there is one.
 
 use std::collections::BTreeMap;
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
