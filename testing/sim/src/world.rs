@@ -443,7 +443,9 @@ impl World {
 
     fn halt(&mut self, at: usize, halt: &state::Halt) -> Verdict {
         match halt {
-            state::Halt::Unknown { .. } => Err(format!("{}: {halt}", self.machines[at].id)),
+            state::Halt::Unknown { .. } | state::Halt::AuthEnabled { .. } => {
+                Err(format!("{}: {halt}", self.machines[at].id))
+            }
             state::Halt::Backend { source: backend::ReadError::Damaged { .. }, .. } => {
                 Err(format!("{}: {halt:?}", self.machines[at].id))
             }
