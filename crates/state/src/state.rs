@@ -198,11 +198,15 @@ impl State {
         let Received { incoming, state } = received;
         let Self { store, mut leases, facts, applied, compact_revision, reads, .. } = state;
         drop(reads);
+        base::probe::failpoint("raftBeforeApplySnap");
         self.store.restore(store, || backend.replace_with(incoming))?;
+        base::probe::failpoint("raftAfterApplySnap");
         let shared = self.reads.shared();
         leases.publish_whole(&shared.leases);
         shared.show(facts.clone());
-        self.leases = leases;
+        if !base::probe::mutant("snapshot-without-its-leases") {
+            self.leases = leases;
+        }
         self.facts = facts;
         self.applied = applied;
         self.compact_revision = compact_revision;
