@@ -69,6 +69,11 @@ impl Judge {
         self.applied.len() as u64
     }
 
+    /// Whether a request was applied anywhere.
+    pub(crate) fn was_applied(&self, request: u64) -> bool {
+        self.requests.contains(&request)
+    }
+
     /// How many terms had a leader.
     pub(crate) fn leaders(&self) -> usize {
         self.leaders.len()
