@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 
 /// A job: its name and the commands it runs in order.
-const JOBS: [(&str, &[&[&str]]); 7] = [
+const JOBS: [(&str, &[&[&str]]); 8] = [
     ("fmt", &[&["cargo", "fmt", "--all", "--check"]]),
     (
         "clippy",
@@ -15,6 +15,7 @@ const JOBS: [(&str, &[&[&str]]); 7] = [
     ("tidy", &[]),
     ("codegen", &[]),
     ("test", &[&["cargo", "test", "--workspace", "--locked"]]),
+    ("sim", &[]),
     ("fuzz", &[]),
     ("deny", &[&["cargo", "deny", "--offline", "check", "bans", "licenses", "sources"]]),
 ];
@@ -34,6 +35,7 @@ pub(crate) fn run(only: Option<&str>) -> anyhow::Result<()> {
         match name {
             "tidy" => crate::tidy::run()?,
             "codegen" => crate::codegen::run(true)?,
+            "sim" => crate::sim::ci()?,
             "fuzz" => fuzz()?,
             _ => {}
         }

@@ -8,6 +8,7 @@
 
 mod ci;
 mod codegen;
+mod sim;
 mod tidy;
 
 use std::path::{Path, PathBuf};
@@ -19,7 +20,10 @@ usage: cargo xtask <task>
 tasks:
   codegen [--check]   make crates/proto/src/generated from proto/, or tell whether it is current
   tidy                module comments, arrows between crates, sizes of main files
-  ci [job]            what CI runs: fmt, clippy, tidy, codegen, test, fuzz,
+  sim [--seeds N] [--from S] [--jobs J] [--seconds T]
+                      lives of the simulator, and the situations that they never met
+  sim --mutants [...] how many lives find each bug of the bank; --mutant PART for some of them
+  ci [job]            what CI runs: fmt, clippy, tidy, codegen, test, sim, fuzz,
                       deny; all of them by default";
 
 fn main() -> ExitCode {
@@ -31,6 +35,9 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(),
         ["ci"] => ci::run(None),
         ["ci", job] => ci::run(Some(job)),
+        ["sim", ref words @ ..] => {
+            sim::Options::parse(words).and_then(|options| sim::run(&options))
+        }
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);

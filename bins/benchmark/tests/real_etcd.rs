@@ -22,7 +22,8 @@ fn suite(etcd: &std::path::Path, more: &[&str]) -> serde_json::Value {
     let folder = tempfile::tempdir().unwrap();
     let (etcd, work) = (etcd.to_str().unwrap(), folder.path().to_str().unwrap());
     let fixed = ["suite", "--theirs", etcd, "--work-dir", work, "--json", "-"];
-    let short = ["--duration", "300ms", "--warmup", "50ms", "--fill-keys", "2000"];
+    // Long enough for one operation on a machine that does much else.
+    let short = ["--duration", "2s", "--warmup", "50ms", "--fill-keys", "2000"];
     let output = benchmark(&[&fixed[..], &short, more].concat());
     let errors = String::from_utf8_lossy(&output.stderr);
     let report =
@@ -105,7 +106,7 @@ fn clusters_and_their_faults_are_measured() {
     let folder = tempfile::tempdir().unwrap();
     let (etcd, work) = (etcd.to_str().unwrap(), folder.path().to_str().unwrap());
     let fixed = ["cluster", "--theirs", etcd, "--work-dir", work, "--json", "-"];
-    let short = ["--duration", "300ms", "--warmup", "50ms", "--failures", "1"];
+    let short = ["--duration", "2s", "--warmup", "50ms", "--failures", "1"];
     let small = ["--pause", "1s", "--catch-up-bytes", "2000000"];
     let output = benchmark(&[&fixed[..], &short, &small].concat());
     let errors = String::from_utf8_lossy(&output.stderr);

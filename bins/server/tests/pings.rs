@@ -31,7 +31,7 @@ impl Client {
         let endpoint = server.endpoint();
         let address = endpoint.strip_prefix("http://").context("no TLS here")?;
         let stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
         let mut client = Self { stream };
         client.stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")?;
         client.send(4, 0, 0, b"")?;

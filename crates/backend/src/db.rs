@@ -228,7 +228,9 @@ impl Backend {
             assert!(before.index <= position.index, "applied goes back: {before} to {position}");
             state.applied = position;
         }
+        base::probe::failpoint("beforeWritebackBuf");
         state.active.apply(batch);
+        base::probe::failpoint("afterWritebackBuf");
     }
 
     /// How far the log is applied, as readers see it; zero in a new database.
@@ -382,12 +384,18 @@ impl Backend {
                 return Ok(Commit { durable: state.durable, ..Commit::default() });
             }
             let mut frozen = std::mem::take(&mut state.active);
+            base::probe::failpoint("commitBeforePreCommitHook");
             frozen.seal();
+            base::probe::failpoint("commitAfterPreCommitHook");
             let frozen = Arc::new(frozen);
             state.frozen = Some(Arc::clone(&frozen));
             (frozen, state.pin())
         };
+        base::probe::failpoint("beforeCommit");
         let result = writer.commit(&pages, &root, &frozen, touches);
+        base::probe::failpoint("afterCommit");
+        base::probe::failpoint("beforeStartDBTxn");
+        base::probe::failpoint("afterStartDBTxn");
         let mut state = self.inner.state.write();
         match result {
             Ok((root, written)) => {
@@ -434,6 +442,12 @@ impl Backend {
     ///
     /// As [`Backend::commit`].
     pub fn shrink_step(&self) -> Result<bool, CommitError> {
+        base::probe::failpoint("defragBeforeCopy");
+        for name in ["defragOpenFileError", "defragdbFail"] {
+            if let Some(text) = base::probe::failpoint(name) {
+                return Err(CommitError::NoSpace(std::io::Error::other(text)));
+            }
+        }
         let mut writer = self.inner.writer.lock();
         let (pages, before) = self.inner.state.read().pin();
         let trimmed = writer.trim();
@@ -441,6 +455,7 @@ impl Backend {
         let moves = trimmed || !touches.is_empty();
         self.commit_with(&mut writer, &touches, moves)?;
         let after = Arc::clone(&self.inner.state.read().root);
+        base::probe::failpoint("defragBeforeRename");
         let cut = writer.cut(&pages, (before.high_water, after.high_water))?;
         Ok((moves || cut) && writer.is_shrinking())
     }

@@ -61,6 +61,7 @@ impl Writer {
     pub(crate) fn release(&mut self) {
         while let Some(oldest) = self.retired.front_mut() {
             if Arc::get_mut(&mut oldest.root).is_none() {
+                base::probe::reached("backend: a reader keeps pages of a former state");
                 break;
             }
             let oldest = self.retired.pop_front().expect("it was just looked at");
@@ -139,6 +140,7 @@ impl Writer {
         let (meta, entries) = match built {
             Ok(built) => built,
             Err(error) => {
+                base::probe::reached("backend: a commit fails before its meta page and is undone");
                 output.undo();
                 return Err(error);
             }
@@ -149,6 +151,7 @@ impl Writer {
         if let Err(error) = self.write_meta(pages, &meta) {
             // A part of it may be there, and it may be found after a crash: its pages stay as they
             // are until another state has replaced it.
+            base::probe::reached("backend: a meta page cannot be written");
             self.limbo.extend(outcome.allocated);
             return Err(error);
         }
@@ -159,13 +162,18 @@ impl Writer {
             self.poisoned = true;
         }
         let mut freed = outcome.freed;
+        if base::probe::mutant("pages-are-reused-too-early") {
+            for (id, pages) in freed.drain(..) {
+                (id..id + pages).for_each(|id| self.set_free(id));
+            }
+        }
         freed.append(&mut self.limbo);
         self.retired.push_back(Retired { root: Arc::clone(root), pages: freed });
         Ok((Arc::new(Root::new(&meta, entries)), outcome.written))
     }
 
     fn sync_data(&self, pages: &Pages) -> Result<(), CommitError> {
-        if !self.sync {
+        if !self.sync || base::probe::mutant("meta-page-before-its-pages") {
             return Ok(());
         }
         pages.file.sync_data().map_err(CommitError::Io)?;
@@ -178,7 +186,11 @@ impl Writer {
     }
 
     fn sync_meta(&self, pages: &Pages) -> Result<(), CommitError> {
-        if self.sync { pages.file.sync_data().map_err(CommitError::Io) } else { Ok(()) }
+        if self.sync && !base::probe::mutant("meta-page-is-not-synced") {
+            pages.file.sync_data().map_err(CommitError::Io)
+        } else {
+            Ok(())
+        }
     }
 }
 

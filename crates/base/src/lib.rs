@@ -8,6 +8,7 @@ pub mod initial_cluster;
 mod key_range;
 pub mod member_url;
 mod position;
+pub mod probe;
 pub mod quote;
 mod revision;
 pub mod version;

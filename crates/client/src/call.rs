@@ -1,7 +1,8 @@
 //! How one call is made: its metadata, its deadline, and when it is tried again.
 //!
 //! Invariant (G7): a write goes out a second time only if the first attempt was never handed to an
-//! open connection, or if the server refused it for its token before looking at it.
+//! open connection, if the server closed that one and said that it did not look at it, or if it
+//! refused it for its token.
 //!
 //! etcd: `client/v3/retry.go`, `client/v3/retry_interceptor.go`.
 
@@ -54,9 +55,11 @@ impl Client {
         let mut token_refreshed = false;
         loop {
             let (ticket, channel) = self.connections.current();
+            let since = self.connections.since_now(ticket);
+            let effect = || if since.was_closed() { Applied::No } else { Applied::Unknown };
             let request = self.request(message.clone(), deadline);
             let status = match within(deadline, call(channel, request)).await {
-                None => return Err(self.out_of_time(Applied::Unknown)),
+                None => return Err(self.out_of_time(effect())),
                 Some(Ok(response)) => return Ok(response.into_inner()),
                 Some(Err(status)) => status,
             };
@@ -77,7 +80,9 @@ impl Client {
                 && code(&status) == Code::Unavailable
                 && attempt < ATTEMPTS_MAX;
             if !again {
-                return Err(Error::from_status(&status));
+                let error = Error::from_status(&status);
+                let is_late = matches!(error, Error::Deadline { .. });
+                return Err(if is_late { self.out_of_time(effect()) } else { error });
             }
             self.connections.leave(ticket);
             if !self.pause(attempt, deadline).await {

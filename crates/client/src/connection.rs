@@ -4,7 +4,7 @@
 //! apart from every other failure, because then nothing was sent.
 
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -33,10 +33,56 @@ const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 /// The connections of a client.
 #[derive(Debug)]
 pub(crate) struct Connections {
-    channels: Vec<(Endpoint, Channel)>,
+    channels: Vec<(Endpoint, Channel, Arc<Openings>)>,
     /// Index of the channel that answered last; only ever moved on.
     current: AtomicUsize,
     trouble: Trouble,
+}
+
+/// How often a channel's connection was opened and closed.
+#[derive(Debug, Default)]
+struct Openings {
+    opened: AtomicU64,
+    closed: AtomicU64,
+}
+
+/// Held by an open connection.
+#[derive(Debug)]
+pub(crate) struct Opening(Arc<Openings>);
+
+impl Opening {
+    fn new(openings: Arc<Openings>) -> Self {
+        openings.opened.fetch_add(1, Ordering::AcqRel);
+        Self(openings)
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        self.0.closed.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+/// Tells later whether a channel's connection was closed all the time.
+#[derive(Debug)]
+pub(crate) struct Since {
+    openings: Arc<Openings>,
+    /// How often it had been opened, if it was closed.
+    opened: Option<u64>,
+}
+
+impl Since {
+    fn now(openings: &Arc<Openings>) -> Self {
+        // What is closed meanwhile counts as open, never the other way round.
+        let closed = openings.closed.load(Ordering::Acquire);
+        let opened = openings.opened.load(Ordering::Acquire);
+        Self { openings: Arc::clone(openings), opened: (opened == closed).then_some(opened) }
+    }
+
+    /// Whether nothing can have been sent since.
+    pub(crate) fn was_closed(&self) -> bool {
+        self.opened.is_some_and(|opened| opened == self.openings.opened.load(Ordering::Acquire))
+    }
 }
 
 /// Why the last attempt to connect failed; nothing after one that did not.
@@ -56,8 +102,10 @@ impl Connections {
                     Security::Never => false,
                     Security::IfAsked => is_asked,
                 });
-                let channel = channel(&endpoint, options, policy, trouble.clone())?;
-                Ok((endpoint, channel))
+                let openings = Arc::new(Openings::default());
+                let news = (trouble.clone(), Arc::clone(&openings));
+                let channel = channel(&endpoint, options, policy, news)?;
+                Ok((endpoint, channel, openings))
             })
             .collect::<Result<_, EndpointError>>()?;
         Ok(Self { channels, current: AtomicUsize::new(0), trouble })
@@ -74,6 +122,11 @@ impl Connections {
         (ticket, self.channels[ticket % self.channels.len()].1.clone())
     }
 
+    /// For a call that is about to use the channel of a ticket.
+    pub(crate) fn since_now(&self, ticket: usize) -> Since {
+        Since::now(&self.channels[ticket % self.channels.len()].2)
+    }
+
     /// Moves on to the next endpoint, unless another call already did.
     pub(crate) fn leave(&self, ticket: usize) {
         // A lost race means that somebody else moved on, which is as good.
@@ -88,7 +141,7 @@ impl Connections {
 
     /// The endpoints as they were written.
     pub(crate) fn endpoints(&self) -> impl Iterator<Item = &str> {
-        self.channels.iter().map(|(endpoint, _)| endpoint.text.as_str())
+        self.channels.iter().map(|(endpoint, ..)| endpoint.text.as_str())
     }
 }
 
@@ -96,7 +149,7 @@ fn channel(
     endpoint: &Endpoint,
     options: &Options,
     policy: Option<ClientPolicy>,
-    trouble: Trouble,
+    (trouble, openings): (Trouble, Arc<Openings>),
 ) -> Result<Channel, EndpointError> {
     let error = || EndpointError { text: endpoint.text.clone() };
     let uri = format!("http://{}", endpoint.authority());
@@ -106,6 +159,7 @@ fn channel(
         policy,
         dial_timeout: options.dial_timeout,
         trouble,
+        openings,
     };
     Ok(tonic::transport::Endpoint::from_shared(uri)
         .map_err(|_| error())?
@@ -129,6 +183,7 @@ struct Connector {
     policy: Option<ClientPolicy>,
     dial_timeout: Duration,
     trouble: Trouble,
+    openings: Arc<Openings>,
 }
 
 /// Either kind of open socket.
@@ -149,11 +204,11 @@ impl Service<Uri> for Connector {
     fn call(&mut self, _: Uri) -> Self::Future {
         let connector = self.clone();
         Box::pin(async move {
-            let trouble = connector.trouble.clone();
+            let (trouble, openings) = (connector.trouble.clone(), connector.openings.clone());
             let opened = connector.open().await;
             let why = opened.as_ref().err().map(ToString::to_string);
             *trouble.lock().unwrap_or_else(PoisonError::into_inner) = why;
-            opened.map(TokioIo::new)
+            opened.map(|stream| TokioIo::new(stream.held_by(Opening::new(openings))))
         })
     }
 }

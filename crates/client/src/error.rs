@@ -15,7 +15,8 @@ use crate::peer_url::PeerUrlError;
 /// What is known about the effect of a write that was answered with an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Applied {
-    /// It had no effect: no connection was open, or the cluster refused it.
+    /// It had no effect: no connection was open, the server did not look at it, or the cluster
+    /// refused it.
     No,
     /// It may have been applied, or may still be.
     Unknown,
@@ -124,16 +125,29 @@ pub(crate) fn code(status: &Status) -> Code {
     if is_answer { status.code() } else { Code::Unavailable }
 }
 
-/// Whether the request never left this process: no connection could be opened for it.
+/// Whether nobody has looked at the request: no connection could be opened for it, or the server
+/// took no more requests on it and said which ones it does not count (RFC 9113 section 6.8). Go's
+/// gRPC sends these again, too.
 pub(crate) fn never_sent(status: &Status) -> bool {
     let mut source = status.source();
     while let Some(error) = source {
-        if error.downcast_ref::<ConnectError>().is_some() {
+        let is_unseen = error.downcast_ref::<h2::Error>().is_some_and(is_unseen);
+        if is_unseen || error.downcast_ref::<ConnectError>().is_some() {
             return true;
         }
         source = error.source();
     }
     false
+}
+
+/// The HTTP library ends with the server's farewell only requests that are behind the last one the
+/// server counts, and those that were not sent yet.
+fn is_unseen(error: &h2::Error) -> bool {
+    let farewell =
+        error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR);
+    let refused =
+        error.is_reset() && error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+    farewell || refused
 }
 
 /// tonic answers with this code and text when the timeout it was given for the request passes.

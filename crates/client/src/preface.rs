@@ -14,6 +14,8 @@ use std::task::{Context, Poll};
 use tls::First;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
+use crate::connection::Opening;
+
 /// What a client begins with.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -23,6 +25,8 @@ pub(crate) struct Prefaced<S> {
     stream: First<S>,
     /// Bytes that the HTTP library will write and that were sent already.
     sent: usize,
+    /// Dropped with the connection.
+    _opening: Option<Opening>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Prefaced<S> {
@@ -30,7 +34,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Prefaced<S> {
     pub(crate) async fn new(mut stream: S) -> io::Result<Self> {
         stream.write_all(PREFACE).await?;
         stream.flush().await?;
-        Ok(Self { stream: First::read(stream).await?, sent: PREFACE.len() })
+        Ok(Self { stream: First::read(stream).await?, sent: PREFACE.len(), _opening: None })
+    }
+
+    /// Notes that the connection is open until it is dropped.
+    pub(crate) fn held_by(self, opening: Opening) -> Self {
+        Self { _opening: Some(opening), ..self }
     }
 
     /// How many of the next bytes were sent already.

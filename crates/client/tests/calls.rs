@@ -27,6 +27,9 @@ async fn connect(endpoints: &[String], timeout: Duration) -> Client {
 /// What a server says first.
 const EMPTY_SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
 
+/// What a server that ends says: no request counts, and there is no error.
+const GO_AWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
 const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(200);
 
@@ -65,6 +68,28 @@ async fn write_on_a_connection_that_breaks_is_not_sent_again() {
     assert_eq!(error.applied(), Applied::Unknown);
     let listener = connections.join().unwrap();
     assert!(listener.accept().is_err(), "nobody came back");
+}
+
+/// G7: a server that ends says which requests it has not looked at.
+#[tokio::test]
+async fn write_that_a_server_at_its_end_did_not_look_at_goes_on() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let ending = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        std::io::Write::write_all(&mut stream, &EMPTY_SETTINGS).unwrap();
+        // What comes before a request is shorter.
+        let mut begun = [0; 120];
+        std::io::Read::read_exact(&mut stream, &mut begun).unwrap();
+        std::io::Write::write_all(&mut stream, &GO_AWAY).unwrap();
+        // Until the client has closed its side.
+        std::io::copy(&mut stream, &mut std::io::sink()).unwrap();
+    });
+    let member = Member::default();
+    let client = connect(&[address, member.start().to_string()], LONG).await;
+    client.put(PutRequest::default()).await.unwrap();
+    assert_eq!(member.script.lock().unwrap().puts, 1);
+    ending.join().unwrap();
 }
 
 /// G7: a port that takes connections and says nothing of HTTP/2 was never connected to.

@@ -70,7 +70,9 @@ impl Leases {
     pub(crate) fn may_renew(&self, now_millis: u64) -> bool {
         // Half of what would do: clocks do not run at quite the same speed.
         let recent = |moment: u64| now_millis <= moment + self.election_millis / 2;
-        self.is_leading() && self.followed_millis.is_some_and(recent)
+        let is_followed = self.followed_millis.is_some_and(recent)
+            || base::probe::mutant("renews-without-quorum");
+        self.is_leading() && is_followed
     }
 
     /// Keeps a renewal until it may be made; `false` if there is no room.
@@ -98,12 +100,18 @@ impl Leases {
     /// This member leads, and has applied every entry of the terms before: every lease lives on for what it had left, at least.
     pub(crate) fn promote(&mut self, now_millis: u64, state: &State) {
         self.next_sweep_millis = now_millis + SWEEP_MILLIS;
-        self.lessor.promote(now_millis, self.election_millis, &state.leases_for_promotion());
+        let leases = state.leases_for_promotion();
+        if !leases.is_empty() {
+            base::probe::reached("member: a new leader takes over leases");
+        }
+        self.lessor.promote(now_millis, self.election_millis, &leases);
     }
 
     /// This member leads no more: its clock decides nothing.
     pub(crate) fn demote(&mut self) {
-        self.lessor.demote();
+        if !base::probe::mutant("deposed-leader-ends-leases") {
+            self.lessor.demote();
+        }
         self.followed_millis = None;
     }
 

@@ -131,7 +131,12 @@ impl Member {
             Input::Receive(messages) => {
                 for message in messages {
                     // Whoever was removed cannot disturb those that know of it.
-                    if !self.state.is_removed(message.from) {
+                    if self.state.is_removed(message.from) {
+                        continue;
+                    }
+                    if matches!(message.body, Body::Propose(_)) && !self.is_proposing() {
+                        self.waiting.keep_passed(now_millis, message);
+                    } else {
                         self.raft.step(message);
                     }
                 }
@@ -147,6 +152,9 @@ impl Member {
             Input::Persisted(token) => {
                 let next = self.restoring.front().map(|(token, _)| *token);
                 assert!(next != Some(token), "{token:?} has a snapshot, which is to be restored");
+                if !self.raft.is_leader() {
+                    base::probe::failpoint("raftBeforeFollowerSend");
+                }
                 self.raft.persisted(token);
             }
             Input::Restore(token, received) => self.restore(token, *received, out)?,
@@ -277,17 +285,30 @@ impl Member {
         }
     }
 
+    /// Whether there is somebody who takes proposals.
+    fn is_proposing(&self) -> bool {
+        self.raft.leader().is_some() && self.raft.transfer_to().is_none()
+    }
+
     /// Proposes what waited, if there is a leader for it now.
-    fn propose_waiting(&mut self, out: &mut Outputs) {
-        if self.raft.leader().is_none() || self.raft.transfer_to().is_some() {
+    fn propose_waiting(&mut self, now_millis: u64, out: &mut Outputs) {
+        if !self.is_proposing() {
             return;
         }
+        let oldest_millis = now_millis.saturating_sub(self.options.election_millis);
+        for message in self.waiting.take_passed(oldest_millis) {
+            self.raft.step(message);
+        }
         if self.waiting.has_requests() {
+            base::probe::reached("member: proposals have waited for a leader");
             let proposals = self.waiting.take_requests();
             if let Some((tickets, failure)) = self.propose_now(proposals) {
                 let answers = tickets.into_iter().map(|ticket| (ticket, Answer::Failed(failure)));
                 out.answers.extend(answers);
             }
+        }
+        if self.waiting.has_changes() {
+            base::probe::reached("member: a change of the members waits");
         }
         if self.waiting.has_changes() && (!self.raft.is_leader() || self.raft.takes_change()) {
             self.propose_change();
@@ -351,16 +372,23 @@ impl Member {
         let Some(Transfer { ticket, to }) = self.transfer else { return };
         let answer = match self.raft.leader() {
             None => return,
-            Some(leader) if leader == to => Answer::Transferred,
+            Some(leader) if leader == to => {
+                base::probe::reached("member: leadership was handed over");
+                Answer::Transferred
+            }
             Some(leader) if leader != self.options.id => Answer::Failed(Failure::LeaderChanged),
             Some(_) if self.raft.transfer_to() == Some(to) => return,
-            Some(_) => Answer::Failed(Failure::TransferAborted),
+            Some(_) => {
+                base::probe::reached("member: leadership was not taken over");
+                Answer::Failed(Failure::TransferAborted)
+            }
         };
         self.transfer = None;
         out.answers.push((ticket, answer));
     }
 
     fn send_snapshot(&mut self, to: MemberId, position: LogPosition, conf_state: ConfState) {
+        base::probe::reached("member: a snapshot is sent");
         // Of a state of etcd 3.4 the term is not known until something is applied to it.
         if position.term == Term(0) || self.state.applied().index < position.index {
             self.raft.snapshot_sent(to, false);
@@ -406,7 +434,7 @@ impl Member {
     /// Does what consensus asks for until it asks for nothing more.
     fn drain(&mut self, now_millis: u64, out: &mut Outputs) -> Result<(), Halt> {
         loop {
-            self.propose_waiting(out);
+            self.propose_waiting(now_millis, out);
             let Some(ready) = self.raft.ready() else { break };
             self.send(ready.at_once, out);
             if let Some(persist) = ready.persist {
@@ -425,7 +453,10 @@ impl Member {
             if !ready.committed.is_empty() {
                 self.apply(now_millis, ready.committed, out)?;
             }
-            let applied = self.state.applied().index;
+            let applied = match base::probe::mutant("reads-before-apply") {
+                true => base::Index(u64::MAX - 1),
+                false => self.state.applied().index,
+            };
             for ticket in self.reads.take_applied(applied) {
                 self.on_read(now_millis, ticket, out);
             }
@@ -436,7 +467,15 @@ impl Member {
     }
 
     fn send(&self, messages: Vec<Message>, out: &mut Outputs) {
+        if self.raft.is_leader() && !messages.is_empty() {
+            base::probe::failpoint("raftBeforeLeaderSend");
+        }
         for message in messages {
+            if matches!(message.body, Body::Heartbeat { .. })
+                && base::probe::failpoint("raftDropHeartbeat").is_some()
+            {
+                continue;
+            }
             // Proposals are given back by the network, for the next leader.
             let is_proposal = matches!(message.body, Body::Propose(_));
             if self.state.is_removed(message.to) && !is_proposal {
@@ -505,6 +544,7 @@ impl Member {
         for outcome in outcomes.drain(..) {
             self.on_applied(now_millis, outcome, out);
         }
+        base::probe::failpoint("raftBeforeAdvance");
         self.raft.applied(last);
         self.outcomes = outcomes;
         self.raise_no_space_above_quota(now_millis);
@@ -518,6 +558,9 @@ impl Member {
         }
         if let Some(change) = outcome.change {
             self.raft.apply_change(&membership_change(change));
+            if change == MemberChange::Remove(self.options.id) {
+                base::probe::reached("member: it applies its own removal");
+            }
             out.members_changed = true;
             out.removed |= change == MemberChange::Remove(self.options.id);
         }

@@ -83,6 +83,7 @@ impl Reads {
             return None;
         }
         self.asked_millis = now_millis;
+        base::probe::reached("member: a read is asked for again");
         Some(newest)
     }
 
@@ -125,8 +126,10 @@ impl Reads {
         self.unconfirmed.retain(|_, batch| {
             let keep = batch.leader.is_none();
             if keep {
+                base::probe::reached("member: a read has waited for a leader");
                 batch.leader = Some(leader);
             } else {
+                base::probe::reached("member: a read fails because the leader changed");
                 failed.append(&mut batch.tickets);
             }
             keep

@@ -28,6 +28,7 @@ impl Member {
         } else if self.leases.may_renew(now_millis) {
             self.renew(now_millis, ticket, id, out);
         } else if self.leases.wait(ticket, id) {
+            base::probe::reached("member: a renewal waits to know that a quorum follows");
             self.ask_whether_leading(now_millis);
         } else {
             out.answers.push((ticket, Answer::Failed(Failure::Overloaded)));
@@ -68,6 +69,7 @@ impl Member {
             out.answers.push((ticket, Answer::Lease(Some(ttl_seconds))));
             return;
         };
+        base::probe::failpoint("beforeCheckpointInLeaseRenew");
         let checkpoints = vec![pb::LeaseCheckpoint { id: id.0, remaining_ttl: 0 }];
         let lease_checkpoint = Some(pb::LeaseCheckpointRequest { checkpoints });
         let request = pb::InternalRaftRequest { lease_checkpoint, ..Default::default() };
@@ -89,7 +91,10 @@ impl Member {
         id: LeaseId,
         out: &mut Outputs,
     ) {
-        if self.reads.has_room_for(1) {
+        if base::probe::mutant("unknown-lease-is-said-to-be-gone") {
+            out.answers.push((ticket, Answer::Lease(None)));
+        } else if self.reads.has_room_for(1) {
+            base::probe::reached("member: a renewal of a lease that is not known here");
             self.unknown.insert(ticket, id);
             self.read(now_millis, vec![ticket], out);
         } else {
@@ -108,6 +113,13 @@ impl Member {
             }
             // It has ended, but puts may still name it: nobody hears that it is gone before it is.
             Some(id) if self.leases.remaining(id, now_millis).is_some() => {
+                if base::probe::mutant("ended-lease-is-said-to-be-gone") {
+                    out.answers.push((ticket, Answer::Lease(None)));
+                    return;
+                }
+                base::probe::reached(
+                    "member: a renewal of a lease that has ended waits for its revoke",
+                );
                 self.ended.entry(id).or_default().push(ticket);
                 return;
             }
@@ -136,6 +148,7 @@ impl Member {
         let clearing = std::mem::take(&mut self.clearing).into_values().map(|one| one.ticket);
         let ended = std::mem::take(&mut self.ended).into_values().flatten();
         for ticket in waiting.chain(clearing).chain(ended) {
+            base::probe::reached("member: a renewal is dropped because leadership ends");
             out.answers.push((ticket, Answer::Failed(Failure::NotLeader)));
         }
     }
@@ -143,10 +156,13 @@ impl Member {
     /// Proposes what the lease clock asks for. Only as leader: what is appended in a term that is
     /// over is never committed, so a leader that does not know of its end revokes nothing (G6).
     pub(crate) fn drive_leases(&mut self, now_millis: u64) {
-        if !self.raft.is_leader() {
+        if !self.raft.is_leader() && !base::probe::mutant("deposed-leader-ends-leases") {
             return;
         }
         let due = self.leases.due(now_millis);
+        if !due.revoke.is_empty() {
+            base::probe::reached("member: a lease ends by the leader's clock");
+        }
         for id in due.revoke {
             let lease_revoke = Some(pb::LeaseRevokeRequest { id: id.0 });
             self.propose_own(pb::InternalRaftRequest { lease_revoke, ..Default::default() });

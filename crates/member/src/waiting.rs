@@ -2,10 +2,15 @@
 //!
 //! What waits here was never proposed, so it can be proposed later without being applied twice.
 //! Whoever gives up says so (`Input::Forget`), and what it wanted is dropped.
+//!
+//! What other members passed on waits, too, while the leadership is handed over: dropped, whoever
+//! waits for it there would learn nothing before its time is over. How long such a one still waits
+//! is not known here, so none is kept for longer than a transfer may take.
 
 use std::collections::{BTreeSet, VecDeque};
 
 use bytes::Bytes;
+use raft::{Body, Message};
 
 use crate::{Proposal, Ticket};
 
@@ -18,12 +23,21 @@ const BYTES_MAX: usize = 64 << 20;
 /// Changes of the members that may wait.
 const CHANGES_MAX: usize = 64;
 
+/// Messages with proposals of other members that may wait.
+const PASSED_MAX: usize = 1024;
+
+/// Bytes of their requests.
+const PASSED_BYTES_MAX: usize = 16 << 20;
+
 /// What waits, in the order in which it came.
 #[derive(Debug, Default)]
 pub(crate) struct Waiting {
     requests: VecDeque<Proposal>,
     bytes: usize,
     changes: VecDeque<Proposal>,
+    /// Proposals that other members passed on, and when.
+    passed: VecDeque<(u64, Message)>,
+    passed_bytes: usize,
 }
 
 impl Waiting {
@@ -75,6 +89,22 @@ impl Waiting {
         self.changes.pop_front();
     }
 
+    /// Keeps what another member passed on, if there is room.
+    pub(crate) fn keep_passed(&mut self, now_millis: u64, message: Message) {
+        let bytes = self.passed_bytes + request_bytes(&message);
+        if self.passed.len() < PASSED_MAX && bytes <= PASSED_BYTES_MAX {
+            self.passed_bytes = bytes;
+            self.passed.push_back((now_millis, message));
+        }
+    }
+
+    /// What other members passed on, which waits no more, but for what came before `oldest_millis`.
+    pub(crate) fn take_passed(&mut self, oldest_millis: u64) -> impl Iterator<Item = Message> {
+        self.passed_bytes = 0;
+        let passed = std::mem::take(&mut self.passed).into_iter();
+        passed.filter(move |(since, _)| oldest_millis <= *since).map(|(_, message)| message)
+    }
+
     pub(crate) fn forget(&mut self, tickets: &BTreeSet<Ticket>) {
         self.requests.retain(|proposal| !tickets.contains(&proposal.ticket));
         self.bytes = self.requests.iter().map(|proposal| proposal.request.len()).sum();
@@ -82,12 +112,40 @@ impl Waiting {
     }
 }
 
+fn request_bytes(message: &Message) -> usize {
+    let Body::Propose(entries) = &message.body else { return 0 };
+    entries.iter().map(|entry| entry.data.len()).sum()
+}
+
 #[cfg(test)]
 mod tests {
+    use base::{Index, MemberId, Term};
+    use raft::{Entry, EntryKind};
+
     use super::*;
 
     fn proposal(ticket: u64, len: usize) -> Proposal {
         Proposal { ticket: Ticket(ticket), request: vec![0; len].into() }
+    }
+
+    fn passed(len: usize) -> Message {
+        let (kind, term, index) = (EntryKind::Normal, Term(0), Index(0));
+        let entry = Entry { kind, term, index, data: vec![0; len].into() };
+        let (from, to) = (MemberId(2), MemberId(1));
+        Message { from, to, term: Term(0), body: Body::Propose(vec![entry]) }
+    }
+
+    #[test]
+    fn what_is_passed_on_is_bounded_by_number_bytes_and_time() {
+        let mut waiting = Waiting::default();
+        waiting.keep_passed(1, passed(PASSED_BYTES_MAX));
+        waiting.keep_passed(2, passed(1));
+        assert_eq!(waiting.take_passed(1).count(), 1);
+        for now in 0..=PASSED_MAX as u64 {
+            waiting.keep_passed(now, passed(1));
+        }
+        assert_eq!(waiting.take_passed(10).count(), PASSED_MAX - 10);
+        assert_eq!(waiting.take_passed(0).count(), 0);
     }
 
     #[test]

@@ -287,6 +287,51 @@ fn proposals_wait_for_a_leader() {
     }
 }
 
+/// What a follower passes on while the leadership is handed over reaches the next leader: nobody
+/// would ask again before its request times out.
+#[test]
+fn proposals_passed_on_during_a_transfer_are_not_lost() {
+    let mut cluster = Cluster::led(3);
+    let leader = cluster.leader().unwrap();
+    let next = cluster.follower();
+    let other = *cluster.ones.keys().find(|id| **id != leader && **id != next).unwrap();
+    // The next leader lacks an entry, so that the transfer takes a while.
+    cluster.cut.insert(next);
+    cluster.put(leader, "before");
+    let transfer = cluster.ticket();
+    cluster.step(leader, Input::TransferLeader(transfer, next));
+    let put = cluster.put(other, "meanwhile");
+    cluster.deliver();
+    assert!(cluster.answer(other, put).is_none());
+    cluster.cut.clear();
+    cluster.ticks(3);
+    assert_eq!(cluster.leader(), Some(next));
+    assert!(matches!(cluster.answer(other, put), Some(Answer::Applied(_))));
+}
+
+/// What reaches a member that knows no leader waits, too; but nothing comes back from the past, when
+/// who asked has given up long ago.
+#[test]
+fn proposals_passed_on_wait_for_a_leader_but_not_for_long() {
+    for (pause, is_applied) in [(1, true), (2 * ELECTION_TICKS, false)] {
+        let mut cluster = Cluster::led(3);
+        let (leader, other) = (cluster.leader().unwrap(), cluster.follower());
+        let put = cluster.put(other, "late");
+        let is_proposal = |message: &Message| matches!(message.body, Body::Propose(_));
+        let passed: Vec<Message> = cluster.network.drain(..).filter(is_proposal).collect();
+        assert_eq!(passed.len(), 1);
+        cluster.cut.insert(leader);
+        cluster.ticks(5 * ELECTION_TICKS);
+        assert_eq!(cluster.one(leader).member.status().leader, None);
+        assert_ne!(cluster.leader(), Some(leader));
+        cluster.step(leader, Input::Receive(passed));
+        cluster.ticks(pause);
+        cluster.cut.clear();
+        cluster.ticks(ELECTION_TICKS / 2);
+        assert_eq!(cluster.one(other).answers.contains_key(&put), is_applied);
+    }
+}
+
 /// CB-52: a follower asks the leader, and asks again what got lost.
 #[test]
 fn a_read_is_asked_again() {

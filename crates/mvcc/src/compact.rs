@@ -79,6 +79,9 @@ impl Jobs {
 
     pub(crate) fn schedule(&mut self, at: i64, previous: i64) {
         let follows_whole = self.running.is_none() && self.next.is_none();
+        if !follows_whole {
+            base::probe::reached("mvcc: a compaction is asked for while another one runs");
+        }
         self.next = Some(Scheduled { at, previous, follows_whole });
     }
 
@@ -115,6 +118,8 @@ impl Store {
             Phase::Sweep(from) => {
                 let keys = self.options.compact_batch_rows.saturating_mul(KEYS_PER_ROW);
                 let mut tables = self.shared.tables.write();
+                let at =
+                    at + i64::from(base::probe::mutant("compaction-takes-one-revision-too-many"));
                 match tables.index.compact(at, from, keys, &mut job.swept) {
                     Some(next) => *from = next,
                     None => job.begin_removal(self.options.compact_hash),
@@ -144,6 +149,7 @@ impl Store {
 
     /// Removes one batch of rows; with the last one goes the mark, and `true` is returned.
     fn remove_rows(&self, job: &mut Job) -> Result<bool, ReadError> {
+        base::probe::failpoint("compactAfterAcquiredBatchTxLock");
         let rows_max = self.options.compact_batch_rows.max(1);
         let mut batch = Batch::upkeep();
         let finished = match &mut job.phase {
@@ -169,11 +175,19 @@ impl Store {
                 job.swept.dropped.is_empty()
             }
         };
+        base::probe::reached("mvcc: compacted rows are removed");
+        let (before, after) = if finished {
+            ("compactBeforeSetFinishedCompact", "compactAfterSetFinishedCompact")
+        } else {
+            ("compactBeforeCommitBatch", "compactAfterCommitBatch")
+        };
+        base::probe::failpoint(before);
         if finished {
             let mark = row::from_main(job.scheduled.at);
             batch.put(Bucket::Meta, FINISHED_COMPACT, Bytes::copy_from_slice(&mark));
         }
         self.shared.backend().apply(batch);
+        base::probe::failpoint(after);
         Ok(finished)
     }
 }

@@ -242,8 +242,16 @@ impl Loaded {
         });
         // Everything at the end may have been deleted and compacted away: the marks then are the
         // newest that is known, and a revision must never be given twice.
+        if unfinished.is_some() {
+            base::probe::reached("mvcc: a start takes up an unfinished compaction");
+        }
         compact = compact.max(unfinished.map_or(compact, |job| job.at));
-        let revision = last.max(compact).max(1);
+        if last < compact {
+            base::probe::reached("mvcc: a start finds the newest rows compacted away");
+        }
+        let newest_mark =
+            if base::probe::mutant("revision-falls-after-compaction") { 1 } else { compact };
+        let revision = last.max(newest_mark).max(1);
         Ok(Self { index, revision, compact, unfinished })
     }
 }

@@ -121,7 +121,9 @@ impl<'a> Writer<'a> {
         self.compact = at;
         self.compactions.push(at);
         let mark = row::from_main(at);
+        base::probe::failpoint("compactBeforeCommitScheduledCompact");
         self.batch.put(Bucket::Meta, SCHEDULED_COMPACT, Bytes::copy_from_slice(&mark));
+        base::probe::failpoint("compactAfterCommitScheduledCompact");
         Ok(())
     }
 

@@ -8,6 +8,7 @@
 
 use std::cmp::Ordering;
 
+use base::probe::{mutant, reached};
 use base::{MemberId, Term};
 
 use crate::candidate::{Candidate, Stage};
@@ -43,6 +44,7 @@ impl Raft {
             | Body::PreVote(VoteRequest { forced: false, .. })
                 if self.hears_leader() =>
             {
+                reached("raft: nobody votes while a leader is heard");
                 self.common.drop_message(
                     message.from,
                     message.body.name(),
@@ -72,6 +74,7 @@ impl Raft {
 
     fn on_stale_term(&mut self, message: &Message) {
         let config = &self.common.config;
+        reached("raft: a message of a term that is over");
         match message.body {
             // A member that campaigned while it was cut off cannot make itself heard by votes, as
             // nobody gives any while a leader is heard from. This answer tells that leader of the
@@ -121,10 +124,24 @@ impl Raft {
     ) {
         let nobody_yet = self.common.vote.is_none() && self.leader().is_none();
         let next_term = stage == Stage::PreVote && self.common.term < term;
-        let free = self.common.vote == from || nobody_yet || next_term;
+        let free =
+            self.common.vote == from || nobody_yet || next_term || mutant("votes-twice-in-a-term");
         // Learners vote too: the candidate may know of a promotion that this member has not
         // applied yet, and its vote may be needed to ever apply it.
-        let granted = free && self.common.log.is_covered_by(request.last);
+        let is_behind = !self.common.log.is_covered_by(request.last);
+        let granted = free && (!is_behind || mutant("votes-for-a-shorter-log"));
+        match stage {
+            Stage::Vote | Stage::PreVote
+                if granted && self.common.members.is_learner(self.common.id()) =>
+            {
+                reached("raft: a learner gives its vote");
+            }
+            Stage::Vote if granted => reached("raft: a vote is given"),
+            Stage::Vote if is_behind => reached("raft: a vote is refused to a shorter log"),
+            Stage::Vote => reached("raft: a second vote in a term is refused"),
+            Stage::PreVote if granted => reached("raft: a pre-vote is given"),
+            Stage::PreVote => reached("raft: a pre-vote is refused"),
+        }
         // A vote is told in the candidate's term, which for a pre-vote is ahead of the own; a
         // refusal in the own term, so that a candidate that is behind learns of it.
         let reply_term = if granted { term } else { self.common.term };
@@ -147,7 +164,10 @@ impl Raft {
         }
         let refusal = if !self.common.is_promotable() {
             Some(CampaignRefusal::NotPromotable)
-        } else if self.common.log.has_unapplied_change() {
+        } else if self.common.log.has_unapplied_change()
+            && !mutant("campaigns-with-an-unapplied-change")
+        {
+            reached("raft: no campaign while a change of the members is not applied");
             // It would count the votes of a configuration that is over.
             Some(CampaignRefusal::UnappliedChange)
         } else {
@@ -199,7 +219,14 @@ impl Raft {
     pub(crate) fn enter(&mut self, transition: Transition) {
         match transition {
             Transition::Stay => {}
-            Transition::StepDown => self.become_follower(self.common.term, None),
+            Transition::StepDown => {
+                if matches!(self.role, Role::Leader(_)) {
+                    reached("raft: a leader without a quorum steps down");
+                } else {
+                    reached("raft: an election is lost");
+                }
+                self.become_follower(self.common.term, None);
+            }
             // The leader asks for it, so there is no need to find out first whether one is alive.
             Transition::TakeOver => self.start_campaign(Stage::Vote, true),
             Transition::Campaign => self.ask_for_votes(Stage::Vote, false),
@@ -208,6 +235,9 @@ impl Raft {
     }
 
     pub(crate) fn become_follower(&mut self, term: Term, leader: Option<MemberId>) {
+        if matches!(self.role, Role::Leader(_)) && self.common.term < term {
+            reached("raft: a leader hears of a later term");
+        }
         self.reset(term);
         self.set_role(Role::Follower(Follower { leader }));
     }

@@ -2,6 +2,7 @@
 //!
 //! Source: Raft §5.2, §5.3; etcd raft: raft.go (`stepFollower`, `handleAppendEntries`).
 
+use base::probe::reached;
 use base::{Index, MemberId};
 use bytes::Bytes;
 
@@ -39,7 +40,10 @@ impl Follower {
             Body::Append(append) => on_append(common, from, append),
             Body::Heartbeat { commit, context } => on_heartbeat(common, from, commit, context),
             Body::Snapshot(meta) => common.on_snapshot(from, meta),
-            Body::TimeoutNow => return Transition::TakeOver,
+            Body::TimeoutNow => {
+                reached("raft: a member takes over because the leader asks it to");
+                return Transition::TakeOver;
+            }
             Body::TransferLeader | Body::ReadIndex { .. } => self.forward(common, from, body),
             Body::ReadIndexReply { index, context } => {
                 read_index::on_reply(common, from, index, &context);
@@ -72,6 +76,7 @@ fn on_append(common: &mut Common, from: MemberId, append: Append) {
     let Append { previous, entries, commit } = append;
     let known = common.log.commit();
     if previous.index < known {
+        reached("raft: an append repeats what is committed");
         // Old news: everything up to the commit index matches any leader's log.
         common.hold(from, Body::AppendReply(AppendReply { index: known, rejected: None }));
         return;

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use base::probe::{mutant, reached};
 use base::{Index, MemberId};
 use bytes::Bytes;
 
@@ -139,6 +140,7 @@ impl Leader {
             return Err(ProposeError::NotMember);
         }
         if let Some(to) = self.transfer_to {
+            reached("raft: a proposal while leadership is handed over");
             return Err(ProposeError::Transferring { to });
         }
         let bytes: u64 = entries.iter().map(log::payload_bytes).sum();
@@ -167,11 +169,13 @@ impl Leader {
             if entry.kind == EntryKind::Normal {
                 continue;
             }
-            let may_change =
-                entry.kind == EntryKind::ConfChange && self.pending_change <= common.log.applied();
+            let is_free =
+                self.pending_change <= common.log.applied() || mutant("two-changes-at-once");
+            let may_change = entry.kind == EntryKind::ConfChange && is_free;
             if may_change {
                 self.pending_change = index;
             } else {
+                reached("raft: a second change of the members is postponed");
                 *entry = Entry::proposed(EntryKind::Normal, Bytes::new());
                 common.trace.note(Event::ChangePostponed { pending: self.pending_change });
             }
@@ -201,6 +205,7 @@ impl Leader {
         }
         if !common.members.contains(common.id()) || common.members.is_learner(common.id()) {
             // It leads on until somebody else does, without counting itself.
+            reached("raft: a leader applies its own removal");
             return;
         }
         if !self.advance_commit(common) {

@@ -13,6 +13,7 @@
 
 use std::collections::VecDeque;
 
+use base::probe::{mutant, reached};
 use base::{Index, LogPosition, MemberId, Term};
 
 use crate::unstable::{Batch, Unstable};
@@ -67,6 +68,7 @@ impl Log {
             if entry.term < log.last().term {
                 // Entries of a deposed leader that a snapshot overtook: the files keep them, the
                 // log they belonged to is gone. Nothing behind them can belong to this log.
+                reached("raft: a start finds entries that a snapshot overtook");
                 break;
             }
             log.push(entry);
@@ -163,10 +165,20 @@ impl Log {
         let last = entries.last().map_or(previous.index, |entry| entry.index);
         // Only a contradiction shortens the log: an old message that repeats a part of what is
         // known must not take away what came after it (Raft §5.3).
-        let known = entries.iter().take_while(|entry| self.matches(entry.position())).count();
+        let keeps = mutant("keeps-contradicting-entries");
+        let is_known = |entry: &Entry| {
+            self.matches(entry.position()) || keeps && self.term(entry.index).is_some()
+        };
+        let known = entries.iter().take_while(|entry| is_known(entry)).count();
         if let Some(unknown) = entries.get(known) {
             if unknown.index <= self.commit {
                 return Err(Mismatch::Committed(unknown.index));
+            }
+            if unknown.index <= self.last().index {
+                reached("raft: entries of a deposed leader are replaced");
+                if unknown.index <= self.stable() {
+                    reached("raft: entries that are durable are replaced");
+                }
             }
             self.truncate(unknown.index);
             self.append(entries.into_iter().skip(known));
@@ -221,7 +233,14 @@ impl Log {
         if self.awaits_snapshot() || bytes_max <= self.applying_bytes {
             return Vec::new();
         }
-        let until = self.commit.min(self.stable());
+        if self.stable() < self.commit {
+            reached("raft: an entry is committed by others before it is durable here");
+        }
+        let until = if mutant("applies-before-sync") {
+            self.commit
+        } else {
+            self.commit.min(self.stable())
+        };
         let budget = bytes_max - self.applying_bytes;
         let entries = self.entries_between(self.applying.next(), until, budget);
         if let Some(last) = entries.last() {

@@ -110,7 +110,9 @@ impl Membership {
         let mut state = self.state.clone();
         match *change {
             MembershipChange::AddVoter(id) => {
-                state.learners.remove(&id);
+                if state.learners.remove(&id) {
+                    base::probe::reached("raft: a learner becomes a voter");
+                }
                 state.voters.insert(id);
             }
             MembershipChange::AddLearner(id) => {

@@ -96,6 +96,7 @@ impl Raft {
         // A crash can keep the first entries of a term and lose the word that the term began,
         // which was in the same batch. Nobody was told of a vote in it then.
         let (term, vote) = if hard_state.term < log.last().term {
+            base::probe::reached("raft: a start finds entries of a term that was not written");
             (log.last().term, MemberId::NONE)
         } else {
             (hard_state.term, hard_state.vote)
@@ -291,7 +292,8 @@ impl Raft {
         let is_new_ballot = (now.term, now.vote) != (told.term, told.vote);
         // Whoever is removed stops when it hears of it. A member that forgot the commit could then
         // wait for its vote for ever.
-        let is_new_change = common.log.has_change_between(told.commit, now.commit);
+        let is_new_change = common.log.has_change_between(told.commit, now.commit)
+            && !base::probe::mutant("commit-of-change-unsynced");
         let must_sync = !entries.is_empty() || snapshot.is_some() || is_new_ballot || is_new_change;
         if !must_sync && !common.log.is_sync_under_way() {
             // All that the held messages vouch for is durable already.
@@ -306,7 +308,10 @@ impl Raft {
         let held = std::mem::take(&mut common.held);
         Some(Persist {
             entries,
-            hard_state: (now != told).then_some(now),
+            hard_state: (now != told).then(|| match base::probe::mutant("forgets-vote") {
+                true => HardState { vote: MemberId::NONE, ..now },
+                false => now,
+            }),
             snapshot,
             must_sync,
             token,

@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use base::probe::{mutant, reached};
 use base::{Index, MemberId};
 use bytes::Bytes;
 
@@ -98,9 +99,12 @@ impl Leader {
     }
 
     fn take_on(&mut self, common: &mut Common, asker: Asker) {
-        if !common.log.has_committed_in(common.term) {
+        let knows_commit =
+            common.log.has_committed_in(common.term) || mutant("reads-before-own-term-commits");
+        if !knows_commit {
+            reached("raft: a read waits for the first commit of the term");
             self.reads.early.push(asker);
-        } else if common.members.is_single_voter(common.id()) {
+        } else if common.members.is_single_voter(common.id()) || mutant("reads-without-quorum") {
             answer(common, asker, common.log.commit());
         } else {
             // The round starts with the next `Ready`, so that one round serves all reads of a turn.
@@ -125,6 +129,7 @@ impl Leader {
             && let Some((asker, index)) = self.reads.waiting.pop_front()
         {
             self.reads.confirmed += 1;
+            reached("raft: a read is confirmed by a quorum");
             answer(common, asker, index);
         }
     }

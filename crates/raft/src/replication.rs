@@ -2,6 +2,7 @@
 //!
 //! Source: Raft §5.3, §5.4.2; etcd raft: raft.go (`maybeSendAppend`, `stepLeader`).
 
+use base::probe::{mutant, reached};
 use base::{Index, MemberId};
 use bytes::Bytes;
 
@@ -47,7 +48,11 @@ impl Leader {
         let context = self.reads.begin_round();
         for (&to, progress) in &mut self.progress {
             // What is beyond the match may be another log's.
-            let commit = common.log.commit().min(progress.matched);
+            let commit = if mutant("heartbeat-commits-beyond-match") {
+                common.log.commit()
+            } else {
+                common.log.commit().min(progress.matched)
+            };
             common.send(to, Body::Heartbeat { commit, context: context.clone() });
             progress.commit_sent(commit);
         }
@@ -59,14 +64,19 @@ impl Leader {
         let stored = common.members.stored(|id| {
             if id == common.id() {
                 // The own copy counts when it is durable, like everyone's.
-                Some(common.log.stable())
+                let counts_unsynced = mutant("own-copy-counts-unsynced");
+                Some(if counts_unsynced { common.last().index } else { common.log.stable() })
             } else {
                 self.progress.get(&id).map(|progress| progress.matched)
             }
         });
         // Only entries of the own term are committed by counting (Raft §5.4.2); what stands before
         // them is committed with them.
-        if stored <= common.log.commit() || common.log.term(stored) != Some(common.term) {
+        if stored <= common.log.commit() {
+            return false;
+        }
+        if common.log.term(stored) != Some(common.term) && !mutant("commits-old-term-by-counting") {
+            reached("raft: an entry of an old term is on a quorum and not committed by that");
             return false;
         }
         common.log.commit_to(stored);
@@ -100,6 +110,7 @@ impl Leader {
             common.log.last_match_candidate(hint.index, hint.term).index
         };
         if progress.reject(reply.index, hint) {
+            reached("raft: a follower rejects an append and is probed further back");
             send_append(common, from, progress, IfEmpty::Send);
         }
     }
@@ -115,6 +126,7 @@ impl Leader {
             ProgressState::Probe { .. } => progress.replicate(),
             // However it got there, the log reaches on from here.
             ProgressState::Snapshot { .. } if common.log.first() <= progress.matched.next() => {
+                reached("raft: a member that needed a snapshot goes on with entries");
                 progress.replicate();
                 common.snapshot_wanted.retain(|&wanted| wanted != from);
             }
@@ -171,6 +183,7 @@ fn send_append(
     if_empty: IfEmpty,
 ) -> bool {
     if progress.is_paused() {
+        reached("raft: an append waits because as much is in flight as may be");
         return false;
     }
     let previous = progress.next.previous();

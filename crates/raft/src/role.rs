@@ -104,7 +104,16 @@ impl Common {
     /// Sends in `term`, once what is known now is durable.
     pub(crate) fn hold_in_term(&mut self, to: MemberId, term: Term, body: Body) {
         let message = Message { from: self.id(), to, term, body };
-        self.held.push(message);
+        let early = if matches!(message.body, Body::AppendReply(_)) {
+            base::probe::mutant("acknowledges-before-sync")
+        } else {
+            base::probe::mutant("votes-before-sync")
+        };
+        if early {
+            self.at_once.push(message);
+        } else {
+            self.held.push(message);
+        }
     }
 
     /// Notes that a message was not handled.

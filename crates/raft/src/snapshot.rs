@@ -29,6 +29,7 @@ impl Leader {
         let Some(progress) = self.progress.get_mut(&to) else { return };
         if let ProgressState::Snapshot { sent } = &mut progress.state {
             if !ok {
+                base::probe::reached("raft: a snapshot did not arrive");
                 // Nothing arrived: not to be probed behind it.
                 *sent = None;
             }
@@ -59,6 +60,7 @@ impl Common {
     fn restore(&mut self, from: MemberId, meta: SnapshotMeta) -> bool {
         let position = meta.position;
         if position.index <= self.log.commit() {
+            base::probe::reached("raft: a snapshot arrives that is no news");
             return false;
         }
         let members = Membership::new(meta.conf_state.clone());
@@ -67,12 +69,18 @@ impl Common {
             self.drop_message(from, "MsgSnap", reason);
             return false;
         }
+        if self.log.has_unapplied_change() {
+            base::probe::reached("raft: a snapshot arrives during a change of the members");
+        }
         if self.log.matches(position) {
+            base::probe::reached("raft: a snapshot arrives of what the log holds");
             // The log holds all of it; only the news that it is committed was missing.
             self.log.commit_to(position.index);
             return false;
         }
-        self.members = members;
+        if !base::probe::mutant("snapshot-without-its-members") {
+            self.members = members;
+        }
         self.log.restore(meta);
         self.trace.note(Event::Restored(position));
         true

@@ -6,9 +6,11 @@ mod budget;
 mod call;
 mod cluster;
 mod codec;
+mod election;
 mod health;
 mod kv;
 mod lease;
+mod lock;
 mod maintenance;
 mod messages;
 mod methods;
@@ -28,12 +30,15 @@ use proto::etcdserverpb::cluster_server::ClusterServer;
 use proto::etcdserverpb::lease_server::LeaseServer;
 use proto::etcdserverpb::maintenance_server::MaintenanceServer;
 use proto::health::health_server::HealthServer;
+use proto::v3electionpb::election_server::ElectionServer;
+use proto::v3lockpb::lock_server::LockServer;
 use tokio::sync::watch as channel;
 use tonic::codec::CompressionEncoding;
 use tower_service::Service as _;
 
 use crate::handle::Handle;
 use crate::metrics::ConnectionMetrics;
+use crate::recipes::Recipes;
 pub(crate) use call::Call;
 use call::{Arriving, Reply};
 pub(crate) use health::Serving;
@@ -74,6 +79,8 @@ struct Shared {
     cluster: ClusterServer<cluster::Cluster>,
     maintenance: MaintenanceServer<maintenance::Maintenance>,
     auth: AuthServer<auth::Auth>,
+    lock: LockServer<lock::Locks>,
+    election: ElectionServer<election::Elections>,
     health: HealthServer<health::Health>,
 }
 
@@ -90,6 +97,7 @@ impl Services {
                     .max_decoding_message_size(max)
             };
         }
+        let recipes = Recipes::new(handle.clone());
         let shared = Shared {
             slow,
             message_bytes_max: max,
@@ -100,6 +108,8 @@ impl Services {
             lease: service!(LeaseServer, lease::Leases::new(handle.clone())),
             cluster: service!(ClusterServer, cluster::Cluster::new(handle.clone())),
             auth: service!(AuthServer, auth::Auth::new(handle.clone())),
+            lock: service!(LockServer, lock::Locks::new(recipes.clone())),
+            election: service!(ElectionServer, election::Elections::new(recipes)),
             health: service!(HealthServer, health::Health::new(serving.clone())),
             maintenance: service!(
                 MaintenanceServer,
@@ -193,6 +203,8 @@ impl Services {
             "etcdserverpb.Cluster" => Box::pin(shared.cluster.clone().call(request)),
             "etcdserverpb.Maintenance" => Box::pin(shared.maintenance.clone().call(request)),
             "etcdserverpb.Auth" => Box::pin(shared.auth.clone().call(request)),
+            "v3lockpb.Lock" => Box::pin(shared.lock.clone().call(request)),
+            "v3electionpb.Election" => Box::pin(shared.election.clone().call(request)),
             "grpc.health.v1.Health" => Box::pin(shared.health.clone().call(request)),
             _ => {
                 let status = status::unknown_method(path);

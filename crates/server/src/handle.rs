@@ -489,10 +489,17 @@ impl Handle {
         &self.shared.metrics
     }
 
-    /// A fresh request id; a lease without an id of its own takes one, without the sign bit.
+    /// A fresh request id.
     #[must_use]
     pub(crate) fn next_id(&self) -> u64 {
         self.shared.ids.lock().next_id()
+    }
+
+    /// An id for a lease whose client chose none: the proposer does. A request id without its sign
+    /// bit is unique and positive.
+    #[must_use]
+    pub(crate) fn new_lease_id(&self) -> i64 {
+        i64::try_from(self.next_id() & (u64::MAX >> 1)).expect("the sign bit is cleared")
     }
 
     /// A header as of now; `revision` 0 leaves the field out.

@@ -27,6 +27,7 @@ mod ping_policy;
 mod port;
 mod ports;
 mod preparer;
+mod recipes;
 mod reserve;
 mod reverse;
 mod running;

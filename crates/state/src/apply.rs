@@ -35,6 +35,12 @@ impl Applier<'_> {
         let position = entry.position;
         let done = |request_id, applied, change| Outcome { position, request_id, applied, change };
         match &entry.payload {
+            Payload::MemberChange(_) => base::probe::failpoint("beforeApplyOneConfChange"),
+            Payload::Nothing | Payload::Request(_) => {
+                base::probe::failpoint("beforeApplyOneEntryNormal")
+            }
+        };
+        match &entry.payload {
             Payload::Nothing => Ok(done(0, Applied::Done(Reply::None), None)),
             Payload::Request(bytes) if bytes.is_empty() => {
                 Ok(done(0, Applied::Done(Reply::None), None))
@@ -155,7 +161,9 @@ impl Applier<'_> {
         self.facts.alarms.admit(quota::LEASE_COST_BYTES)?;
         let id = LeaseId(request.id);
         let ttl = self.leases.grant(id, request.ttl, self.options.lease_ttl_seconds_min)?;
-        self.store_lease(id);
+        if !base::probe::mutant("granted-lease-is-not-stored") {
+            self.store_lease(id);
+        }
         Ok(pb::LeaseGrantResponse {
             header: header(self.writer.revision()),
             id: request.id,
@@ -173,9 +181,11 @@ impl Applier<'_> {
         let id = LeaseId(request.id);
         let keys = self.leases.keys(id)?;
         if !keys.is_empty() {
+            base::probe::reached("state: a lease takes its keys");
             let mut txn = self.writer.txn();
             let mut changes = Changes::new(&mut txn, self.leases);
-            for key in keys {
+            let spared = usize::from(base::probe::mutant("lease-spares-a-key"));
+            for key in keys.into_iter().skip(spared) {
                 changes.delete_key(key)?;
             }
         }

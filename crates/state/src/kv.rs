@@ -66,7 +66,9 @@ impl<'t, 'w, 'a> Changes<'t, 'w, 'a> {
     ) -> Result<Option<KeyValue>, Stop> {
         let previous = self.txn.put(request.key.clone(), value, lease, want_previous)?;
         self.changed = true;
-        self.leases.attach(&request.key, lease);
+        if !(lease.is_none() && base::probe::mutant("put-stays-on-its-former-lease")) {
+            self.leases.attach(&request.key, lease);
+        }
         Ok(previous.row.map(|row| row.decode()))
     }
 
@@ -101,7 +103,9 @@ impl<'t, 'w, 'a> Changes<'t, 'w, 'a> {
     ) -> Result<usize, Stop> {
         let leases = &mut *self.leases;
         let deleted = self.txn.delete_range(keys, want_previous, &mut |key, row| {
-            leases.attach(key, LeaseId::NONE);
+            if !base::probe::mutant("deleted-key-stays-on-its-lease") {
+                leases.attach(key, LeaseId::NONE);
+            }
             if let Some(row) = row {
                 previous(row);
             }

@@ -119,7 +119,9 @@ impl Received {
         if found.index != position.index || (found.term.0 != 0 && found.term != position.term) {
             return Err(ReceiveError::Position { found, expected: position });
         }
+        base::probe::failpoint("applyBeforeOpenSnapshot");
         let state = State::open(incoming.backend(), options).map_err(ReceiveError::State)?;
+        base::probe::failpoint("applyAfterOpenSnapshot");
         Ok(Self { incoming, state })
     }
 

@@ -205,13 +205,17 @@ impl State {
             store, mut leases, facts, applied, compact_revision, v2, v2_applied, reads, ..
         } = state;
         drop(reads);
+        base::probe::failpoint("raftBeforeApplySnap");
         self.store.restore(store, || backend.replace_with(incoming))?;
+        base::probe::failpoint("raftAfterApplySnap");
         let shared = self.reads.shared();
         leases.publish_whole(&shared.leases);
         shared.show(facts.clone());
         self.v2.replace(v2);
         self.v2_applied = v2_applied;
-        self.leases = leases;
+        if !base::probe::mutant("snapshot-without-its-leases") {
+            self.leases = leases;
+        }
         self.facts = facts;
         self.applied = applied;
         self.compact_revision = compact_revision;

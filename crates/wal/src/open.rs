@@ -64,6 +64,7 @@ pub(crate) fn open_to_write(
     opened.replay.repaired = match opened.torn() {
         None => None,
         Some(tail) => {
+            base::probe::reached("wal: a start cuts a torn end off");
             let backup = repair(&*dir, newest, &opened.end, tail)
                 .map_err(|source| OpenError::Repair { file: newest.path.clone(), source })?;
             Some(opened.describe(tail, backup))
@@ -73,7 +74,8 @@ pub(crate) fn open_to_write(
     remove_prepared(&*dir).map_err(folder)?;
     // What was read may only be in the kernel's memory, if the last process ended before its sync,
     // or by it. From now on it counts as durable, and others are told so.
-    for segment in &opened.segments[opened.first_needed..] {
+    let trusted = base::probe::mutant("what-was-read-is-not-synced");
+    for segment in opened.segments[opened.first_needed..].iter().filter(|_| !trusted) {
         let failed = |source| OpenError::File { file: segment.path.clone(), source };
         segment.file.sync_data().map_err(failed)?;
     }
@@ -190,8 +192,10 @@ fn repair(
     };
     // Cutting and extending zeroes without needing space, so it works on a full disk.
     let len = segment.file.len()?;
-    segment.file.set_len(end.offset)?;
-    segment.file.set_len(len)?;
+    if !base::probe::mutant("torn-end-is-not-cut-off") {
+        segment.file.set_len(end.offset)?;
+        segment.file.set_len(len)?;
+    }
     segment.file.sync_data()?;
     Ok(kept)
 }
@@ -215,6 +219,7 @@ fn copy(dir: &dyn Dir, from: &dyn File, len: u64, name: &str) -> io::Result<()> 
 /// Removes segments that were being made when the last process ended.
 fn remove_prepared(dir: &dyn Dir) -> io::Result<()> {
     for name in dir.list()?.iter().filter(|name| is_prepared_name(name)) {
+        base::probe::reached("wal: a start finds a segment that was being made");
         dir.remove(name)?;
     }
     Ok(())

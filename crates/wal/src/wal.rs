@@ -12,6 +12,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use base::probe::{mutant, reached};
 use base::{Index, Term};
 use prost::Message as _;
 use proto::etcdserverpb;
@@ -184,6 +185,7 @@ impl Wal {
     ) -> io::Result<Self> {
         let staged = format!("{name}.tmp");
         if parent.exists(&staged)? {
+            reached("wal: a start finds a log that was being made");
             parent.remove_dir_all(&staged)?;
         }
         let metadata = encode_metadata(metadata);
@@ -309,6 +311,7 @@ impl Wal {
         if entries.is_empty() && hard_state.is_none() {
             return Ok(());
         }
+        base::probe::failpoint("raftBeforeSave");
         self.prepare_buffer()?;
         let mut last = self.last;
         if let Some(first) = entries.first() {
@@ -334,6 +337,7 @@ impl Wal {
         if let Some(state) = hard_state {
             self.hard_state = *state;
         }
+        base::probe::failpoint("raftAfterSave");
         self.cut_if_full()
     }
 
@@ -353,9 +357,12 @@ impl Wal {
             position.index == Index(0) || conf_state.is_some(),
             "mark {position} without members"
         );
+        base::probe::failpoint("raftBeforeSaveSnap");
+        base::probe::failpoint("raftBeforeWALSaveSnaphot");
         self.prepare_buffer()?;
         self.encoder.mark(mark);
         self.write(true)?;
+        base::probe::failpoint("raftAfterSaveSnap");
         self.last = self.last.max(position.index);
         self.cut_if_full()
     }
@@ -404,11 +411,13 @@ impl Wal {
                 break;
             }
             self.dir.remove(&name).map_err(failed(&name))?;
+            reached("wal: a segment is removed");
             removed += 1;
         }
         if removed > 0 {
             self.dir.sync().map_err(failed(""))?;
         }
+        base::probe::failpoint("raftAfterWALRelease");
         Ok(removed)
     }
 
@@ -506,6 +515,7 @@ impl Wal {
             if !is_no_space(&source) {
                 return Err(self.poison_write(source));
             }
+            reached("wal: a write finds no room and is taken back");
             self.unclean = true;
             let error = self.no_space(source, self.encoder.buffer.len());
             return match self.take_back() {
@@ -514,7 +524,7 @@ impl Wal {
                 Err(worse) => Err(worse),
             };
         }
-        if sync {
+        if sync && !mutant("log-is-not-synced") {
             self.sync_newest()?;
         }
         self.offset = end;
@@ -540,13 +550,18 @@ impl Wal {
         if self.options.unsafe_no_sync {
             return Ok(());
         }
-        self.newest().file.sync_data().map_err(|source| {
+        base::probe::failpoint("walBeforeSync");
+        let synced = self.newest().file.sync_data();
+        base::probe::failpoint("walAfterSync");
+        synced.map_err(|source| {
+            reached("wal: a sync fails");
             self.poisoned = true;
             AppendError::Sync { file: self.newest_path(), source }
         })
     }
 
     fn poison_write(&mut self, source: io::Error) -> AppendError {
+        reached("wal: a write fails");
         self.poisoned = true;
         AppendError::Write { file: self.newest_path(), offset: self.offset, source }
     }
@@ -569,7 +584,10 @@ impl Wal {
         // may have an unfinished end.
         match self.newest().file.set_len(self.offset) {
             Ok(()) => self.sync_newest()?,
-            Err(source) if is_no_space(&source) => return Ok(()),
+            Err(source) if is_no_space(&source) => {
+                reached("wal: the log goes on in a full segment for want of room");
+                return Ok(());
+            }
             Err(source) => return Err(self.poison_write(source)),
         }
         let sequence = self.newest().name.sequence + 1;
@@ -588,6 +606,7 @@ impl Wal {
             }
             Err(CutError::Write(source)) => return Err(self.poison_cut(name, source)),
         }
+        reached("wal: a segment is begun");
         self.segments.push_back(Segment { name, file: Arc::clone(&prepared.file) });
         self.pipeline.done(prepared);
         self.offset = self.encoder.buffer.len() as u64;
@@ -604,12 +623,18 @@ impl Wal {
             self.encoder.hard_state(&self.hard_state);
         }
         prepared.file.write_at(&self.encoder.buffer, 0).map_err(CutError::Write)?;
-        prepared.file.sync_data().map_err(CutError::Sync)?;
+        if !mutant("segment-is-named-before-its-sync") {
+            prepared.file.sync_data().map_err(CutError::Sync)?;
+        }
         self.dir.rename(prepared.name(), &name.to_string()).map_err(CutError::Write)?;
+        if mutant("name-of-a-segment-is-not-synced") {
+            return Ok(());
+        }
         self.dir.sync().map_err(CutError::Sync)
     }
 
     fn poison_cut(&mut self, name: SegmentName, source: io::Error) -> AppendError {
+        reached("wal: a segment cannot be begun");
         self.poisoned = true;
         AppendError::Cut { file: self.folder().join(name.to_string()), source }
     }

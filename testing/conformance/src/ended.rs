@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 
 /// How long a program may take that is expected to end, whatever else the machine does.
-const END_TIME_MAX: Duration = Duration::from_secs(30);
+const END_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// How a process ended.
 #[derive(Debug)]

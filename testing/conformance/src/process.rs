@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 
 /// How long a server may take to answer, in a debug build on a busy machine.
-const START_TIME_MAX: Duration = Duration::from_secs(60);
+const START_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// How long a server may take to end after SIGTERM.
-const STOP_TIME_MAX: Duration = Duration::from_secs(20);
+const STOP_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// Starts of a server whose ports somebody took before it did.
 pub(crate) const STARTS_MAX: u32 = 3;

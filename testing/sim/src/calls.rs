@@ -2,6 +2,7 @@
 //! once are judged at once.
 
 use base::LeaseId;
+use base::probe::reached;
 use bytes::Bytes;
 use history::{Answer as Said, Call, Outcome};
 use member::{Answer, Failure, Input, Proposal, Ticket};
@@ -26,6 +27,7 @@ impl World {
             if self.now < call.asked_millis + CALL_MILLIS {
                 return Ok(());
             }
+            reached("sim: a call is not answered in time");
             let (at, ticket) = (self.clients[number].at, call.ticket);
             self.waiting.remove(&(at, ticket));
             self.give_up(number, "no answer in time");
@@ -80,6 +82,7 @@ impl World {
         let pending = Pending { ticket, call, asked_millis: now, floor, asked };
         if !pending.call.is_linearizable() && matches!(pending.call, Call::Range(_) | Call::Txn(_))
         {
+            reached("sim: a read that may be old");
             return self.answer_read(number, at, pending);
         }
         let input = match (&pending.call, request_of(&pending.call)) {
@@ -143,6 +146,7 @@ impl World {
     }
 
     fn on_refused(&mut self, pending: Pending, refusal: &Refusal) -> Verdict {
+        mark_refused(refusal);
         let lease = lease_of(&pending.call);
         self.record(pending, Outcome::Refused(refusal.to_string()));
         match lease {
@@ -154,6 +158,7 @@ impl World {
     }
 
     fn on_failed(&mut self, pending: Pending, failure: Failure) {
+        mark_failed(failure);
         let text = format!("{failure:?}");
         let outcome = match failure {
             // Both say that nothing was proposed.
@@ -178,10 +183,13 @@ impl World {
                 let id = request.id;
                 match ttl {
                     Some(ttl) => {
+                        reached("sim: a lease is renewed");
                         self.judge.promise(id, pending.asked_millis, ttl, self.config.drift);
                     }
                     None => {
+                        reached("sim: a renewal hears that its lease is gone");
                         self.clients[number].leases.remove(&id);
+                        self.clients[number].dead = id;
                     }
                 }
                 let (header, ttl) = (None, ttl.unwrap_or(0));
@@ -217,7 +225,9 @@ impl World {
         if !history::is_of_kind(&pending.call, &said) {
             return Err(format!("{:?} was answered {said:?}", pending.call));
         }
+        mark_changed(&said);
         let (revision, floor) = (said.revision(), pending.floor);
+        self.trace.mix(u64::try_from(revision).unwrap_or(0));
         let client = &mut self.clients[number];
         match &pending.call {
             Call::Put(put) => {
@@ -294,5 +304,47 @@ impl World {
         let judged = self.judge.on_read(&pending.call, &said, pending.floor);
         self.record(pending, Outcome::Answered(said));
         judged
+    }
+}
+
+fn mark_changed(said: &Said) {
+    match said {
+        Said::Txn(txn) if txn.succeeded => reached("sim: a transaction succeeds"),
+        Said::Txn(_) => reached("sim: a transaction takes its other branch"),
+        Said::Delete(delete) if 1 < delete.deleted => reached("sim: several keys are deleted"),
+        Said::Delete(delete) if delete.deleted == 0 => reached("sim: nothing is deleted"),
+        Said::Compact(_) => reached("sim: a compaction is answered"),
+        Said::Grant(_) => reached("sim: a lease is granted"),
+        Said::Revoke(_) => reached("sim: a lease is revoked by its owner"),
+        Said::Range(_)
+        | Said::Put(_)
+        | Said::Delete(_)
+        | Said::KeepAlive(_)
+        | Said::TimeToLive(_) => {}
+    }
+}
+
+fn mark_refused(refusal: &Refusal) {
+    if *refusal == Refusal::Compacted {
+        reached("sim: what is asked for is compacted");
+    } else if *refusal == Refusal::FutureRevision {
+        reached("sim: what is asked for is in the future");
+    } else if *refusal == Refusal::LeaseNotFound {
+        reached("sim: a request names a lease that is gone");
+    } else if *refusal == Refusal::NoSpace {
+        reached("sim: a request is refused for want of space");
+    } else if *refusal == Refusal::KeyNotFound {
+        reached("sim: a request takes over from a key that is not there");
+    }
+}
+
+fn mark_failed(failure: Failure) {
+    match failure {
+        Failure::LeaderChanged => reached("sim: a call fails because the leader changed"),
+        Failure::NotLeader => reached("sim: a call fails where nobody leads"),
+        Failure::NoLeader
+        | Failure::Overloaded
+        | Failure::BadTransferee
+        | Failure::TransferAborted => {}
     }
 }

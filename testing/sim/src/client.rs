@@ -22,6 +22,8 @@ pub(crate) struct Client {
     pub(crate) call: Option<Pending>,
     /// Leases it keeps alive, and when it asks next.
     pub(crate) leases: BTreeMap<i64, u64>,
+    /// A lease of which it heard that it is gone: nothing can hang on it any more.
+    pub(crate) dead: i64,
     /// What it last knew of keys, to guess for transactions.
     pub(crate) known: BTreeMap<Bytes, i64>,
 }
@@ -71,7 +73,7 @@ impl Circumstances<'_> {
 
 impl Client {
     pub(crate) fn new(at: usize) -> Self {
-        Self { at, call: None, leases: BTreeMap::new(), known: BTreeMap::new() }
+        Self { at, call: None, leases: BTreeMap::new(), dead: 0, known: BTreeMap::new() }
     }
 
     /// What it does next.
@@ -118,7 +120,11 @@ impl Client {
         let mut put = pb::PutRequest {
             key: around.key(),
             value: around.value(),
-            lease: if around.random.one_in(3) { lease } else { 0 },
+            lease: match around.random.below(9) {
+                0 | 1 => lease,
+                2 => self.dead,
+                _ => 0,
+            },
             prev_kv: around.random.one_in(4),
             ..Default::default()
         };

@@ -66,6 +66,14 @@ pub(crate) enum Fault {
     DiskFull,
     /// A write or sync fails with an error of the device.
     DiskError,
+    /// The disk answers nothing for a while.
+    DiskHang,
+    /// The disk is slow for a while.
+    DiskSlow,
+    /// A member loses its disk for good, and is replaced.
+    DiskLoss,
+    /// The database gives back what it does not use.
+    Defragment,
     /// Another member is asked to lead.
     Transfer,
     /// A learner or voter is added, promoted, or a member removed.
@@ -74,7 +82,7 @@ pub(crate) enum Fault {
     Compact,
 }
 
-const ALL: [Fault; 14] = [
+const ALL: [Fault; 18] = [
     Fault::Kill,
     Fault::PowerCut,
     Fault::PowerCutAll,
@@ -86,6 +94,10 @@ const ALL: [Fault; 14] = [
     Fault::Heal,
     Fault::DiskFull,
     Fault::DiskError,
+    Fault::DiskHang,
+    Fault::DiskSlow,
+    Fault::DiskLoss,
+    Fault::Defragment,
     Fault::Transfer,
     Fault::Membership,
     Fault::Compact,

@@ -1,6 +1,7 @@
 //! What goes wrong, and what operators do meanwhile.
 
 use base::MemberId;
+use base::probe::reached;
 use member::{Input, Ticket};
 use proto::{etcdserverpb as pb, raftpb};
 use state::members::{ChangeContext, MemberObject};
@@ -18,13 +19,22 @@ impl World {
         if !self.faulty {
             return Ok(());
         }
+        let (number, own) = self.next_fault();
+        let all = std::mem::replace(&mut self.random, own);
         let pause = self.random.between(1, 2 * self.config.fault_every_millis);
         self.after(pause, Event::Fault);
+        let happened = number.map_or(Ok(()), |number| self.fault(number));
+        self.random = all;
+        happened
+    }
+
+    fn fault(&mut self, number: u64) -> Verdict {
         let fault = self.random.index(self.config.faults.len());
         let fault = self.config.faults[fault];
         let at = self.random.index(self.machines.len());
         let id = self.machines[at].id;
-        self.note(|| format!("fault {fault:?} at {id}"));
+        self.note(|| format!("fault {number}: {fault:?} at {id}"));
+        self.mark_fault(fault, at);
         match fault {
             Fault::Heal => {
                 self.network.heal();
@@ -64,6 +74,20 @@ impl World {
                 self.fill_disk(at);
                 Ok(())
             }
+            Fault::DiskHang => {
+                self.machines[at].hangs_until = self.now + self.random.between(500, 12_000);
+                Ok(())
+            }
+            Fault::DiskSlow => {
+                self.machines[at].slow_until = self.now + self.random.between(1000, 20_000);
+                Ok(())
+            }
+            Fault::DiskLoss => self.lose_disk(at),
+            Fault::Defragment => {
+                let epoch = self.machines[at].epoch;
+                self.after(1, Event::Shrink { at, epoch });
+                Ok(())
+            }
             Fault::DiskError | Fault::PowerCutAtWrite => {
                 self.fail_disk(at, fault == Fault::PowerCutAtWrite);
                 Ok(())
@@ -94,6 +118,28 @@ impl World {
         plan.tear(self.random.next());
         plan.fail_from(Kind::Write, plan.count(Kind::Write) + 1 + more, Failure::NoSpace);
         self.after(pause, Event::DiskHasRoom { at, epoch });
+    }
+
+    /// A member is gone with its disk; the others remove it. One at a time, and only while the rest
+    /// of the voters is a quorum that runs: more is a disaster that nothing survives.
+    fn lose_disk(&mut self, at: usize) -> Verdict {
+        let id = self.machines[at].id;
+        let Some(leader) = self.leader().filter(|&leader| leader != at) else { return Ok(()) };
+        let members = self.process(leader).member.state().members();
+        let voters = members.iter().filter(|member| !member.is_learner).count();
+        let all_run = members.iter().all(|member| {
+            self.by_id.get(&member.id).is_some_and(|&other| self.machines[other].is_running())
+        });
+        let is_member = members.iter().any(|member| member.id == id && !member.is_learner);
+        let lost = self.machines.iter().any(|machine| machine.lost && !machine.removed);
+        if voters < 3 || !all_run || !is_member || lost {
+            return Ok(());
+        }
+        reached("sim: a member loses its disk");
+        self.end(at, true);
+        self.machines[at].lost = true;
+        let kind = raftpb::ConfChangeType::ConfChangeRemoveNode;
+        self.propose_change(leader, kind, None, id)
     }
 
     /// One of the next operations of the disk fails, or finds the machine without power.
@@ -140,6 +186,15 @@ impl World {
             return Ok(());
         }
         let learner = members.iter().find(|member| member.is_learner).map(|member| member.id);
+        let lost = members
+            .iter()
+            .map(|member| member.id)
+            .find(|id| self.by_id.get(id).is_some_and(|&other| self.machines[other].lost));
+        if let Some(id) = lost {
+            reached("sim: a member whose disk is gone is removed");
+            let kind = raftpb::ConfChangeType::ConfChangeRemoveNode;
+            return self.propose_change(at, kind, None, id);
+        }
         match (self.random.below(3), learner) {
             (0, Some(id)) => self.promote(at, id),
             (0 | 1, _) if self.machines.len() < MACHINES_MAX => {
@@ -172,6 +227,7 @@ impl World {
     fn promote(&mut self, at: usize, id: MemberId) -> Verdict {
         let ready = self.process(at).member.learner_ready(id);
         if ready == Some(false) {
+            reached("sim: a learner that is behind is not promoted");
             return Ok(());
         }
         let kind = raftpb::ConfChangeType::ConfChangeAddNode;

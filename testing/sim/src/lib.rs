@@ -17,13 +17,17 @@ mod config;
 mod faults;
 mod judge;
 mod machine;
+mod marks;
 mod model;
 mod network;
 mod random;
 mod recorder;
 mod settle;
+mod trace;
 mod watcher;
 mod world;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::judge::Verdict;
 use crate::world::World;
@@ -31,7 +35,7 @@ use crate::world::World;
 pub use world::Counts;
 
 /// A life that went well.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Report {
     /// What happened.
     pub counts: Counts,
@@ -53,30 +57,75 @@ pub struct Failure {
     pub millis: u64,
     /// What.
     pub what: String,
+    /// How many faults had been drawn.
+    pub faults: u64,
     /// What happened before, a line for each.
     pub story: Vec<String>,
 }
 
-/// Lives one life. `tell` prints its story while it happens.
+/// A life to be lived.
+#[derive(Clone, Debug, Default)]
+pub struct Life {
+    /// Decides everything.
+    pub seed: u64,
+    /// Whether its story is printed while it happens.
+    pub tell: bool,
+    /// Faults that are left out, by their number.
+    pub without: BTreeSet<u64>,
+}
+
+/// Lives the life of a seed.
 ///
 /// # Errors
 ///
 /// The first promise that was broken.
-pub fn run(seed: u64, tell: bool) -> Result<Report, Box<Failure>> {
-    let mut world = World::new(seed);
-    world.tell = tell;
-    let lived = live(&mut world);
-    match lived {
-        Ok(()) => Ok(Report {
-            counts: world.counts,
-            entries: world.judge.decided(),
-            terms: world.judge.leaders(),
-            trace: world.random.next() ^ world.judge.decided(),
-        }),
-        Err(what) => {
-            let story = world.story();
-            Err(Box::new(Failure { seed, millis: world.now, what, story }))
+pub fn run(seed: u64) -> Result<Report, Box<Failure>> {
+    Life { seed, ..Life::default() }.live()
+}
+
+impl Life {
+    /// Lives it.
+    ///
+    /// # Errors
+    ///
+    /// The first promise that was broken.
+    pub fn live(&self) -> Result<Report, Box<Failure>> {
+        let mut world = World::new(self);
+        match live(&mut world) {
+            Ok(()) => Ok(Report {
+                counts: world.counts,
+                entries: world.judge.decided(),
+                terms: world.judge.leaders(),
+                trace: world.trace.sum(),
+            }),
+            Err(what) => {
+                let (story, faults) = (world.story(), world.faults);
+                let (seed, millis) = (self.seed, world.now);
+                Err(Box::new(Failure { seed, millis, what, faults, story }))
+            }
         }
+    }
+}
+
+/// Makes the bug of this name in all lives of this thread, or none; nothing without the feature
+/// `probes`.
+pub fn set_mutant(name: Option<&'static str>) {
+    #[cfg(feature = "probes")]
+    base::probe::set_mutant(name);
+    let _unused_without_the_feature = name;
+}
+
+/// How often each reach marker was met in the lives of this thread since this was last asked;
+/// nothing without the feature `probes`.
+#[must_use]
+pub fn take_reached() -> BTreeMap<&'static str, u64> {
+    #[cfg(feature = "probes")]
+    {
+        base::probe::take_reached()
+    }
+    #[cfg(not(feature = "probes"))]
+    {
+        BTreeMap::new()
     }
 }
 

@@ -37,6 +37,11 @@ pub(crate) struct Machine {
     pub(crate) epoch: u64,
     /// Whether it was removed from the cluster and stays down.
     pub(crate) removed: bool,
+    /// Whether its disk is gone: it never starts again.
+    pub(crate) lost: bool,
+    /// Until when its disk answers nothing, or slowly.
+    pub(crate) hangs_until: u64,
+    pub(crate) slow_until: u64,
     /// The members it starts with; `None` if it joins.
     pub(crate) first: Option<Vec<MemberObject>>,
 }
@@ -56,6 +61,8 @@ pub(crate) struct Process {
     pub(crate) received: BTreeMap<Index, Received>,
     /// Copies for other members, until their message comes.
     pub(crate) copies: BTreeMap<MemberId, (LogPosition, Bytes)>,
+    /// Copies that are being read.
+    copying: BTreeMap<MemberId, backend::Copy>,
     /// Up to where answers were compared.
     pub(crate) judged: Index,
     last_mark: Index,
@@ -113,6 +120,9 @@ impl Machine {
             rate,
             epoch: 0,
             removed: false,
+            lost: false,
+            hangs_until: 0,
+            slow_until: 0,
             first,
         }
     }
@@ -216,11 +226,13 @@ impl Start<'_> {
         let wanted = file_name(index);
         let names = snap_dir.list().map_err(disk)?;
         if names.contains(&wanted) {
+            base::probe::reached("sim: a start finds a snapshot that came before the crash");
             let applied = match Backend::open(snap_dir, "db", options) {
                 Ok(backend) => backend.applied().index,
                 Err(error) => return Err(Stop::of(&error)),
             };
             if applied < index {
+                base::probe::reached("sim: a start finishes the installation of a snapshot");
                 backend::finish_replacement(snap_dir, "db", &wanted, options)
                     .map_err(|error| Stop::of(&error))?;
             }
@@ -317,6 +329,7 @@ impl Start<'_> {
             log,
             received: BTreeMap::new(),
             copies: BTreeMap::new(),
+            copying: BTreeMap::new(),
             judged,
             last_mark,
             ids: RequestIds::for_services(self.id, self.now_millis),
@@ -363,7 +376,10 @@ impl Process {
     pub(crate) fn commit(&mut self) -> Result<Vec<Input>, Stop> {
         let durable = match self.backend.commit() {
             Ok(commit) => commit.durable,
-            Err(backend::CommitError::NoSpace(_)) => return Ok(vec![Input::DiskFull]),
+            Err(backend::CommitError::NoSpace(_)) => {
+                base::probe::reached("sim: no room for the database");
+                return Ok(vec![Input::DiskFull]);
+            }
             Err(error) => return Err(Stop::Disk(error.to_string())),
         };
         let mut inputs = vec![Input::Durable];
@@ -376,23 +392,34 @@ impl Process {
             }
             self.wal.release(durable.index).map_err(|error| Stop::Disk(error.to_string()))?;
             self.last_mark = durable.index;
+            base::probe::reached("sim: the log is marked and may forget");
             let to = Index(durable.index.0.saturating_sub(self.catchup_entries));
             inputs.push(Input::Compact(to));
         }
         Ok(inputs)
     }
 
-    /// Makes a copy of the database for another member.
-    pub(crate) fn copy_for(&mut self, to: MemberId) -> Result<Input, Stop> {
-        let mut copy = match self.backend.copy() {
-            Ok(copy) => copy,
-            Err(backend::CommitError::NoSpace(_)) => return Ok(Input::SnapshotSent(to, false)),
-            Err(error) => return Err(Stop::Disk(error.to_string())),
+    /// Pins the database for another member; whether there was room for that.
+    pub(crate) fn begin_copy(&mut self, to: MemberId) -> Result<bool, Stop> {
+        match self.backend.copy() {
+            Ok(copy) => {
+                self.copying.insert(to, copy);
+                Ok(true)
+            }
+            Err(backend::CommitError::NoSpace(_)) => Ok(false),
+            Err(error) => Err(Stop::Disk(error.to_string())),
+        }
+    }
+
+    /// Reads what was pinned.
+    pub(crate) fn read_copy(&mut self, to: MemberId) -> Result<Input, Stop> {
+        // It may have been asked for twice, by two leaderships.
+        let Some(mut copy) = self.copying.remove(&to) else {
+            return Ok(Input::SnapshotSent(to, false));
         };
-        let facts =
-            state::SnapshotFacts::read(&copy).map_err(|error| Stop::Disk(format!("{error:?}")))?;
+        let facts = state::SnapshotFacts::read(&copy).map_err(|error| Stop::of(&error))?;
         let len = usize::try_from(copy.len()).expect("a simulated database is small");
-        let bytes = copy.read(len).map_err(|error| Stop::Disk(error.to_string()))?;
+        let bytes = copy.read(len).map_err(|error| Stop::of(&error))?;
         assert_eq!(bytes.len(), len, "a copy is read whole");
         let conf_state = conf_state_of(&facts.members);
         self.copies.insert(to, (facts.position, bytes));
@@ -449,6 +476,7 @@ impl Process {
         let all: Vec<Index> = self.received.keys().copied().collect();
         for index in all.into_iter().filter(|index| !wanted.contains(index)) {
             let received = self.received.remove(&index).expect("it was just listed");
+            base::probe::reached("sim: a snapshot that arrived is not wanted");
             received.discard().map_err(|error| Stop::Disk(error.to_string()))?;
         }
         Ok(())

@@ -1,104 +1,212 @@
-//! `cargo run -p retcd-sim -- --seed N`, or `--seeds A..B [--jobs J]`.
+//! Lives clusters' lives: one seed with its story, or many side by side. `cargo xtask sim` builds it
+//! with reach markers and mutants and reads what it prints.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a tool that prints")]
 
-use std::ops::Range;
+mod arguments;
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use retcd_sim::Counts;
+use retcd_sim::{Counts, Failure, Life, Report};
 
-const USAGE: &str = "usage: retcd-sim (--seed N [--trace] | --seeds A..B [--jobs J] [--go-on])";
+use crate::arguments::{Arguments, USAGE};
 
-/// What is asked for.
-#[derive(Debug)]
-struct Arguments {
-    seeds: Range<u64>,
-    jobs: usize,
-    trace: bool,
-    go_on: bool,
-}
+/// How often the progress is shown on a terminal.
+const PROGRESS: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
-    let Some(arguments) = parse(std::env::args().skip(1)) else {
-        eprintln!("{USAGE}");
-        return ExitCode::from(2);
+    let arguments = match Arguments::parse(std::env::args().skip(1)) {
+        Ok(arguments) => arguments,
+        Err(what) => {
+            eprintln!("error: {what}\n{USAGE}");
+            return ExitCode::from(2);
+        }
     };
-    if run(&arguments) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if arguments.mutant.is_some() {
+        // Its own assertions are among those that find it.
+        std::panic::set_hook(Box::new(|_| {}));
+    }
+    if Run::new(&arguments).all() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn parse(mut words: impl Iterator<Item = String>) -> Option<Arguments> {
-    let mut arguments = Arguments { seeds: 0..0, jobs: 1, trace: false, go_on: false };
-    while let Some(word) = words.next() {
-        match word.as_str() {
-            "--seed" => {
-                let seed: u64 = words.next()?.parse().ok()?;
-                arguments.seeds = seed..seed + 1;
-            }
-            "--seeds" => {
-                let text = words.next()?;
-                let (from, to) = text.split_once("..")?;
-                arguments.seeds = from.parse().ok()?..to.parse().ok()?;
-            }
-            "--jobs" => arguments.jobs = words.next()?.parse().ok()?,
-            "--trace" => arguments.trace = true,
-            "--go-on" => arguments.go_on = true,
-            _ => return None,
+/// Many lives side by side.
+struct Run<'a> {
+    arguments: &'a Arguments,
+    started: Instant,
+    next: AtomicU64,
+    lived: AtomicU64,
+    failed: AtomicBool,
+    total: Mutex<Total>,
+}
+
+#[derive(Default)]
+struct Total {
+    counts: Counts,
+    entries: u64,
+    failures: u64,
+    marks: BTreeMap<&'static str, u64>,
+}
+
+impl<'a> Run<'a> {
+    fn new(arguments: &'a Arguments) -> Self {
+        Self {
+            arguments,
+            started: Instant::now(),
+            next: AtomicU64::new(arguments.seeds.start),
+            lived: AtomicU64::new(0),
+            failed: AtomicBool::new(false),
+            total: Mutex::default(),
         }
     }
-    (!arguments.seeds.is_empty()).then_some(arguments)
-}
 
-/// Whether all lives went well.
-fn run(arguments: &Arguments) -> bool {
-    let next = AtomicU64::new(arguments.seeds.start);
-    let failed = AtomicBool::new(false);
-    let total = Mutex::new(Counts::default());
-    let started = Instant::now();
-    std::thread::scope(|scope| {
-        for _ in 0..arguments.jobs {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    let stop = failed.load(Ordering::Relaxed) && !arguments.go_on;
-                    if arguments.seeds.end <= seed || stop {
-                        break;
-                    }
-                    let counts = one(seed, arguments.trace);
-                    failed.fetch_or(counts.is_none(), Ordering::Relaxed);
-                    let mut total = total.lock().expect("no job panics while it counts");
-                    total.add(&counts.unwrap_or_default());
+    /// Whether all went well.
+    fn all(&self) -> bool {
+        std::thread::scope(|scope| {
+            let workers: Vec<_> =
+                (0..self.arguments.jobs).map(|_| scope.spawn(|| self.work())).collect();
+            if std::io::stderr().is_terminal() && !self.arguments.trace {
+                while workers.iter().any(|worker| !worker.is_finished()) {
+                    eprint!("\r{}", self.progress());
+                    std::thread::sleep(PROGRESS);
                 }
-            });
-        }
-    });
-    let seconds = started.elapsed().as_secs_f64();
-    let lives = next.load(Ordering::Relaxed).min(arguments.seeds.end) - arguments.seeds.start;
-    let total = total.into_inner().expect("no job panics while it counts");
-    #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
-    let rate = lives as f64 * 60.0 / seconds;
-    println!("{lives} lives in {seconds:.1} s, {rate:.0} seeds/min: {total:?}");
-    !failed.load(Ordering::Relaxed)
-}
-
-fn one(seed: u64, trace: bool) -> Option<Counts> {
-    match catch_unwind(AssertUnwindSafe(|| retcd_sim::run(seed, trace))) {
-        Ok(Ok(report)) => Some(report.counts),
-        Ok(Err(failure)) => {
-            for line in &failure.story {
-                println!("{line}");
+                eprintln!();
             }
-            println!("{failure}\nagain: cargo run -p retcd-sim -- --seed {seed} --trace");
-            None
+        });
+        let progress = self.progress();
+        let total = self.total.lock().expect("no job panics while it counts");
+        for (name, count) in &total.marks {
+            println!("mark {count} {name}");
         }
-        Err(_) => {
-            println!(
-                "seed {seed} panicked\nagain: cargo run -p retcd-sim -- --seed {seed} --trace"
-            );
-            None
+        println!("{progress}: {} entries, {:?}", total.entries, total.counts);
+        !self.failed.load(Ordering::Relaxed)
+    }
+
+    fn progress(&self) -> String {
+        let seconds = self.started.elapsed().as_secs_f64();
+        let lives = self.lived.load(Ordering::Relaxed);
+        let failures = self.total.lock().expect("no job panics while it counts").failures;
+        #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+        let rate = lives as f64 * 60.0 / seconds;
+        format!("{lives} lives in {seconds:.1} s, {rate:.0} a minute, {failures} failed")
+    }
+
+    fn work(&self) {
+        let arguments = self.arguments;
+        retcd_sim::set_mutant(arguments.mutant);
+        loop {
+            let seed = self.next.fetch_add(1, Ordering::Relaxed);
+            let stop = self.failed.load(Ordering::Relaxed) && !arguments.go_on;
+            let late = arguments.seconds.is_some_and(|limit| limit <= self.started.elapsed());
+            if arguments.seeds.end <= seed || stop || late {
+                return;
+            }
+            let life = Life { seed, tell: arguments.trace, without: arguments.without.clone() };
+            let report = self.one(&life);
+            self.lived.fetch_add(1, Ordering::Relaxed);
+            self.failed.fetch_or(report.is_none(), Ordering::Relaxed);
+            let mut total = self.total.lock().expect("no job panics while it counts");
+            match report {
+                Some(report) => {
+                    total.counts.add(&report.counts);
+                    total.entries += report.entries;
+                }
+                None => total.failures += 1,
+            }
+            for (name, count) in retcd_sim::take_reached() {
+                *total.marks.entry(name).or_insert(0) += count;
+            }
         }
     }
+
+    fn one(&self, life: &Life) -> Option<Report> {
+        let first = self.tell_failure(life, live(life))?;
+        if self.arguments.twice {
+            let second = live(life).ok();
+            if second != Some(first) {
+                println!("seed {} is not the same twice: {first:?}, {second:?}", life.seed);
+                return None;
+            }
+        }
+        Some(first)
+    }
+
+    fn tell_failure(&self, life: &Life, lived: Result<Report, Option<Failure>>) -> Option<Report> {
+        let failure = match lived {
+            Ok(report) => return Some(report),
+            Err(failure) => failure,
+        };
+        let seed = life.seed;
+        if self.arguments.mutant.is_some() {
+            let what = failure.map_or_else(|| "panicked".to_owned(), |failure| failure.what);
+            let what = what.lines().next().unwrap_or_default();
+            println!("seed {seed} found it: {}", what.chars().take(200).collect::<String>());
+            return None;
+        }
+        let mut life = life.clone();
+        let failure = if self.arguments.shrink {
+            let (fewer, failure) = shrink(&life, failure);
+            life.without = fewer;
+            failure
+        } else {
+            failure
+        };
+        match &failure {
+            Some(failure) => {
+                for line in &failure.story {
+                    println!("{line}");
+                }
+                println!("{failure}");
+            }
+            None => println!("seed {seed} panicked"),
+        }
+        let without: Vec<String> = life.without.iter().map(u64::to_string).collect();
+        let without = match without.is_empty() {
+            true => String::new(),
+            false => format!(" --without {}", without.join(",")),
+        };
+        println!("again: cargo run --profile sim -p retcd-sim -- --seed {seed}{without} --trace");
+        None
+    }
+}
+
+/// Lives one life; `None` for a panic.
+fn live(life: &Life) -> Result<Report, Option<Failure>> {
+    match catch_unwind(AssertUnwindSafe(|| life.live())) {
+        Ok(lived) => lived.map_err(|failure| Some(*failure)),
+        Err(_) => Err(None),
+    }
+}
+
+/// Leaves out faults as long as the life still fails: those, and the failure that is left.
+fn shrink(
+    life: &Life,
+    failure: Option<Failure>,
+) -> (std::collections::BTreeSet<u64>, Option<Failure>) {
+    let mut left = life.clone();
+    let mut failure = failure;
+    let faults = failure.as_ref().map_or(200, |failure| failure.faults);
+    let mut len = faults.max(1);
+    // Ever smaller pieces, down to single faults.
+    while 0 < len {
+        let mut from = 0;
+        while from < faults {
+            let mut fewer = left.clone();
+            fewer.without.extend(from..(from + len).min(faults));
+            if fewer.without != left.without
+                && let Err(still) = live(&fewer)
+            {
+                left = fewer;
+                failure = still;
+            }
+            from += len;
+        }
+        len /= 2;
+    }
+    (left.without, failure)
 }

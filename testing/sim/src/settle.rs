@@ -16,7 +16,8 @@ impl World {
             let machine = &mut self.machines[at];
             machine.paused = false;
             machine.plan.clear();
-            if machine.process.is_none() && !machine.removed {
+            (machine.hangs_until, machine.slow_until) = (0, 0);
+            if machine.process.is_none() && !machine.removed && !machine.lost {
                 self.after(10, Event::Start { at });
             }
         }
@@ -28,6 +29,7 @@ impl World {
             }
             let until = self.now + 200;
             self.run_until(until)?;
+            self.remove_lost()?;
             quiet = if self.agrees() { quiet + 1 } else { 0 };
         }
         let members = self.members();
@@ -39,6 +41,21 @@ impl World {
             self.give_up(number, "the end came first");
         }
         self.recorder.judge(self.config.drift == 0)
+    }
+
+    /// Whoever lost its disk does not come back: the others go on without it.
+    fn remove_lost(&mut self) -> Verdict {
+        let Some(leader) = self.leader() else { return Ok(()) };
+        let members = self.process(leader).member.state().members();
+        let lost = members
+            .iter()
+            .map(|member| member.id)
+            .find(|id| self.by_id.get(id).is_some_and(|&at| self.machines[at].lost));
+        let kind = proto::raftpb::ConfChangeType::ConfChangeRemoveNode;
+        match lost {
+            Some(id) => self.propose_change(leader, kind, None, id),
+            None => Ok(()),
+        }
     }
 
     /// The machines of the members.

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use base::KeyRange;
+use base::probe::reached;
 use bytes::Bytes;
 use mvcc::{Filters, Wake, WatchOutput, WatchSpec, WatchStream};
 use prost::Message as _;
@@ -113,6 +114,13 @@ impl World {
     fn open_watch(&mut self, number: usize, at: usize) {
         let (epoch, now) = (self.machines[at].epoch, self.now);
         let from_now = self.watchers[number].next == 1 && self.random.one_in(3);
+        match (self.watchers[number].next, from_now) {
+            (1, _) => reached("sim: a watch begins"),
+            (next, _) if self.process(at).member.state().reads().keys().revision() < next => {
+                reached("sim: a watch goes on at a member that is behind it");
+            }
+            (_, _) => reached("sim: a watch goes on elsewhere"),
+        }
         let hub = self.process(at).member.state().reads().watch().clone();
         let watcher = &mut self.watchers[number];
         let start_revision = if from_now { 0 } else { watcher.next };
@@ -176,6 +184,7 @@ impl World {
                 self.counts.watched += response.events.len() as u64;
             }
             WatchOutput::Compacted { compact_revision, .. } => {
+                reached("sim: a watch hears that it is compacted");
                 response.header = header(0);
                 response.canceled = true;
                 response.compact_revision = compact_revision;
@@ -183,6 +192,7 @@ impl World {
                 watcher.stream = None;
             }
             WatchOutput::Progress { revision, .. } => {
+                reached("sim: a watch hears of progress");
                 response.header = header(revision);
                 watcher.next = watcher.next.max(revision + 1);
             }

@@ -1,8 +1,9 @@
 //! The world: machines, links, clients and what happens to them, one event after the other.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use base::MemberId;
+use base::probe::reached;
 use bytes::Bytes;
 use member::{Answer, Input, Outputs, Proposal, Ticket};
 use prost::Message as _;
@@ -10,6 +11,7 @@ use proto::{etcdserverpb as pb, raftpb};
 use raft::{Body, Message, RoleKind};
 use state::members::{ChangeContext, MemberObject};
 
+use crate::Life;
 use crate::client::Client;
 use crate::config::Config;
 use crate::judge::{Judge, Verdict};
@@ -17,6 +19,7 @@ use crate::machine::{Machine, Process, Stop, Written};
 use crate::network::Network;
 use crate::random::Random;
 use crate::recorder::Recorder;
+use crate::trace::Trace;
 use crate::watcher::Watcher;
 
 /// Something that will happen.
@@ -30,18 +33,23 @@ pub(crate) enum Event {
     Commit { at: usize, epoch: u64 },
     Compact { at: usize, epoch: u64 },
     Copy { at: usize, epoch: u64, to: MemberId },
+    ReadCopy { at: usize, epoch: u64, to: MemberId },
     Start { at: usize },
     Resume { at: usize, epoch: u64 },
     DiskHasRoom { at: usize, epoch: u64 },
     Call { at: usize, epoch: u64, input: Input },
     Client { number: usize },
     Watch { number: usize },
+    Shrink { at: usize, epoch: u64 },
     Fault,
     ClusterVersion,
 }
 
 /// Clients that watch.
 const WATCHERS: usize = 4;
+
+/// Far more than a life has.
+const EVENTS_MAX: u64 = 3_000_000;
 
 /// Lines of the story that are kept.
 const STORY_LINES_MAX: usize = 300;
@@ -66,11 +74,17 @@ pub(crate) struct World {
     pub(crate) calls: u64,
     pub(crate) counts: Counts,
     story: VecDeque<String>,
-    pub(crate) tell: bool,
+    pub(crate) trace: Trace,
+    tell: bool,
+    seed: u64,
+    /// Faults drawn so far.
+    pub(crate) faults: u64,
+    /// Those that are left out.
+    without: BTreeSet<u64>,
 }
 
 /// How much happened.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Events handled.
     pub events: u64,
@@ -105,8 +119,8 @@ impl Counts {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64) -> Self {
-        let mut random = Random::new(seed);
+    pub(crate) fn new(life: &Life) -> Self {
+        let mut random = Random::new(life.seed);
         let config = Config::draw(&mut random);
         let first: Vec<MemberObject> = (1..=config.members).map(object).collect();
         let machines: Vec<Machine> = first
@@ -137,7 +151,11 @@ impl World {
             calls: 0,
             counts: Counts::default(),
             story: VecDeque::new(),
-            tell: false,
+            trace: Trace::new(),
+            tell: life.tell,
+            seed: life.seed,
+            faults: 0,
+            without: life.without.clone(),
         }
     }
 
@@ -164,13 +182,28 @@ impl World {
         while let Some(entry) = self.events.first_entry()
             && entry.key().0 <= until_millis
         {
-            let ((time, _), event) = entry.remove_entry();
+            let ((time, number), event) = entry.remove_entry();
             self.now = time;
             self.counts.events += 1;
+            self.trace.mix(time);
+            self.trace.mix(number);
+            if EVENTS_MAX < self.counts.events {
+                return Err("the life does not come to an end".to_owned());
+            }
             self.handle(event)?;
         }
         self.now = until_millis;
         Ok(())
+    }
+
+    /// The number of the next fault, unless it is left out, and the chance that is its own: without
+    /// one fault the others stay what they are.
+    pub(crate) fn next_fault(&mut self) -> (Option<u64>, Random) {
+        let number = self.faults;
+        self.faults += 1;
+        let own =
+            Random::new(self.seed.rotate_left(32) ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        ((!self.without.contains(&number)).then_some(number), own)
     }
 
     pub(crate) fn after(&mut self, millis: u64, event: Event) {
@@ -180,6 +213,7 @@ impl World {
 
     pub(crate) fn note(&mut self, what: impl FnOnce() -> String) {
         let line = format!("{:>7} {}", self.now, what());
+        self.trace.mix_text(&line);
         if self.tell {
             eprintln_line(&line);
         }
@@ -210,10 +244,12 @@ impl World {
             Event::Commit { at, epoch } => self.on_commit(at, epoch),
             Event::Compact { at, epoch } => self.on_compact(at, epoch),
             Event::Copy { at, epoch, to } => self.on_copy(at, epoch, to),
+            Event::ReadCopy { at, epoch, to } => self.on_read_copy(at, epoch, to),
             Event::Start { at } => self.on_start(at),
             Event::Resume { at, epoch } => {
                 if self.machines[at].epoch == epoch {
                     self.machines[at].paused = false;
+                    self.mark_resumed(at);
                 }
                 Ok(())
             }
@@ -226,6 +262,7 @@ impl World {
             Event::Call { at, epoch, input } => self.on_call(at, epoch, input),
             Event::Client { number } => self.on_client(number),
             Event::Watch { number } => self.on_watch(number),
+            Event::Shrink { at, epoch } => self.on_shrink(at, epoch),
             Event::Fault => self.on_fault(),
             Event::ClusterVersion => self.on_cluster_version(),
         }
@@ -264,6 +301,7 @@ impl World {
 
     fn on_deliver(&mut self, from: usize, to: usize, message: Message) -> Verdict {
         if self.network.is_cut(from, to) || self.machines[to].process.is_none() {
+            reached("sim: a message is lost on a cut link or to a member that is down");
             return self.report_unreachable(from, to);
         }
         let Some(Event::Deliver { message, .. }) =
@@ -292,6 +330,7 @@ impl World {
         let (epoch, id) = (self.machines[from].epoch, self.machines[to].id);
         let reachable = !self.network.is_cut(from, to) && self.machines[to].is_running();
         if !reachable {
+            reached("sim: a snapshot is lost on its way");
             self.after(10, Event::SnapshotSent { at: from, epoch, to: id, ok: false });
             return Ok(());
         }
@@ -300,10 +339,17 @@ impl World {
         let stored = match self.process(to).receive_snapshot(position, &bytes) {
             Ok(stored) => stored,
             Err(stop) => {
+                reached("sim: the disk fails while a snapshot is stored");
                 self.after(10, Event::SnapshotSent { at: from, epoch, to: id, ok: false });
                 return self.stop(to, stop);
             }
         };
+        if !stored {
+            reached("sim: no room for a snapshot that arrives");
+        }
+        if self.process(to).is_writing {
+            reached("sim: a snapshot arrives while the log is written");
+        }
         self.after(10, Event::SnapshotSent { at: from, epoch, to: id, ok: stored });
         if stored {
             self.note(|| format!("{id} got the snapshot at {position}"));
@@ -328,11 +374,16 @@ impl World {
                 self.step(at, input)
             }
             Ok(Written::Full) => {
+                reached("sim: no room for the log");
                 self.process(at).is_writing = true;
                 self.after(200, Event::Write { at, epoch });
                 self.step(at, Input::DiskFull)
             }
-            Err(stop) => self.stop(at, stop),
+            Err(stop) => {
+                self.mark_stop(at, "sim: the power goes while the log is written");
+                reached("sim: the disk fails while the log is written");
+                self.stop(at, stop)
+            }
         }
     }
 
@@ -343,7 +394,7 @@ impl World {
         let pause = self.random.between(50, 400);
         self.after(pause, Event::Commit { at, epoch });
         // The thread that commits waits its turn behind the log's own writes of this member.
-        if self.machines[at].paused || self.process(at).is_writing {
+        if self.machines[at].paused || self.process(at).is_writing || self.is_hanging(at) {
             return Ok(());
         }
         match self.process(at).commit() {
@@ -355,7 +406,31 @@ impl World {
                 }
                 Ok(())
             }
-            Err(stop) => self.stop(at, stop),
+            Err(stop) => {
+                self.mark_stop(at, "sim: the power goes while the database is committed");
+                reached("sim: the disk fails while the database is committed");
+                self.stop(at, stop)
+            }
+        }
+    }
+
+    /// An operator gives back what the database's file does not use.
+    fn on_shrink(&mut self, at: usize, epoch: u64) -> Verdict {
+        if !self.is_current(at, epoch) || self.put_off(at, Event::Shrink { at, epoch }).is_none() {
+            return Ok(());
+        }
+        match self.process(at).backend.shrink_step() {
+            Ok(true) => {
+                reached("sim: a database is defragmented in several steps");
+                let pause = self.random.between(1, 20);
+                self.after(pause, Event::Shrink { at, epoch });
+                Ok(())
+            }
+            Ok(false) | Err(backend::CommitError::NoSpace(_)) => Ok(()),
+            Err(error) => {
+                reached("sim: the disk fails while a database is defragmented");
+                self.stop(at, Stop::Disk(error.to_string()))
+            }
         }
     }
 
@@ -379,7 +454,25 @@ impl World {
         {
             return Ok(());
         }
-        match self.process(at).copy_for(to) {
+        match self.process(at).begin_copy(to) {
+            Ok(true) => {
+                // It is read while the database goes on.
+                let pause = self.random.below(600);
+                self.after(pause, Event::ReadCopy { at, epoch, to });
+                Ok(())
+            }
+            Ok(false) => self.step(at, Input::SnapshotSent(to, false)),
+            Err(stop) => self.stop(at, stop),
+        }
+    }
+
+    fn on_read_copy(&mut self, at: usize, epoch: u64, to: MemberId) -> Verdict {
+        if !self.is_current(at, epoch)
+            || self.put_off(at, Event::ReadCopy { at, epoch, to }).is_none()
+        {
+            return Ok(());
+        }
+        match self.process(at).read_copy(to) {
             Ok(input) => {
                 self.step(at, input)?;
                 if self.machines[at].process.is_some() {
@@ -392,7 +485,10 @@ impl World {
     }
 
     fn on_start(&mut self, at: usize) -> Verdict {
-        if self.machines[at].process.is_some() || self.machines[at].removed {
+        if self.machines[at].process.is_some()
+            || self.machines[at].removed
+            || self.machines[at].lost
+        {
             return Ok(());
         }
         self.counts.restarts += 1;
@@ -405,6 +501,8 @@ impl World {
         let (id, now) = (self.machines[at].id, self.now);
         let started = self.machines[at].start(&self.config, now, seed);
         if let Err(stop) = started {
+            self.mark_stop(at, "sim: the power goes while a member starts");
+            reached("sim: the disk fails while a member starts");
             return self.stop(at, stop);
         }
         let (clock, epoch) = (self.machines[at].clock(now), self.machines[at].epoch);
@@ -443,7 +541,9 @@ impl World {
 
     fn halt(&mut self, at: usize, halt: &state::Halt) -> Verdict {
         match halt {
-            state::Halt::Unknown { .. } => Err(format!("{}: {halt}", self.machines[at].id)),
+            state::Halt::Unknown { .. } | state::Halt::AuthEnabled { .. } => {
+                Err(format!("{}: {halt}", self.machines[at].id))
+            }
             state::Halt::Backend { source: backend::ReadError::Damaged { .. }, .. } => {
                 Err(format!("{}: {halt:?}", self.machines[at].id))
             }
@@ -496,12 +596,14 @@ impl World {
         self.process(at).note_log(&out);
         if let Some(position) = out.restored {
             self.counts.snapshots += 1;
+            self.mark_restored(at);
             self.process(at).judged = position.index;
             self.note(|| format!("{id} is restored at {position}"));
         }
         let status = self.process(at).member.status();
         self.judge.on_role(id, status.role, status.term)?;
         if out.leader_changed {
+            self.mark_leader(at);
             let (role, term, leader) = (status.role, status.term, status.leader);
             self.note(|| format!("{id} {role:?} in {term}, leader {leader:?}"));
         }
@@ -562,9 +664,12 @@ impl World {
         let must_sync = process.unwritten.front().is_some_and(|batch| batch.must_sync);
         let usual = self.random.below(self.config.disk_millis + 1);
         let slow = self.faulty && self.random.one_in(300);
+        let (now, machine) = (self.now, &self.machines[at]);
+        let hangs = machine.hangs_until.saturating_sub(now);
+        let usual = if now < machine.slow_until { usual * 20 + 20 } else { usual };
         let pause = match must_sync {
-            true if slow => usual + self.random.below(3000),
-            true => usual,
+            true if slow => hangs + usual + self.random.below(3000),
+            true => hangs + usual,
             false => 0,
         };
         self.after(pause, Event::Write { at, epoch });
@@ -578,6 +683,14 @@ impl World {
                 // Members talk over connections, which repeat nothing. Only here it would matter:
                 // what is proposed twice is applied twice.
                 delays.truncate(1);
+            }
+            match delays.len() {
+                0 => reached("sim: a message is lost"),
+                1 if self.config.election_millis() < delays[0] => {
+                    reached("sim: a message is later than an election");
+                }
+                1 => {}
+                _ => reached("sim: a message comes twice"),
             }
             for delay in delays {
                 let message = message.clone();
@@ -608,6 +721,7 @@ impl World {
             match change.r#type() {
                 raftpb::ConfChangeType::ConfChangeRemoveNode => {
                     self.note(|| format!("{id} is removed at {index}"));
+                    self.mark_removed(id);
                     self.counts.changes += 1;
                 }
                 raftpb::ConfChangeType::ConfChangeAddNode
@@ -615,6 +729,11 @@ impl World {
                     if !self.by_id.contains_key(&id) =>
                 {
                     self.note(|| format!("{id} is added at {index}"));
+                    if change.r#type() == raftpb::ConfChangeType::ConfChangeAddLearnerNode {
+                        reached("sim: a learner is added");
+                    } else {
+                        reached("sim: a voter is added");
+                    }
                     self.counts.changes += 1;
                     let drift = self.config.drift;
                     let rate = 1000 - drift + self.random.below(2 * drift + 1);
@@ -639,6 +758,10 @@ impl World {
             if self.machines[at].removed {
                 continue;
             }
+            if self.machines[at].lost {
+                self.machines[at].removed = true;
+                continue;
+            }
             let known = members.iter().all(|member| {
                 self.by_id.get(member).is_none_or(|&other| {
                     // Durably, or a member that lost power would ask the one that is gone for
@@ -651,6 +774,7 @@ impl World {
             });
             if known {
                 self.note(|| format!("{id} is retired"));
+                reached("sim: a member that was removed is retired");
                 self.end(at, false);
                 self.machines[at].removed = true;
             }

@@ -238,7 +238,8 @@ impl Entry {
                 swept.any_kept = true;
                 return false;
             }
-            if self.main < at {
+            if self.main < at || base::probe::mutant("compaction-takes-a-deletion-at-its-revision")
+            {
                 swept.dropped.insert(self.newest());
                 return true;
             }

@@ -55,7 +55,9 @@ impl Event {
         }
         let query = RangeQuery {
             keys: KeyRange::One(self.key.clone()),
-            at: Some(self.revision - 1),
+            at: Some(
+                self.revision - i64::from(!base::probe::mutant("previous-pair-is-the-new-one")),
+            ),
             limit: None,
             want: Want::Rows,
         };
@@ -64,7 +66,10 @@ impl Event {
                 Some(row) => row::event_with_previous(&self.bytes, &row.0),
                 None => self.bytes.clone(),
             },
-            Err(QueryError::Revision(RevisionError::Compacted { .. })) => self.bytes.clone(),
+            Err(QueryError::Revision(RevisionError::Compacted { .. })) => {
+                base::probe::reached("mvcc: the pair before an event is compacted");
+                self.bytes.clone()
+            }
             Err(QueryError::Backend(error)) => return Err(error),
             Err(QueryError::Revision(RevisionError::Future { requested, newest })) => {
                 panic!("event at {} is published, but newest is {newest}", requested + 1)
@@ -188,6 +193,10 @@ impl Hub {
             }
             let before = std::mem::replace(&mut state.revision, revision);
             for (id, group) in state.groups.all_mut() {
+                if base::probe::mutant("watches-sleep-over-a-snapshot") {
+                    break;
+                }
+                base::probe::reached("mvcc: watches go on over a snapshot");
                 group.complete_from = revision + 1;
                 group.note_rows(id, before + 1, &mut sleeping);
             }

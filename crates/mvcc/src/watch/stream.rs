@@ -267,7 +267,9 @@ impl WatchStream {
                 let watch = self.slots[*slot as usize].as_mut().expect("members are not gone");
                 if !std::mem::replace(&mut watch.queued, true) {
                     // It had everything, so a compaction of what was before does not concern it.
-                    watch.cursor = watch.cursor.max(revision);
+                    if !base::probe::mutant("watch-forgets-that-it-had-everything") {
+                        watch.cursor = watch.cursor.max(revision);
+                    }
                     self.todo.push_back(*slot);
                 }
             }
@@ -292,6 +294,7 @@ impl WatchStream {
                 if watch.compacted {
                     let compact = shared.compact_revision();
                     self.told = state.revision;
+                    base::probe::reached("mvcc: a watch begins behind a compaction and ends");
                     out.push(watch.end(compact, state.revision));
                     need = Some(Need::Removal { slot });
                     break;
@@ -301,6 +304,7 @@ impl WatchStream {
                     need = Some(Need::Rows { slot, until: group.complete_from });
                     break;
                 }
+                base::probe::reached("mvcc: a watch takes events from the ring");
                 if watch.shape.want_previous {
                     let (events, last) = watch.queued_refs(&state, group, budget.bytes);
                     if !events.is_empty() {
@@ -371,11 +375,18 @@ impl WatchStream {
                 return Ok(false);
             }
             budget.pieces -= 1;
+            base::probe::failpoint("beforeSyncWatchers");
+            base::probe::reached("mvcc: a watch reads rows to catch up");
+            if base::probe::mutant("watch-skips-a-revision-at-catch-up") && watch.cursor + 1 < until
+            {
+                watch.cursor += 1;
+            }
             match Piece::read(&self.shared, watch.cursor, until)? {
                 Past::Piece(read) => *piece = Some(read),
                 Past::Compacted(compact) => {
                     let revision = self.shared.hub.read().revision;
                     self.told = revision;
+                    base::probe::reached("mvcc: a watch lags behind a compaction and ends");
                     out.push(watch.end(compact, revision));
                     self.todo.pop_front();
                     self.remove(slot);
@@ -402,13 +413,15 @@ impl WatchStream {
         if self.idle.is_empty() && !self.progress_requested {
             return;
         }
+        base::probe::failpoint("beforeProgressIfSync");
         let state = self.shared.hub.read();
         let revision = state.revision;
         for id in std::mem::take(&mut self.idle) {
             let slot = self.by_id.get(&id);
             let watch = slot.and_then(|slot| self.slots[*slot as usize].as_mut());
             let Some(watch) = watch else { continue };
-            let synced = !watch.queued && !self.inbox.has(watch.group);
+            let synced = !watch.queued && !self.inbox.has(watch.group)
+                || base::probe::mutant("progress-is-told-too-early");
             if synced && watch.start <= revision {
                 watch.cursor = watch.cursor.max(revision + 1);
                 self.told = revision;

@@ -53,9 +53,7 @@ impl Service for Leases {
         self.handle.admit(state::quota::LEASE_COST_BYTES).await?;
         let mut request = request.into_inner();
         if request.id == 0 {
-            // The proposer chooses: a request id without its sign bit is unique and positive.
-            request.id = i64::try_from(self.handle.next_id() & (u64::MAX >> 1))
-                .expect("the sign bit is cleared");
+            request.id = self.handle.new_lease_id();
         }
         let reply = self.handle.propose(RequestKind::LeaseGrant, &request).await?;
         let Reply::LeaseGrant(mut response) = reply else {

@@ -82,7 +82,7 @@ const fn bidi_stream(path: &'static str) -> Method {
 }
 
 /// All methods, by path.
-pub(crate) static METHODS: [Method; 44] = [
+pub(crate) static METHODS: [Method; 51] = [
     unary("/etcdserverpb.Auth/AuthDisable"),
     unary("/etcdserverpb.Auth/AuthEnable"),
     unary("/etcdserverpb.Auth/AuthStatus"),
@@ -127,6 +127,13 @@ pub(crate) static METHODS: [Method; 44] = [
     bidi_stream("/etcdserverpb.Watch/Watch"),
     unary("/grpc.health.v1.Health/Check"),
     server_stream("/grpc.health.v1.Health/Watch"),
+    unary("/v3electionpb.Election/Campaign"),
+    unary("/v3electionpb.Election/Leader"),
+    server_stream("/v3electionpb.Election/Observe"),
+    unary("/v3electionpb.Election/Proclaim"),
+    unary("/v3electionpb.Election/Resign"),
+    unary("/v3lockpb.Lock/Lock"),
+    unary("/v3lockpb.Lock/Unlock"),
 ];
 
 /// Services whose other methods are unknown; of any other name the service is.

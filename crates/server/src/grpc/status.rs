@@ -6,6 +6,7 @@ use tonic::{Code, Status};
 
 use super::methods::is_service;
 use crate::handle::ProposeError;
+use crate::recipes::RecipeError;
 
 /// What all texts begin with.
 const PREFIX: &str = "etcdserver: ";
@@ -211,6 +212,23 @@ pub(crate) fn stream_of_sorted() -> Status {
 /// KV-14.
 pub(crate) fn stream_of_filtered() -> Status {
     Status::new(Code::Unimplemented, "RangeStream does not support revision filters")
+}
+
+/// Locks and elections: etcd's go through a client of its own, which keeps the text of a refusal
+/// and loses its code.
+pub(crate) fn recipe(error: &RecipeError) -> Status {
+    match error {
+        RecipeError::Step(step) => Status::unknown(Status::from(step.clone()).message()),
+        RecipeError::NotLeader
+        | RecipeError::NoLeader
+        | RecipeError::SessionExpired
+        | RecipeError::LostWatch => Status::unknown(error.to_string()),
+    }
+}
+
+/// which key it is about was not said.
+pub(crate) fn leader_key_missing() -> Status {
+    Status::unknown("\"leader\" field must be provided")
 }
 
 /// G-016.

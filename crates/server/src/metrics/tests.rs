@@ -42,7 +42,7 @@ fn calls_are_shown_at_zero_with_every_code() {
         assert!(text.lines().any(|line| line == expected), "{expected} is missing");
     }
     let handled = text.lines().filter(|line| line.starts_with("grpc_server_handled_total{"));
-    assert_eq!(handled.count(), 44 * 17);
+    assert_eq!(handled.count(), 51 * 17);
 }
 
 /// G-006: a client cannot make up any number of labels.

@@ -149,9 +149,10 @@ impl Cluster {
             while watcher.next() <= revision {
                 if PATIENCE < began.elapsed() {
                     bail!(
-                        "a watch of m{} stays at {} of {revision}\n{}",
+                        "a watch of m{} stays at {} of {revision}; it broke off last by {:?}\n{}",
                         watcher.member,
                         watcher.next(),
+                        watcher.trouble(),
                         self.logs()
                     );
                 }

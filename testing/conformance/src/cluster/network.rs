@@ -53,6 +53,9 @@ pub struct Link {
 /// Bytes that are read at once.
 const PIECE_BYTES: usize = 32 * 1024;
 
+/// Before accepting is tried again.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
 /// Pieces on their way on one connection.
 const PIECES_MAX: usize = 64;
 
@@ -102,7 +105,17 @@ impl Network {
         let target = SocketAddr::from(([127, 0, 0, 1], port));
         runtime.spawn(async move {
             let Ok(listener) = TcpListener::from_std(listener) else { return };
-            while let Ok((accepted, peer)) = listener.accept().await {
+            loop {
+                let (accepted, peer) = match listener.accept().await {
+                    Ok(accepted) => accepted,
+                    // A connection that is gone already, or no descriptor left for it: a proxy
+                    // that ended here would cut its member off for good.
+                    Err(error) => {
+                        println!("a proxy of m{to} cannot accept: {error}");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                        continue;
+                    }
+                };
                 let state = Arc::clone(&state);
                 tokio::spawn(async move {
                     // Nobody listens: then it does not matter who asks, and members ask often.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 
 /// How long a member may take to end after SIGTERM.
-const STOP_TIME_MAX: Duration = Duration::from_secs(30);
+const STOP_TIME_MAX: Duration = Duration::from_secs(60);
 
 const POLL: Duration = Duration::from_millis(5);
 

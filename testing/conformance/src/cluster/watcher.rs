@@ -1,7 +1,7 @@
 //! A watch that is pinned to one member, records everything and goes on where it broke off.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use history::{Observation, WatchRecord};
@@ -51,6 +51,8 @@ struct State {
     habits: Habits,
     /// The record in use; `usize::MAX` before the first.
     record: AtomicUsize,
+    /// What ended it last.
+    trouble: Mutex<String>,
 }
 
 impl Watcher {
@@ -68,12 +70,15 @@ impl Watcher {
             next: AtomicI64::new(request.start_revision),
             habits,
             record: AtomicUsize::new(usize::MAX),
+            trouble: Mutex::default(),
         });
         let of_task = Arc::clone(&state);
         let task = tokio::spawn(async move {
             loop {
-                // What broke it is in the record; whoever waits for the end has a bound.
-                of_task.follow(&endpoint, &request).await.ok();
+                // Whoever waits for the end has a bound.
+                if let Err(error) = of_task.follow(&endpoint, &request).await {
+                    *of_task.trouble() = format!("{error:#}");
+                }
                 tokio::time::sleep(RETRY_PAUSE).await;
             }
         });
@@ -83,6 +88,11 @@ impl Watcher {
     /// Everything below was delivered.
     pub(crate) fn next(&self) -> i64 {
         self.state.next.load(Ordering::Acquire)
+    }
+
+    /// What ended it last; it was begun again since, or tries to.
+    pub(crate) fn trouble(&self) -> String {
+        self.state.trouble().clone()
     }
 
     /// Ends the watch, which must have had everything up to a revision.
@@ -101,6 +111,10 @@ impl Watcher {
 }
 
 impl State {
+    fn trouble(&self) -> MutexGuard<'_, String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn follow(&self, endpoint: &str, request: &pb::WatchCreateRequest) -> anyhow::Result<()> {
         let channel = Endpoint::from_shared(endpoint.to_owned())?
             .connect_timeout(CONNECT_TIME_MAX)
