@@ -227,7 +227,7 @@ impl Restore {
         };
         let removed = &[];
         let snapshot =
-            SnapshotFile { position, conf_state, members, removed, cluster_version: None };
+            SnapshotFile { position, conf_state, members, removed, cluster_version: None, v2: None };
         write(&*places.snap, &snapshot).map_err(failed)?;
         let conf_state = ConfState { voters, ..ConfState::default() };
         wal.mark(&Mark { position, conf_state: Some(conf_state) })?;

@@ -38,6 +38,7 @@ mod shards;
 mod signals;
 mod snapshots;
 mod start;
+mod v2_expiry;
 mod wakes;
 
 pub use boot::{BootError, SrvError};
