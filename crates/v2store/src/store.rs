@@ -159,7 +159,12 @@ impl Store {
         let mut content = shared.content.write();
         let mut run = Run { content: &mut content, unsaved: &mut self.unsaved, at: write.at };
         let path = path::clean(&write.path);
-        let Write { expires, refresh, .. } = write;
+        // As in etcd, whatever makes or removes a node takes no notice of the flag.
+        let keeps = matches!(
+            write.change,
+            Change::Set { .. } | Change::Update { .. } | Change::CompareAndSwap { .. }
+        );
+        let (expires, refresh) = (write.expires, write.refresh && keeps);
         let (counted, done) = match write.change {
             Change::Set { dir, value } => {
                 (Counted::Set, run.set(path, dir, value, expires, refresh))

@@ -227,6 +227,10 @@ fn a_refresh_keeps_the_value_and_wakes_nobody() {
     }
     assert!(take(&mut watcher).is_none());
     assert_eq!(code(bench.with("/n", set(""), Some(9), true)), 100);
+    // What makes a node is no refresh, whatever was said.
+    let mut new = self::watcher(&bench.store, "/m", false, false, 0);
+    bench.with("/m", create("1"), Some(9), true).unwrap();
+    assert!(take(&mut new).is_some());
     let late = crate::hub::tests_support::next_now(&mut self::watcher(
         &bench.store,
         "/a",
