@@ -236,7 +236,7 @@ mod tests {
     #[test]
     fn the_newest_mark_gets_the_file_it_lacks() {
         let dir = MemoryDir::new().shared();
-        let backend = backend::Backend::open(&dir, "db", &backend::Options::default()).unwrap();
+        let backend = Backend::open(&dir, "db", &backend::Options::default()).unwrap();
         let mvcc = mvcc::Options::default();
         let options = state::Options { lease_ttl_seconds_min: 2, learners_max: 1, mvcc };
         let state = State::open(&backend, &options).unwrap();
