@@ -83,14 +83,17 @@ pub(crate) fn ci() -> anyhow::Result<()> {
     let lived = Lived::of(&program, &twice, &["--twice"])?;
     lived.check(&twice)?;
     options.from += TWICE;
-    options.seeds = 1_000_000;
-    options.seconds = Some(CI_SECONDS);
+    options.seeds = CI_LIVES;
+    options.seconds = Some(CI_SECONDS_MAX);
     // The rarest situations are met a few times in so many lives: CI must not fail by chance.
     live(&program, &options, u64::MAX)
 }
 
-/// Seconds that CI gives to new lives.
-const CI_SECONDS: u64 = 180;
+/// New lives in CI: a number, so that whoever runs it for the same commit lives the same ones.
+const CI_LIVES: u64 = 5_000;
+
+/// Seconds that CI gives to them, on a machine that does much else.
+const CI_SECONDS_MAX: u64 = 600;
 
 /// A number that is another one for each commit; 0 where there is none.
 fn seed_of_commit() -> u64 {
