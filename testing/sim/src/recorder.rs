@@ -81,9 +81,14 @@ impl Recorder {
         self.history.finals.push(member);
     }
 
-    /// Tells the judges which calls without an answer are in no log that counts, so that they need
-    /// not try them as explanations.
-    pub(crate) fn resolve(&mut self, was_applied: impl Fn(u64) -> bool) {
+    /// Tells the judges which calls without an answer are in no log that counts, and which leases
+    /// were ended in one, so that they need not try anything else as explanations.
+    pub(crate) fn resolve(
+        &mut self,
+        was_applied: impl Fn(u64) -> bool,
+        expired: impl Iterator<Item = i64>,
+    ) {
+        self.history.expired = Some(expired.collect());
         for (operation, request) in self.history.operations.iter_mut().zip(&self.requests) {
             if operation.is_unknown() && !was_applied(*request) {
                 operation.outcome = Outcome::Refused("it was never applied".to_owned());

@@ -41,7 +41,7 @@ impl World {
             self.give_up(number, "the end came first");
         }
         let judge = &self.judge;
-        self.recorder.resolve(|request| judge.was_applied(request));
+        self.recorder.resolve(|request| judge.was_applied(request), judge.revoked_leases());
         self.recorder.judge(self.config.drift == 0)
     }
 
