@@ -3,6 +3,7 @@
 
 mod v2_auth;
 mod v2_cluster;
+mod v2_proxy;
 mod v2_support;
 mod v2_waiters;
 
