@@ -2,6 +2,7 @@
 //! ours and to etcd 3.4 side by side.
 
 mod v2_auth;
+mod v2_clients;
 mod v2_cluster;
 mod v2_proxy;
 mod v2_support;
