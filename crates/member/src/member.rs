@@ -256,7 +256,7 @@ impl Member {
     fn on_tick(&mut self, now_millis: u64) {
         self.raft.tick();
         if self.leader.is_some()
-            && let Some(context) = self.reads.overdue(now_millis)
+            && let Some(context) = self.reads.overdue(self.leader, now_millis)
         {
             self.raft.read(context);
         }
@@ -353,8 +353,9 @@ impl Member {
             out.answers.extend(tickets.into_iter().map(failed));
             return;
         }
-        let context = self.reads.begin(tickets, self.leader, now_millis);
-        self.raft.read(context);
+        if let Some(context) = self.reads.ask(tickets, self.leader, now_millis) {
+            self.raft.read(context);
+        }
     }
 
     fn forget(&mut self, tickets: Vec<Ticket>) {
@@ -472,7 +473,7 @@ impl Member {
                 self.on_soft_state(now_millis, &soft, out);
             }
             for read in ready.reads {
-                self.on_read_confirmed(read);
+                self.on_read_confirmed(read, now_millis);
             }
             if !ready.committed.is_empty() {
                 self.apply(now_millis, ready.committed, out)?;
@@ -513,7 +514,7 @@ impl Member {
         }
     }
 
-    fn on_read_confirmed(&mut self, read: raft::ReadReady) {
+    fn on_read_confirmed(&mut self, read: raft::ReadReady, now_millis: u64) {
         let begun = self.reads.confirm(read.context, read.index);
         if self.leader_question.is_some_and(|question| question <= read.context) {
             self.leader_question = None;
@@ -522,6 +523,9 @@ impl Member {
             && self.raft.is_leader()
         {
             self.leases.followed_after(begun);
+        }
+        if let Some(context) = self.reads.ask_next(self.leader, now_millis) {
+            self.raft.read(context);
         }
     }
 
