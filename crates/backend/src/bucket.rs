@@ -23,11 +23,13 @@ pub enum Bucket {
     MembersRemoved,
     /// Applied index, term, compaction marks.
     Meta,
+    /// The tree of the v2 generation; ours alone.
+    V2Store,
 }
 
 impl Bucket {
     /// All buckets, in the order of the file.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Alarm,
         Self::Auth,
         Self::AuthRoles,
@@ -38,6 +40,7 @@ impl Bucket {
         Self::Members,
         Self::MembersRemoved,
         Self::Meta,
+        Self::V2Store,
     ];
 
     /// The bucket's name in the file.
@@ -54,6 +57,7 @@ impl Bucket {
             Self::Members => "members",
             Self::MembersRemoved => "members_removed",
             Self::Meta => "meta",
+            Self::V2Store => "v2store",
         }
     }
 }

@@ -42,7 +42,7 @@ pub(crate) struct Root {
     pub(crate) high_water: PageId,
     pub(crate) page: PageId,
     pub(crate) sequence: u64,
-    /// In order of names; more than ten if a newer etcd has made others.
+    /// In order of names; more than ours if a newer etcd has made others.
     pub(crate) entries: Vec<Entry>,
     places: [Option<usize>; Bucket::ALL.len()],
 }

@@ -17,6 +17,7 @@ pub(crate) mod origin;
 mod received;
 mod restart;
 pub(crate) mod srv;
+mod v2;
 
 use std::io;
 use std::path::PathBuf;

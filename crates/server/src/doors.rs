@@ -21,6 +21,7 @@ use crate::port;
 use crate::ports::{self, BoundPort};
 use crate::shards::Shards;
 use crate::start::StartError;
+use crate::v2_expiry;
 
 /// What all ports have in common, and what goes on behind them.
 pub(crate) struct Doors<'a> {
@@ -88,9 +89,10 @@ impl Doors<'_> {
         let services = Services::new(self.handle, self.options.slow_calls, serving);
         let handle = self.handle;
         let gateway = self.options.grpc_gateway.then(|| Gateway::new(services.clone()));
+        let v2 = self.options.v2;
         let for_clients = || {
             let browsers = self.options.browsers.clone();
-            Plain::for_clients(handle.clone(), browsers, set_log_level(), gateway.clone())
+            Plain::for_clients(handle.clone(), browsers, set_log_level(), gateway.clone(), v2)
         };
         let is_split = !http_ports.is_empty();
         for bound in ports {
@@ -118,6 +120,8 @@ impl Doors<'_> {
         if let Some(ticks) = self.options.initial_advance_ticks {
             tasks.spawn(monitor::advance_election(handle.clone(), ticks));
         }
+        tasks.spawn(v2_expiry::run(handle.clone()));
+        tasks.spawn(monitor::watch_v2(handle.clone()));
         if let Some(interval) = checks.periodic {
             tasks.spawn(monitor::watch_state(handle.clone(), interval));
         }
@@ -213,6 +217,7 @@ async fn publish(options: &Options, handle: &Handle) -> Result<(), ProposeError>
 }
 
 async fn publish_once(options: &Options, handle: &Handle) -> Result<(), ProposeError> {
+    base::probe::failpoint("beforePublishing");
     let own = handle.member_id();
     // A member that just joined knows neither the others nor the cluster's version before it has
     // the log, and members before 3.6 do not survive the newer form of what is told. Whoever was

@@ -1,6 +1,7 @@
 //! What the services hold: the one way from a request to consensus and to the state.
 
 mod cluster;
+mod v2;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -80,6 +81,8 @@ pub(crate) struct Published {
     /// A disk is full: what makes the files grow is refused before it is proposed, since even a
     /// refusal by the alarm would be an entry of the log.
     pub(crate) no_room: AtomicBool,
+    /// A member is known that does not survive v2 requests in its log.
+    pub(crate) v2_barred: AtomicBool,
 }
 
 /// Why a request got no answer from the state machine.
@@ -136,6 +139,9 @@ pub enum ProposeError {
     /// E-55.
     #[error("rpc not supported for learner")]
     NotForLearners,
+    /// A member of etcd 3.6 or later would not survive a v2 request.
+    #[error("a member of etcd 3.6 or later, which has no v2 API, is in the cluster")]
+    V2Barred,
 }
 
 /// What the node loop last said about itself.
@@ -156,6 +162,8 @@ pub(crate) struct NodeStatus {
 /// A kind of request, by its field in `InternalRaftRequest`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RequestKind {
+    /// A request of the v2 generation, which goes into the log bare.
+    V2 = 2,
     /// `PutRequest`.
     Put = 4,
     /// `DeleteRangeRequest`.
@@ -244,17 +252,23 @@ impl Handle {
         kind: RequestKind,
         request: &impl Message,
     ) -> Result<Reply, ProposeError> {
+        let id = self.next_id();
+        self.check_backlog()?;
+        let bytes = encode(kind, request, id);
+        self.check_size(&bytes)?;
+        self.propose_bytes(kind, id, bytes).await
+    }
+
+    fn check_backlog(&self) -> Result<(), ProposeError> {
         let status = &self.shared.status;
         let applied = status.applied.load(Ordering::Relaxed);
-        if applied + APPLY_BACKLOG_MAX < status.committed.load(Ordering::Relaxed) {
-            return Err(ProposeError::Overloaded);
-        }
-        let id = self.next_id();
-        let bytes = encode(kind, request, id);
-        if bytes.len() > self.shared.limits.request_bytes_max {
-            return Err(ProposeError::TooLarge);
-        }
-        self.propose_bytes(kind, id, bytes).await
+        let behind = applied + APPLY_BACKLOG_MAX < status.committed.load(Ordering::Relaxed);
+        if behind { Err(ProposeError::Overloaded) } else { Ok(()) }
+    }
+
+    fn check_size(&self, request: &Bytes) -> Result<(), ProposeError> {
+        let too_large = request.len() > self.shared.limits.request_bytes_max;
+        if too_large { Err(ProposeError::TooLarge) } else { Ok(()) }
     }
 
     async fn propose_bytes(
@@ -294,8 +308,8 @@ impl Handle {
         let request = proto::v2pb::Request {
             id: Some(id),
             method: Some("PUT".to_owned()),
-            path: Some(path),
-            val: Some(value),
+            path: Some(path.into()),
+            val: Some(value.into()),
             ..proto::v2pb::Request::default()
         };
         self.propose_bytes(kind, id, request.encode_to_vec().into()).await
@@ -419,6 +433,12 @@ impl Handle {
             applied: status.applied.load(Ordering::Relaxed),
             learner: status.learner.load(Ordering::Relaxed),
         }
+    }
+
+    /// How long the leader that this member knows has been known.
+    #[must_use]
+    pub(crate) fn leader_uptime(&self) -> Option<Duration> {
+        self.shared.status.leader_since.lock().map(|since| since.elapsed())
     }
 
     /// Whether this member leads, as far as it knows.

@@ -7,6 +7,7 @@ mod gateway;
 mod health;
 mod log_level;
 mod peers;
+mod v2;
 mod vars;
 
 use std::sync::Arc;
@@ -20,6 +21,8 @@ use hyper::body::Incoming;
 use crate::grpc::{Remote, ReplyFuture};
 use crate::guard::Secured;
 use crate::handle::Handle;
+use crate::peers::others::READS_V2;
+
 pub(crate) use gateway::Gateway;
 
 /// Changes the level of the log by its name; the error says why not.
@@ -46,6 +49,7 @@ struct Shared {
     browsers: Browsers,
     set_log_level: Option<SetLogLevel>,
     gateway: Option<Gateway>,
+    v2: Option<v2::V2>,
 }
 
 impl std::fmt::Debug for Plain {
@@ -64,16 +68,18 @@ enum Port {
 }
 
 impl Plain {
-    /// What the client port serves.
+    /// What the client port serves; `v2` is whether that generation's API is among it (V2-001).
     pub(crate) fn for_clients(
         handle: Handle,
         browsers: Browsers,
         set_log_level: SetLogLevel,
         gateway: Option<Gateway>,
+        v2: bool,
     ) -> Self {
         let set_log_level = Some(set_log_level);
         let port = Port::Clients;
-        Self { shared: Arc::new(Shared { port, handle, browsers, set_log_level, gateway }) }
+        let v2 = v2.then(|| v2::V2::new(handle.clone()));
+        Self { shared: Arc::new(Shared { port, handle, browsers, set_log_level, gateway, v2 }) }
     }
 
     /// What a port for gRPC alone serves: nothing (V2-015).
@@ -98,7 +104,8 @@ impl Plain {
 
     fn new(port: Port, handle: Handle) -> Self {
         let browsers = Browsers::default();
-        let shared = Shared { port, handle, browsers, set_log_level: None, gateway: None };
+        let (set_log_level, gateway, v2) = (None, None, None);
+        let shared = Shared { port, handle, browsers, set_log_level, gateway, v2 };
         Self { shared: Arc::new(shared) }
     }
 
@@ -156,6 +163,11 @@ impl Shared {
         }
         let is_get = request.method() == Method::GET;
         let path = request.uri().path();
+        if let Some(v2) = &self.v2
+            && v2::is_path(path)
+        {
+            return v2.answer(request).await;
+        }
         match (self.port, path) {
             (Port::Calls, _) => text(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -172,7 +184,12 @@ impl Shared {
                 }
                 health::answer(&self.handle, request.uri()).await
             }
-            (Port::Clients | Port::Peers, "/version") if is_get => self.version(),
+            (Port::Peers, "/version") if is_get => {
+                let mut response = self.version();
+                response.headers_mut().insert(READS_V2, HeaderValue::from_static("1"));
+                response
+            }
+            (Port::Clients, "/version") if is_get => self.version(),
             (Port::Clients, "/debug/vars") if is_get => vars::answer(&self.handle),
             (Port::Clients | Port::Peers, "/version") | (Port::Clients, "/debug/vars") => {
                 method_not_allowed("GET")

@@ -11,6 +11,8 @@ mod compactor;
 pub mod config;
 mod connections;
 mod doors;
+#[cfg(feature = "failpoints")]
+mod failpoints;
 mod grpc;
 mod guard;
 mod handle;
@@ -36,6 +38,7 @@ mod shards;
 mod signals;
 mod snapshots;
 mod start;
+mod v2_expiry;
 mod wakes;
 
 pub use boot::{BootError, SrvError};

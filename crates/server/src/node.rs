@@ -511,7 +511,8 @@ impl Node {
         let conf_state = self.member.status().conf_state;
         let state = self.member.state();
         let began = Instant::now();
-        match self.snapshots.consider(position, &conf_state, state, &mut self.wal) {
+        let wal = &mut self.wal;
+        match self.snapshots.consider(position, &conf_state, state, &self.backend, wal) {
             Ok(taken) => {
                 if taken {
                     self.reports.metrics.disk.on_snapshot(began.elapsed());

@@ -66,6 +66,8 @@ pub(crate) struct Options {
     pub(crate) slow_apply: Duration,
     /// Whether the v3 API is offered as JSON, too.
     pub(crate) grpc_gateway: bool,
+    /// Whether the v2 API is served.
+    pub(crate) v2: bool,
     /// Who may ask from a browser.
     pub(crate) browsers: Browsers,
     /// Whether a member that defragments says that it does not serve.
@@ -131,6 +133,7 @@ impl Options {
             slow_calls: SlowCalls { longer_than: config.logging.slow_request_min },
             slow_apply: config.logging.slow_apply_min,
             grpc_gateway: config.http.grpc_gateway,
+            v2: config.http.v2,
             browsers: Browsers {
                 origins: config.http.cors.clone(),
                 hosts: config.http.host_whitelist.clone(),

@@ -261,7 +261,12 @@ async fn connection<S>(
 
 fn builder(limits: PortLimits) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        // As Go writes them, for scripts that look for `X-Etcd-Index:`.
+        .title_case_headers(true);
     builder
         .http2()
         .timer(TokioTimer::new())

@@ -8,11 +8,12 @@ use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
+use backend::Backend;
 use base::{Index, LogPosition, MemberId};
 use proto::raftpb;
 use raft::ConfState;
-use state::State;
 use state::snapshot_file::SnapshotFile;
+use state::{SnapshotFacts, State};
 use vfs::{Dir, Open};
 use wal::{Mark, Wal};
 
@@ -40,6 +41,12 @@ pub enum SnapshotError {
         #[source]
         source: io::Error,
     },
+    /// The state at a position behind the file's is not what the file must hold.
+    #[error("pinning the state for a snapshot file")]
+    Pin(#[source] backend::CommitError),
+    /// The pinned state.
+    #[error("reading the pinned state for a snapshot file")]
+    Read(#[source] state::OpenError),
     /// The mark.
     #[error("marking the snapshot in the log")]
     Mark(#[source] wal::AppendError),
@@ -54,7 +61,8 @@ impl SnapshotError {
         match self {
             Self::File { source, .. } => is_no_space(source),
             Self::Mark(error) => matches!(error, wal::AppendError::NoSpace { .. }),
-            Self::Release(_) => false,
+            Self::Pin(error) => matches!(error, backend::CommitError::NoSpace(_)),
+            Self::Read(_) | Self::Release(_) => false,
         }
     }
 }
@@ -78,15 +86,24 @@ impl Snapshots {
     /// The file or the mark; the log itself is intact after the first.
     pub(crate) fn consider(
         &mut self,
-        durable: LogPosition,
+        mut durable: LogPosition,
         conf_state: &ConfState,
         state: &State,
+        backend: &Backend,
         wal: &mut Wal,
     ) -> Result<bool, SnapshotError> {
         if durable.index.0 < self.last.0 + self.every_entries {
             return Ok(false);
         }
-        self.write_file(durable, conf_state, state)?;
+        if state.applied() == durable || !state.v2().is_used() {
+            self.write_file(durable, conf_state, state)?;
+        } else {
+            // Whoever starts with the file applies what follows to its tree once more.
+            let copy = backend.copy().map_err(SnapshotError::Pin)?;
+            let facts = SnapshotFacts::read(&copy).map_err(SnapshotError::Read)?;
+            durable = facts.position;
+            self.write(&facts.file())?;
+        }
         wal.mark(&Mark { position: durable, conf_state: Some(conf_state.clone()) })
             .map_err(SnapshotError::Mark)?;
         tracing::info!("snapshot-index" = durable.index.0, "saved snapshot to disk");
@@ -158,8 +175,13 @@ impl Snapshots {
             members: &members,
             removed: &removed,
             cluster_version: cluster_version.as_deref(),
+            v2: Some(state.v2()),
         };
-        if let Err(source) = write(self.dir.as_ref(), &file) {
+        self.write(&file)
+    }
+
+    fn write(&self, file: &SnapshotFile<'_>) -> Result<(), SnapshotError> {
+        if let Err(source) = write(self.dir.as_ref(), file) {
             // Half a file would make older releases look for another one.
             let _removed = self.dir.remove(&file.name());
             return Err(SnapshotError::File { name: file.name(), source });
@@ -201,5 +223,37 @@ fn to_message(state: &ConfState) -> raftpb::ConfState {
         voters_outgoing: ids(&state.voters_outgoing),
         learners_next: ids(&state.learners_next),
         auto_leave: Some(state.auto_leave),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base::Term;
+    use vfs::memory::MemoryDir;
+
+    use super::*;
+
+    #[test]
+    fn the_newest_mark_gets_the_file_it_lacks() {
+        let dir = MemoryDir::new().shared();
+        let backend = Backend::open(&dir, "db", &backend::Options::default()).unwrap();
+        let mvcc = mvcc::Options::default();
+        let options = state::Options { lease_ttl_seconds_min: 2, learners_max: 1, mvcc };
+        let state = State::open(&backend, &options).unwrap();
+        let snapshots = Snapshots::new(dir.clone(), 100, Index(7));
+        let names = || {
+            let names = dir.list().unwrap();
+            names.into_iter().filter(|name| name.ends_with(".snap")).collect::<Vec<_>>()
+        };
+        snapshots.complete(LogPosition::default(), &ConfState::default(), &state);
+        assert_eq!(names(), [""; 0], "a log that is whole needs none");
+        let mark = LogPosition { index: Index(7), term: Term(2) };
+        snapshots.complete(mark, &ConfState::default(), &state);
+        assert_eq!(names(), ["0000000000000002-0000000000000007.snap"]);
+        // One that is there stays as it is.
+        let file = dir.open(&names()[0], Open::CreateOrWrite).unwrap();
+        file.set_len(0).unwrap();
+        snapshots.complete(mark, &ConfState::default(), &state);
+        assert_eq!(file.len().unwrap(), 0);
     }
 }

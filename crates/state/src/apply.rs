@@ -15,7 +15,7 @@ use crate::schema::{self, Facts};
 use crate::txn::{Path, RevisionBounds};
 use crate::view::Stop;
 use crate::{
-    Applied, Committed, Halt, MemberChange, Options, Outcome, Payload, Refusal, Reply, quota,
+    Applied, Committed, Halt, MemberChange, Options, Outcome, Payload, Refusal, Reply, quota, v2,
 };
 
 /// Everything a batch of entries may read and change.
@@ -26,7 +26,7 @@ pub(crate) struct Applier<'s> {
     pub(crate) facts: &'s mut Facts,
     pub(crate) options: &'s Options,
     pub(crate) compact_revision: &'s mut i64,
-    pub(crate) skipped_v2: &'s mut u64,
+    pub(crate) v2: &'s mut v2store::Store,
     pub(crate) facts_changed: bool,
 }
 
@@ -93,12 +93,18 @@ impl Applier<'_> {
             Command::AuthEnable | Command::Auth => Err(Refusal::AuthNotBuilt.into()),
             Command::SetClusterVersion(version) => {
                 self.facts_changed = true;
+                let before = self.facts.versions.cluster.clone();
                 self.facts.versions.set_cluster(&version, self.writer.batch());
+                if self.facts.versions.cluster != before {
+                    v2::advance(1, self.v2, self.writer.batch());
+                }
                 Ok(Reply::None)
             }
             Command::SetMemberAttributes { id, attributes } => {
                 self.facts_changed = true;
-                self.facts.members.set_attributes(id, attributes, self.writer.batch());
+                if self.facts.members.set_attributes(id, attributes, self.writer.batch()) {
+                    v2::advance(1, self.v2, self.writer.batch());
+                }
                 Ok(Reply::None)
             }
             Command::SetDowngrade(request) => {
@@ -106,10 +112,7 @@ impl Applier<'_> {
                 self.facts.versions.set_downgrade(&request, self.writer.batch());
                 Ok(Reply::None)
             }
-            Command::V2 => {
-                *self.skipped_v2 += 1;
-                Ok(Reply::None)
-            }
+            Command::V2(request) => Ok(request.apply(self.v2, self.writer.batch())),
             Command::Range | Command::DowngradeVersionTest => Ok(Reply::None),
         }
     }
@@ -210,9 +213,11 @@ impl Applier<'_> {
 
     fn member_change(&mut self, change: Change) -> (Applied, MemberChange) {
         let learners_max = self.options.learners_max;
+        let v2_writes = v2::writes_for(&change);
         let batch = self.writer.batch();
         match self.facts.members.change(change, learners_max, batch) {
             Ok(meaning) => {
+                v2::advance(v2_writes, self.v2, batch);
                 self.facts_changed = true;
                 (Applied::Done(Reply::Members(self.facts.members.list())), meaning)
             }

@@ -9,6 +9,8 @@ use proto::etcdserverpb::{self as pb, InternalRaftRequest};
 use proto::{membershippb, v2pb};
 use serde::Deserialize;
 
+use crate::v2;
+
 /// A decoded request.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
@@ -44,7 +46,7 @@ pub(crate) enum Command {
     /// Written by upstream's tests; known so that such a log can be read.
     DowngradeVersionTest,
     /// A request of the v2 key space.
-    V2,
+    V2(v2::Request),
 }
 
 impl Request {
@@ -63,18 +65,22 @@ impl Request {
 
     /// Two v2 requests speak of the cluster, not of v2 keys (interop 6.3).
     fn of_v2(request: &v2pb::Request) -> Self {
-        let put = request.method() == "PUT";
-        let command = if put && request.path() == "/0/version" {
-            Command::SetClusterVersion(request.val().to_owned())
+        let path = String::from_utf8_lossy(request.path());
+        let of_cluster = v2::is_plain_put(request);
+        let command = if of_cluster && path == "/0/version" {
+            Command::SetClusterVersion(String::from_utf8_lossy(request.val()).into_owned())
         } else {
-            put.then(|| attributes(request)).flatten().unwrap_or(Command::V2)
+            of_cluster
+                .then(|| attributes(&path, request.val()))
+                .flatten()
+                .unwrap_or_else(|| Command::V2(v2::Request::decode(request)))
         };
         Self { id: request.id(), command }
     }
 }
 
 /// `/0/members/<id>/attributes`.
-fn attributes(request: &v2pb::Request) -> Option<Command> {
+fn attributes(path: &str, value: &[u8]) -> Option<Command> {
     #[derive(Deserialize)]
     struct Attributes {
         #[serde(default)]
@@ -82,9 +88,9 @@ fn attributes(request: &v2pb::Request) -> Option<Command> {
         #[serde(rename = "clientURLs", default)]
         client_urls: Option<Vec<String>>,
     }
-    let id = request.path().strip_prefix("/0/members/")?.strip_suffix("/attributes")?;
+    let id = path.strip_prefix("/0/members/")?.strip_suffix("/attributes")?;
     let id = MemberId(u64::from_str_radix(id, 16).ok()?);
-    let Attributes { name, client_urls } = serde_json::from_str(request.val()).ok()?;
+    let Attributes { name, client_urls } = serde_json::from_slice(value).ok()?;
     let client_urls = client_urls.unwrap_or_default();
     Some(Command::SetMemberAttributes {
         id,
@@ -188,8 +194,8 @@ mod tests {
         let request = v2pb::Request {
             id: Some(300),
             method: Some(method.to_owned()),
-            path: Some(path.to_owned()),
-            val: Some(value.to_owned()),
+            path: Some(path.to_owned().into()),
+            val: Some(value.to_owned().into()),
             ..v2pb::Request::default()
         };
         Request::decode(&request.encode_to_vec().into()).unwrap()
@@ -211,9 +217,9 @@ mod tests {
             Command::SetMemberAttributes { id: MemberId(0x8e9e_05c5_2164_694d), attributes }
                 if attributes.name == "m0" && attributes.client_urls == ["http://a"]
         ));
-        assert!(matches!(v2("PUT", "/1/key", "value").command, Command::V2));
-        assert!(matches!(v2("DELETE", "/0/version", "").command, Command::V2));
-        assert!(matches!(v2("SYNC", "", "").command, Command::V2));
+        assert!(matches!(v2("PUT", "/1/key", "value").command, Command::V2(_)));
+        assert!(matches!(v2("DELETE", "/0/version", "").command, Command::V2(_)));
+        assert!(matches!(v2("SYNC", "", "").command, Command::V2(_)));
     }
 
     #[test]

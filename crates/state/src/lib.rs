@@ -27,6 +27,7 @@ mod snapshot;
 pub mod snapshot_file;
 mod state;
 mod txn;
+mod v2;
 mod version;
 mod view;
 

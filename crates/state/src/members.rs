@@ -238,18 +238,19 @@ impl Members {
     }
 
     /// Name and client addresses, which a member publishes of itself. One that is not a member
-    /// (any more) publishes nothing.
+    /// (any more) publishes nothing: `false`.
     pub(crate) fn set_attributes(
         &mut self,
         id: MemberId,
         attributes: membershippb::Attributes,
         batch: &mut Batch,
-    ) {
+    ) -> bool {
         let Some(member) = self.known.get(&id).cloned() else {
-            return;
+            return false;
         };
         let membershippb::Attributes { name, client_urls } = attributes;
         self.store(MemberObject { name, client_urls, ..member }, batch);
+        true
     }
 
     fn store(&mut self, member: MemberObject, batch: &mut Batch) {

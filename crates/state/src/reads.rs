@@ -22,6 +22,7 @@ use crate::{Refusal, check, range};
 pub struct Reads {
     keys: Reader,
     watch: WatchHub,
+    v2: v2store::Reader,
     shared: Arc<Shared>,
 }
 
@@ -69,8 +70,13 @@ pub struct RangeReply {
 }
 
 impl Reads {
-    pub(crate) fn new(keys: Reader, watch: WatchHub, shared: Arc<Shared>) -> Self {
-        Self { keys, watch, shared }
+    pub(crate) fn new(
+        keys: Reader,
+        watch: WatchHub,
+        v2: v2store::Reader,
+        shared: Arc<Shared>,
+    ) -> Self {
+        Self { keys, watch, v2, shared }
     }
 
     pub(crate) fn shared(&self) -> &Shared {
@@ -126,6 +132,12 @@ impl Reads {
     #[must_use]
     pub fn keys(&self) -> &Reader {
         &self.keys
+    }
+
+    /// The tree of the v2 generation, and watching it.
+    #[must_use]
+    pub fn v2(&self) -> &v2store::Reader {
+        &self.v2
     }
 
     /// Watching it.

@@ -1,5 +1,7 @@
 //! What an applied request answers.
 
+use std::sync::Arc;
+
 use base::LeaseId;
 use proto::etcdserverpb as pb;
 
@@ -27,4 +29,8 @@ pub enum Reply {
     AuthStatus(pb::AuthStatusResponse),
     /// The members after a change.
     Members(Vec<pb::Member>),
+    /// A request of the v2 generation; its refusals are answers in their own form.
+    V2(Result<Arc<v2store::Event>, v2store::Error>),
+    /// Keys of the v2 generation whose time is over were removed.
+    V2Expired,
 }

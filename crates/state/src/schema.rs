@@ -185,7 +185,7 @@ fn for_each(
     wrong.map_or(Ok(()), Err)
 }
 
-fn damaged(bucket: Bucket, key: &[u8]) -> OpenError {
+pub(crate) fn damaged(bucket: Bucket, key: &[u8]) -> OpenError {
     let key = key.iter().map(|byte| format!("{byte:02x}")).collect();
     OpenError::Damaged { bucket: bucket.name(), key }
 }

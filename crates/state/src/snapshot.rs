@@ -8,6 +8,7 @@
 //! Not here: how it travels (`transport`), and what the log remembers of it (`server`).
 
 use std::io;
+use std::sync::Arc;
 
 use backend::{Copy, Incoming};
 use base::{Index, LogPosition, MemberId};
@@ -15,7 +16,7 @@ use proto::raftpb;
 
 use crate::members::MemberObject;
 use crate::snapshot_file::SnapshotFile;
-use crate::{OpenError, Options, State, schema};
+use crate::{OpenError, Options, State, schema, v2};
 
 /// What a copy of the database says of itself.
 #[derive(Clone, Debug)]
@@ -28,10 +29,12 @@ pub struct SnapshotFacts {
     pub removed: Vec<MemberId>,
     /// The cluster version, if it was decided.
     pub cluster_version: Option<String>,
+    /// The tree of the v2 generation.
+    pub v2: Arc<v2store::Store>,
 }
 
 impl SnapshotFacts {
-    /// Reads them; a few rows, however large the database is.
+    /// Reads them; a few rows and the v2 tree, however large the database is.
     ///
     /// # Errors
     ///
@@ -43,6 +46,7 @@ impl SnapshotFacts {
             members: members.known.into_values().collect(),
             removed: members.removed.into_iter().collect(),
             cluster_version: schema::load_versions(copy)?.cluster.map(|it| it.to_string()),
+            v2: Arc::new(v2::load(copy)?.0),
         })
     }
 
@@ -70,6 +74,7 @@ impl SnapshotFacts {
             members: &self.members,
             removed: &self.removed,
             cluster_version: self.cluster_version.as_deref(),
+            v2: Some(&self.v2),
         }
     }
 }
@@ -118,6 +123,22 @@ impl Received {
         let state = State::open(incoming.backend(), options).map_err(ReceiveError::State)?;
         base::probe::failpoint("applyAfterOpenSnapshot");
         Ok(Self { incoming, state })
+    }
+
+    /// Puts the v2 tree of the message into a database that lacks it, as those of etcd do.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be stored.
+    pub fn take_v2(&mut self, store_json: &[u8]) -> Result<(), backend::CommitError> {
+        if self.state.v2_applied() != self.index()
+            && let Ok(tree) = v2store::Store::from_json(store_json)
+            && tree.reader().index() > 0
+        {
+            self.state.take_over_v2(Some(tree), &[], self.incoming.backend());
+            self.incoming.backend().commit()?;
+        }
+        Ok(())
     }
 
     /// Up to where it is applied.

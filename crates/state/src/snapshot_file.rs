@@ -1,13 +1,14 @@
 //! `.snap` files: what etcd 3.4 to 3.6 look for at start beside the log's snapshot records.
 //!
-//! Ours hold no state, which is in the database; they hold the members in the form of the v2 store,
-//! so that those releases can start on our directory (interop 2.2, 2.3). Whoever has a folder writes
+//! Ours hold no state, which is in the database; they hold the v2 store, and in it the members, so
+//! that those releases can start on our directory (interop 2.2, 2.3). Whoever has a folder writes
 //! the bytes.
 
 use base::{LogPosition, MemberId};
 use prost::Message as _;
 use proto::{raftpb, snappb};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
+use v2store::ClusterNode;
 
 use crate::members::MemberObject;
 
@@ -24,16 +25,27 @@ pub struct SnapshotFile<'a> {
     pub removed: &'a [MemberId],
     /// The cluster version as text, if there is one.
     pub cluster_version: Option<&'a str>,
+    /// The tree of the v2 generation at that position; `None` for an empty one.
+    pub v2: Option<&'a v2store::Store>,
 }
-
-/// The expiry of what never expires.
-const NEVER: &str = "0001-01-01T00:00:00Z";
 
 impl SnapshotFile<'_> {
     /// The file's name: term, then index.
     #[must_use]
     pub fn name(&self) -> String {
         format!("{:016x}-{:016x}.snap", self.position.term.0, self.position.index.0)
+    }
+
+    /// The v2 tree in the bytes of a file that etcd or we wrote; `None` if they are no such file.
+    #[must_use]
+    pub fn tree(bytes: &[u8]) -> Option<v2store::Store> {
+        let outer = snappb::Snapshot::decode(bytes).ok()?;
+        let data = outer.data?;
+        if outer.crc != Some(crc32c::crc32c(&data)) {
+            return None;
+        }
+        let inner = raftpb::Snapshot::decode(data).ok()?;
+        v2store::Store::from_json(&inner.data?).ok()
     }
 
     /// The file's bytes.
@@ -52,58 +64,52 @@ impl SnapshotFile<'_> {
         snappb::Snapshot { crc: Some(crc), data: Some(data.into()) }.encode_to_vec()
     }
 
-    /// The tree of the v2 store with nothing but the cluster's own part.
+    /// The tree of the v2 generation, with the cluster's own part.
     #[must_use]
     pub fn store_json(&self) -> Vec<u8> {
-        let mut members = Map::new();
+        let cluster = self.cluster_nodes();
+        match self.v2 {
+            Some(store) => store.to_json(&cluster),
+            None => v2store::Store::new().to_json(&cluster),
+        }
+    }
+
+    /// Every directory before what is in it.
+    fn cluster_nodes(&self) -> Vec<ClusterNode> {
+        let mut nodes = vec![dir("/0/members")];
         for member in self.members {
             let path = format!("/0/members/{}", member.id);
+            nodes.push(dir(&path));
+            // As etcd does: what a member says of itself is there once it said where clients reach it.
+            if !member.client_urls.is_empty() {
+                let text = json!({ "name": member.name, "clientURLs": member.client_urls });
+                nodes.push(file(&format!("{path}/attributes"), text.to_string()));
+            }
             let mut raft = json!({ "peerURLs": member.peer_urls });
             if member.is_learner {
                 raft["isLearner"] = Value::Bool(true);
             }
-            let mut children = Map::new();
-            // As etcd does: what a member says of itself is there once it said where clients reach it.
-            if !member.client_urls.is_empty() {
-                let text = json!({ "name": member.name, "clientURLs": member.client_urls });
-                let leaf = node(&format!("{path}/attributes"), &text.to_string(), None);
-                children.insert("attributes".into(), leaf);
-            }
-            let leaf = node(&format!("{path}/raftAttributes"), &raft.to_string(), None);
-            children.insert("raftAttributes".into(), leaf);
-            members.insert(member.id.to_string(), node(&path, "", Some(children)));
+            nodes.push(file(&format!("{path}/raftAttributes"), raft.to_string()));
         }
-        let mut removed = Map::new();
-        for id in self.removed {
-            let path = format!("/0/removed_members/{id}");
-            removed.insert(id.to_string(), node(&path, "", None));
-        }
-        let mut cluster = Map::new();
-        cluster.insert("members".into(), node("/0/members", "", Some(members)));
-        if !removed.is_empty() {
-            cluster.insert("removed_members".into(), node("/0/removed_members", "", Some(removed)));
+        if !self.removed.is_empty() {
+            nodes.push(dir("/0/removed_members"));
+            let removed = self.removed.iter();
+            nodes
+                .extend(removed.map(|id| file(&format!("/0/removed_members/{id}"), String::new())));
         }
         if let Some(version) = self.cluster_version {
-            cluster.insert("version".into(), node("/0/version", version, None));
+            nodes.push(file("/0/version", version.to_owned()));
         }
-        let mut root = Map::new();
-        root.insert("0".into(), node("/0", "", Some(cluster)));
-        root.insert("1".into(), node("/1", "", Some(Map::new())));
-        let store =
-            json!({ "Root": node("/", "", Some(root)), "CurrentIndex": 1, "CurrentVersion": 2 });
-        store.to_string().into_bytes()
+        nodes
     }
 }
 
-fn node(path: &str, value: &str, children: Option<Map<String, Value>>) -> Value {
-    json!({
-        "Path": path,
-        "CreatedIndex": 1,
-        "ModifiedIndex": 1,
-        "ExpireTime": NEVER,
-        "Value": value,
-        "Children": children,
-    })
+fn dir(path: &str) -> ClusterNode {
+    ClusterNode { path: path.to_owned(), value: None }
+}
+
+fn file(path: &str, value: String) -> ClusterNode {
+    ClusterNode { path: path.to_owned(), value: Some(value) }
 }
 
 #[cfg(test)]
@@ -132,6 +138,7 @@ mod tests {
             members: &[silent, started],
             removed: &[MemberId(0xc)],
             cluster_version: Some("3.5.0"),
+            v2: None,
         };
         assert_eq!(file.name(), "0000000000000003-0000000000000012.snap");
         let outer = snappb::Snapshot::decode(&file.encode()[..]).unwrap();
@@ -149,5 +156,7 @@ mod tests {
         assert_eq!(members["b"]["Children"]["attributes"]["Value"], attributes);
         assert_eq!(cluster["removed_members"]["Children"]["c"]["Value"], "");
         assert_eq!(cluster["version"]["Value"], "3.5.0");
+        assert!(SnapshotFile::tree(&file.encode()).is_some());
+        assert!(SnapshotFile::tree(&file.encode()[1..]).is_none());
     }
 }

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use backend::Backend;
-use base::{KeyRange, LogPosition};
+use base::{Index, KeyRange, LogPosition};
 use bytes::Bytes;
 use mvcc::{RangeQuery, Store, Want};
 
@@ -16,7 +16,7 @@ use crate::apply::Applier;
 use crate::lease::Leases;
 use crate::reads::Shared;
 use crate::schema::{self, Facts};
-use crate::{Committed, Halt, LeaseTerm, Outcome, Reads, Received, members};
+use crate::{Committed, Halt, LeaseTerm, Outcome, Payload, Reads, Received, members, v2};
 
 /// How many rows are looked at in one step when leases take up their keys.
 const ATTACH_STEP_ROWS: usize = 4096;
@@ -61,7 +61,8 @@ pub struct State {
     applied: LogPosition,
     /// The compaction boundary, of entries applied in the running batch too.
     compact_revision: i64,
-    skipped_v2: u64,
+    v2: v2store::Store,
+    v2_applied: Index,
     reads: Reads,
 }
 
@@ -82,7 +83,8 @@ impl State {
         }
         let shared = Arc::new(Shared::new(facts.clone()));
         leases.publish(&shared.leases);
-        let reads = Reads::new(reader.clone(), store.watch(), shared);
+        let (v2, v2_applied) = v2::load(backend)?;
+        let reads = Reads::new(reader.clone(), store.watch(), v2.reader(), shared);
         Ok(Self {
             store,
             leases,
@@ -90,7 +92,8 @@ impl State {
             options: options.clone(),
             applied: backend.applied(),
             compact_revision: reader.compact_revision(),
-            skipped_v2: 0,
+            v2,
+            v2_applied,
             reads,
         })
     }
@@ -150,7 +153,7 @@ impl State {
             facts: &mut self.facts,
             options: &self.options,
             compact_revision: &mut self.compact_revision,
-            skipped_v2: &mut self.skipped_v2,
+            v2: &mut self.v2,
             facts_changed: false,
         };
         let mut position = self.applied;
@@ -177,8 +180,10 @@ impl State {
             position = entry.position;
         }
         if position != self.applied {
+            v2::put_applied(position.index, applier.writer.batch());
             applier.writer.finish(position);
             self.applied = position;
+            self.v2_applied = position.index;
         }
         Ok((applier.facts_changed, halted))
     }
@@ -196,7 +201,9 @@ impl State {
         backend: &Backend,
     ) -> Result<(), backend::ReplaceError> {
         let Received { incoming, state } = received;
-        let Self { store, mut leases, facts, applied, compact_revision, reads, .. } = state;
+        let Self {
+            store, mut leases, facts, applied, compact_revision, v2, v2_applied, reads, ..
+        } = state;
         drop(reads);
         base::probe::failpoint("raftBeforeApplySnap");
         self.store.restore(store, || backend.replace_with(incoming))?;
@@ -204,6 +211,8 @@ impl State {
         let shared = self.reads.shared();
         leases.publish_whole(&shared.leases);
         shared.show(facts.clone());
+        self.v2.replace(v2);
+        self.v2_applied = v2_applied;
         if !base::probe::mutant("snapshot-without-its-leases") {
             self.leases = leases;
         }
@@ -258,10 +267,35 @@ impl State {
         self.leases.terms()
     }
 
-    /// How many requests of the v2 key space were passed over since the state was opened.
+    /// Up to where the log is applied to the tree of the v2 generation; 0 if it was never in this
+    /// database. It is behind [`State::applied`] after etcd, which keeps the tree elsewhere, worked
+    /// on the database: then [`State::take_over_v2`] brings it up to date.
     #[must_use]
-    pub fn skipped_v2(&self) -> u64 {
-        self.skipped_v2
+    pub fn v2_applied(&self) -> Index {
+        self.v2_applied
+    }
+
+    /// Makes `tree`, or with `None` the tree as it is, the tree of the v2 generation, brought up to
+    /// date by the entries from its position to [`State::applied`]; they are in order.
+    pub fn take_over_v2(
+        &mut self,
+        tree: Option<v2store::Store>,
+        entries: &[Payload],
+        to: &Backend,
+    ) {
+        let mut tree = tree.unwrap_or_else(|| self.v2.duplicate());
+        for entry in entries {
+            v2::replay(&mut tree, entry);
+        }
+        self.v2_applied = self.applied.index;
+        to.apply(v2::replace_rows(&self.v2, &tree, self.v2_applied));
+        self.v2.replace(tree);
+    }
+
+    /// The tree of the v2 generation.
+    #[must_use]
+    pub fn v2(&self) -> &v2store::Store {
+        &self.v2
     }
 }
 

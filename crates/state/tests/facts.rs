@@ -255,8 +255,8 @@ fn members_publish_themselves_and_agree_on_a_version() {
         let request = v2pb::Request {
             id: Some(1),
             method: Some("PUT".to_owned()),
-            path: Some(path.to_owned()),
-            val: Some(value.to_owned()),
+            path: Some(path.to_owned().into()),
+            val: Some(value.to_owned().into()),
             ..Default::default()
         };
         Payload::Request(request.encode_to_vec().into())
@@ -264,9 +264,12 @@ fn members_publish_themselves_and_agree_on_a_version() {
     machine.done(v2("/0/version", "3.5.0"));
     assert_eq!(machine.backend.get(Bucket::Meta, b"storageVersion").unwrap(), None);
     machine.done(v2("/0/members/ab/attributes", r#"{"name":"m1","clientURLs":["http://new"]}"#));
-    machine.done(v2("/1/user/key", "value"));
-    assert_eq!(machine.state.skipped_v2(), 1);
+    let Reply::V2(Ok(event)) = machine.done(v2("/1/user/key", "value")) else { panic!() };
+    // The member, its attributes twice, and the version; the stranger's do not count.
+    assert_eq!(event.index, 5);
     machine.reopen();
+    let node = machine.reads().v2().get("/1/user/key", false, 0).unwrap().node;
+    assert_eq!((node.value.as_deref(), node.modified), (Some("value"), 5));
     assert_eq!(machine.reads().cluster_version().as_deref(), Some("3.5.0"));
     let member = machine.reads().members().pop().unwrap();
     assert_eq!((member.name.as_str(), member.client_ur_ls), ("m1", vec!["http://new".to_owned()]));

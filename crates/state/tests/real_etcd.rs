@@ -175,7 +175,9 @@ fn exercise(etcd: &Etcd) {
 /// Interop 3.2, 6.3, 6.4; KV-15..29, L-05, L-13, CB-61.
 #[test]
 fn the_log_of_etcd_3_5_leads_to_the_bytes_of_its_database() {
-    check("REAL_ETCD_35", &Bucket::ALL);
+    // The last one is ours.
+    let (_, buckets) = Bucket::ALL.split_last().unwrap();
+    check("REAL_ETCD_35", buckets);
 }
 
 /// What 3.5 stores besides, 3.4 has in its log and its v2 store only.

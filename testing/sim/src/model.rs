@@ -168,6 +168,11 @@ pub(crate) fn answer_of(reply: Reply) -> Option<Answer> {
         Reply::LeaseGrant(response) => Some(Answer::Grant(response)),
         Reply::LeaseRevoke(_, response) => Some(Answer::Revoke(response)),
         Reply::Compact(response) => Some(Answer::Compact(response)),
-        Reply::None | Reply::Alarm(_) | Reply::AuthStatus(_) | Reply::Members(_) => None,
+        Reply::None
+        | Reply::Alarm(_)
+        | Reply::AuthStatus(_)
+        | Reply::Members(_)
+        | Reply::V2(_)
+        | Reply::V2Expired => None,
     }
 }

@@ -5,14 +5,14 @@ pub struct Request {
     pub id: ::core::option::Option<u64>,
     #[prost(string, optional, tag = "2")]
     pub method: ::core::option::Option<::prost::alloc::string::String>,
-    #[prost(string, optional, tag = "3")]
-    pub path: ::core::option::Option<::prost::alloc::string::String>,
-    #[prost(string, optional, tag = "4")]
-    pub val: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(bytes = "bytes", optional, tag = "3")]
+    pub path: ::core::option::Option<::prost::bytes::Bytes>,
+    #[prost(bytes = "bytes", optional, tag = "4")]
+    pub val: ::core::option::Option<::prost::bytes::Bytes>,
     #[prost(bool, optional, tag = "5")]
     pub dir: ::core::option::Option<bool>,
-    #[prost(string, optional, tag = "6")]
-    pub prev_value: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(bytes = "bytes", optional, tag = "6")]
+    pub prev_value: ::core::option::Option<::prost::bytes::Bytes>,
     #[prost(uint64, optional, tag = "7")]
     pub prev_index: ::core::option::Option<u64>,
     #[prost(bool, optional, tag = "8")]

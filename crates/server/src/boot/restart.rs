@@ -111,7 +111,7 @@ fn open_log(opened: &Opened) -> Result<(Wal, Replay), BootError> {
 }
 
 /// The member of the log; `force_new_cluster` makes it the only one of its cluster first.
-pub(super) fn restart(opened: Opened, force_new_cluster: bool) -> Result<Booted, BootError> {
+pub(super) fn restart(mut opened: Opened, force_new_cluster: bool) -> Result<Booted, BootError> {
     let applied = opened.state.applied();
     let (mut wal, replay) = open_log(&opened)?;
     check_owner(&opened, &replay)?;
@@ -124,6 +124,7 @@ pub(super) fn restart(opened: Opened, force_new_cluster: bool) -> Result<Booted,
     if last < applied.index {
         return Err(BootError::LogBehind { last, applied: applied.index });
     }
+    super::v2::take_over(&mut opened, start, &replay.entries);
     let mut hard_state = replay.hard_state;
     // The commit index is written lazily; what is applied was committed.
     hard_state.commit = hard_state.commit.max(applied.index).max(start.index);

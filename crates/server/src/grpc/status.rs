@@ -87,6 +87,8 @@ impl From<ProposeError> for Status {
             ProposeError::NotForLearners => {
                 (Code::FailedPrecondition, "rpc not supported for learner")
             }
+            // Nobody sends a v2 request here.
+            ProposeError::V2Barred => (Code::Unimplemented, "v2 API is not supported"),
         };
         status(code, text)
     }

@@ -51,10 +51,11 @@ pub(crate) enum Operation {
     ClusterVersionSet,
     ClusterMemberAttrSet,
     DowngradeInfoSet,
+    V2,
 }
 
 impl Operation {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Range,
         Self::ReadonlyTxn,
         Self::Put,
@@ -67,6 +68,7 @@ impl Operation {
         Self::ClusterVersionSet,
         Self::ClusterMemberAttrSet,
         Self::DowngradeInfoSet,
+        Self::V2,
     ];
 
     fn name(self) -> &'static str {
@@ -83,6 +85,7 @@ impl Operation {
             Self::ClusterVersionSet => "ClusterVersionSet",
             Self::ClusterMemberAttrSet => "ClusterMemberAttrSet",
             Self::DowngradeInfoSet => "DowngradeInfoSet",
+            Self::V2 => "V2",
         }
     }
 }
@@ -100,6 +103,7 @@ impl From<RequestKind> for Operation {
             RequestKind::ClusterVersionSet => Self::ClusterVersionSet,
             RequestKind::ClusterMemberAttrSet => Self::ClusterMemberAttrSet,
             RequestKind::DowngradeInfoSet => Self::DowngradeInfoSet,
+            RequestKind::V2 => Self::V2,
         }
     }
 }
@@ -231,6 +235,7 @@ fn operation_of(applied: &Applied) -> Option<(Operation, bool)> {
         Reply::LeaseRevoke(..) => Operation::LeaseRevoke,
         Reply::Alarm(_) => Operation::Alarm,
         Reply::None => Operation::ClusterMemberAttrSet,
+        Reply::V2(_) | Reply::V2Expired => Operation::V2,
         Reply::AuthStatus(_) | Reply::Members(_) => return None,
     };
     Some((operation, true))

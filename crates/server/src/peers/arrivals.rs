@@ -49,7 +49,7 @@ impl Arrivals {
     }
 
     async fn take(self, snapshot: IncomingSnapshot) -> Result<(), ReceiveSnapshotError> {
-        let IncomingSnapshot { message, data: _, mut db } = snapshot;
+        let IncomingSnapshot { message, data, mut db } = snapshot;
         let Body::Snapshot(meta) = &message.body else {
             return Err(ReceiveSnapshotError::Process);
         };
@@ -65,7 +65,7 @@ impl Arrivals {
             let began = Instant::now();
             let sync = store(arrivals.snap_dir.as_ref(), &name, received)?;
             arrivals.metrics.disk.on_received(began.elapsed(), sync);
-            let prepared = arrivals.prepare(&name, meta.position);
+            let prepared = arrivals.prepare(&name, meta.position, &data);
             if prepared.is_err() {
                 // Nothing of it can be used.
                 let _removed = arrivals.snap_dir.remove(&name);
@@ -110,9 +110,12 @@ impl Arrivals {
 
 impl Arrivals {
     /// Reads all of a database that was stored, so that it can become the state.
-    fn prepare(&self, name: &str, position: LogPosition) -> io::Result<Received> {
+    fn prepare(&self, name: &str, position: LogPosition, json: &[u8]) -> io::Result<Received> {
         let incoming = self.backend.open_incoming(name).map_err(io::Error::other)?;
-        Received::prepare(incoming, position, &self.options).map_err(io::Error::other)
+        let mut received =
+            Received::prepare(incoming, position, &self.options).map_err(io::Error::other)?;
+        received.take_v2(json).map_err(io::Error::other)?;
+        Ok(received)
     }
 }
 

@@ -87,6 +87,26 @@ pub(crate) async fn advance_election(handle: Handle, ticks: u64) {
     }
 }
 
+/// Keeps v2 requests out of the log while a member is known that would not survive them.
+pub(crate) async fn watch_v2(handle: Handle) {
+    let mut news = handle.news();
+    loop {
+        let members = others_of(&handle);
+        let others = handle.peers().others();
+        let asked = members.iter().map(|member| others.reads_v2(member));
+        let asked = futures_util::future::join_all(asked).await;
+        handle.bar_v2(asked.contains(&Ok(false)));
+        tokio::select! {
+            () = tokio::time::sleep(VERSION_INTERVAL) => {}
+            changed = news.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
 /// Keeps the cluster version what every member can speak (CB-54).
 pub(crate) async fn watch_version(handle: Handle) {
     let mut news = handle.news();

@@ -21,6 +21,9 @@ use super::corruption::{Answered, PeerHash, PeerHashError};
 use super::versions::Release;
 use crate::handle::ProposeError;
 
+/// Said on the port for members by those that read v2 requests whatever their release.
+pub(crate) const READS_V2: &str = "x-retcd-reads-v2";
+
 /// The name of a cluster in headers.
 pub(crate) const CLUSTER_ID: &str = "x-etcd-cluster-id";
 
@@ -113,10 +116,15 @@ impl Others {
     /// The release that a member runs; the error says why it is not known.
     pub(crate) async fn release_of(&self, member: &pb::Member) -> Result<Release, String> {
         let answer = self.ask(&member.peer_ur_ls, self.get("/version")).await?;
-        let versions: Result<Versions, _> = serde_json::from_slice(&answer.body);
-        let versions = versions.map_err(|error| format!("it answered no version: {error}"))?;
-        let unknown = || format!("it answered the version {:?}", versions.etcdserver);
-        Release::parse(&versions.etcdserver).ok_or_else(unknown)
+        release(&answer)
+    }
+
+    /// Whether a member survives requests of the v2 generation in its log: all of ours do, and those
+    /// of etcd before 3.6. The error is the reason for people.
+    pub(crate) async fn reads_v2(&self, member: &pb::Member) -> Result<bool, String> {
+        let answer = self.ask(&member.peer_ur_ls, self.get("/version")).await?;
+        let says_so = !answer.header(READS_V2).is_empty();
+        Ok(says_so || release(&answer)? < Release::V3_6)
     }
 
     /// A member's hash of the key space at a revision.
@@ -226,4 +234,11 @@ impl Others {
             _ => Err(LeaderError::Again),
         }
     }
+}
+
+fn release(answer: &Answer) -> Result<Release, String> {
+    let versions: Result<Versions, _> = serde_json::from_slice(&answer.body);
+    let versions = versions.map_err(|error| format!("it answered no version: {error}"))?;
+    let unknown = || format!("it answered the version {:?}", versions.etcdserver);
+    Release::parse(&versions.etcdserver).ok_or_else(unknown)
 }

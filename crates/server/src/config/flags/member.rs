@@ -30,7 +30,7 @@ pub(super) const FLAGS: &[Flag] = &[
     Flag::new(Member, "socket-reuse-port", Kind::Bool, "false", "Allow other processes to listen on the same port (SO_REUSEPORT).").since("3.5").acts(),
     Flag::new(Member, "socket-reuse-address", Kind::Bool, "false", "Listen on addresses that still have connections in TIME_WAIT (SO_REUSEADDR).").since("3.5").acts(),
     Flag::new(Member, "enable-grpc-gateway", Kind::Bool, "true", "Offer the v3 API as JSON over HTTP.").acts(),
-    Flag::new(Member, "enable-v2", Kind::Bool, "true", "Offer the v2 API."),
+    Flag::new(Member, "enable-v2", Kind::Bool, "true", "Offer the v2 API.").acts(),
     Flag::new(Member, "raft-read-timeout", Kind::Duration, "5s", "Time without data after which reading from a peer fails; at least 5s.").since("3.5").acts(),
     Flag::new(Member, "raft-write-timeout", Kind::Duration, "5s", "Time after which writing to a peer fails; at least 5s.").since("3.5").acts(),
     Flag::new(Member, "feature-gates", Kind::Gates, "", "Switches of features that are not settled, as NAME=true|false separated by commas.").since("3.6"),

@@ -1,0 +1,222 @@
+//! `/v2/members` and `/v2/machines`: who is in the cluster, and changing that (features 1.6).
+//!
+//! Source: etcd v3.4.23 etcdserver/api/v2http/client.go, httptypes.
+
+use axum::http::request::Parts;
+use axum::http::{Method, StatusCode, header};
+use axum::response::Response;
+use base::MemberId;
+use hyper::body::Incoming;
+use proto::etcdserverpb as pb;
+use serde::{Deserialize, Serialize};
+use state::Refusal;
+
+use super::accounts::Accounts;
+use super::{JSON, message, of_cluster, read, refuse_method, unauthorized};
+use crate::config::MemberUrl;
+use crate::handle::{Handle, ProposeError};
+use crate::http::{text, with_type};
+use crate::peers::membership;
+
+/// A member as this API shows it.
+#[derive(Debug, Serialize)]
+struct Member {
+    id: String,
+    name: String,
+    #[serde(rename = "peerURLs")]
+    peer_urls: Vec<String>,
+    #[serde(rename = "clientURLs")]
+    client_urls: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Members {
+    members: Vec<Member>,
+}
+
+/// Where a member shall be reached.
+#[derive(Debug, Default, Deserialize)]
+struct Urls {
+    #[serde(rename = "peerURLs", default)]
+    peer_urls: Option<Vec<String>>,
+}
+
+impl Member {
+    fn of(member: pb::Member) -> Self {
+        Self {
+            id: MemberId(member.id).to_string(),
+            name: member.name,
+            peer_urls: member.peer_ur_ls,
+            client_urls: member.client_ur_ls,
+        }
+    }
+}
+
+/// V2-136: every client URL in order.
+pub(super) fn machines(handle: &Handle, method: &Method) -> Response {
+    if let Some(refused) = refuse_method(method, "GET,HEAD") {
+        return refused;
+    }
+    let members = handle.reads().members();
+    let mut urls: Vec<String> = members.into_iter().flat_map(|it| it.client_ur_ls).collect();
+    urls.sort_unstable();
+    with_type(StatusCode::OK, "text/plain; charset=utf-8", urls.join(", "))
+}
+
+/// Answers a request for what is below `/v2/members/`.
+pub(super) async fn answer(handle: &Handle, head: &Parts, rest: &str, body: Incoming) -> Response {
+    if let Some(refused) = refuse_method(&head.method, "GET,POST,DELETE,PUT") {
+        return refused;
+    }
+    if head.method != Method::GET && !Accounts::of(handle).is_root(head).await {
+        return unauthorized();
+    }
+    let answered = match head.method.as_str() {
+        "POST" => add(handle, head, body).await,
+        "DELETE" => remove(handle, rest).await,
+        "PUT" => update(handle, head, rest, body).await,
+        _ => Ok(show(handle, rest)),
+    };
+    of_cluster(handle, answered.unwrap_or_else(|refused| refused))
+}
+
+/// V2-137 to V2-139.
+fn show(handle: &Handle, rest: &str) -> Response {
+    let members = handle.reads().members();
+    match rest {
+        "" => {
+            let members = members.into_iter().map(Member::of).collect();
+            json(StatusCode::OK, &Members { members })
+        }
+        "leader" => {
+            let leader = handle.status().leader;
+            match members.into_iter().find(|member| member.id == leader.0) {
+                Some(member) => json(StatusCode::OK, &Member::of(member)),
+                None => message(StatusCode::SERVICE_UNAVAILABLE, "During election"),
+            }
+        }
+        _ => message(StatusCode::NOT_FOUND, "Not found"),
+    }
+}
+
+/// With a newline at the end, as Go's encoder for streams.
+fn json(status: StatusCode, value: &impl Serialize) -> Response {
+    let text = serde_json::to_string(value).expect("strings and lists have a JSON form");
+    with_type(status, JSON, text + "\n")
+}
+
+/// V2-140 to V2-143.
+async fn add(handle: &Handle, head: &Parts, body: Incoming) -> Result<Response, Response> {
+    let urls = urls(handle, head, body).await?;
+    match membership::add(handle, urls, false).await {
+        Ok((member, _)) => Ok(json(StatusCode::CREATED, &Member::of(member))),
+        Err(ProposeError::Refused(Refusal::MemberExists)) => {
+            Err(message(StatusCode::CONFLICT, "membership: ID exists"))
+        }
+        Err(error) => Err(failed(&error)),
+    }
+}
+
+/// V2-144.
+async fn remove(handle: &Handle, rest: &str) -> Result<Response, Response> {
+    let id = id(rest).ok_or_else(|| no_id(rest))?;
+    match membership::remove(handle, id).await {
+        Ok(_) => Ok(no_content()),
+        Err(ProposeError::Refused(Refusal::MemberNotFound)) if handle.reads().is_removed(id) => {
+            let text = format!("Member permanently removed: {id}");
+            Err(message(StatusCode::GONE, &text))
+        }
+        Err(ProposeError::Refused(Refusal::MemberNotFound)) => Err(unknown(&id.to_string())),
+        Err(error) => Err(failed(&error)),
+    }
+}
+
+/// V2-145.
+async fn update(
+    handle: &Handle,
+    head: &Parts,
+    rest: &str,
+    body: Incoming,
+) -> Result<Response, Response> {
+    let id = id(rest).ok_or_else(|| no_id(rest))?;
+    let urls = urls(handle, head, body).await?;
+    match membership::update(handle, id, urls).await {
+        Ok(_) => Ok(no_content()),
+        Err(ProposeError::Refused(Refusal::MemberNotFound)) if !handle.reads().is_removed(id) => {
+            Err(unknown(&id.to_string()))
+        }
+        Err(error) => Err(failed(&error)),
+    }
+}
+
+fn no_content() -> Response {
+    let mut response = Response::default();
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}
+
+fn unknown(id: &str) -> Response {
+    message(StatusCode::NOT_FOUND, &format!("No such member: {id}"))
+}
+
+/// V2-142, V2-146.
+fn failed(error: &ProposeError) -> Response {
+    if *error == ProposeError::Refused(Refusal::PeerUrlExists) {
+        return message(StatusCode::CONFLICT, "membership: peerURL exists");
+    }
+    tracing::warn!(error = %error, "failed to change a member");
+    message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
+}
+
+/// The id in a path, if it is one.
+fn id(rest: &str) -> Option<MemberId> {
+    let is_hex = rest.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_hex.then(|| u64::from_str_radix(rest, 16).ok()).flatten().map(MemberId)
+}
+
+/// The answer for a path without one.
+fn no_id(rest: &str) -> Response {
+    match rest {
+        "" => text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed"),
+        rest => unknown(rest),
+    }
+}
+
+/// Why a text is no JSON, in Go's words where they are simple.
+fn no_json(text: &[u8], error: &serde_json::Error) -> String {
+    let first = text.iter().find(|byte| !byte.is_ascii_whitespace());
+    match first {
+        None => "unexpected end of JSON input".to_owned(),
+        Some(first) if !b"{[\"tfn-0123456789".contains(first) => {
+            let first = char::from(*first);
+            format!("invalid character {first:?} looking for beginning of value")
+        }
+        Some(_) => error.to_string(),
+    }
+}
+
+/// The URLs of a request, checked and sorted.
+async fn urls(handle: &Handle, head: &Parts, body: Incoming) -> Result<Vec<String>, Response> {
+    let kind = head.headers.get(header::CONTENT_TYPE);
+    let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let kind = match kind.split_once(';') {
+        Some((kind, _)) => kind.trim().to_lowercase(),
+        None => kind.to_owned(),
+    };
+    if kind != JSON {
+        let text = format!("Bad Content-Type {kind}, accept application/json");
+        return Err(message(StatusCode::UNSUPPORTED_MEDIA_TYPE, &text));
+    }
+    let wrong = |text: &str| message(StatusCode::BAD_REQUEST, text);
+    let body = read(handle, body).await.map_err(|_| wrong("unexpected EOF"))?;
+    let urls: Urls =
+        serde_json::from_slice(&body).map_err(|error| wrong(&no_json(&body, &error)))?;
+    let urls = urls.peer_urls.unwrap_or_default();
+    if urls.is_empty() {
+        return Err(wrong("no valid URLs given"));
+    }
+    let parsed: Result<Vec<MemberUrl>, _> = urls.iter().map(|url| MemberUrl::parse(url)).collect();
+    let mut parsed = parsed.map_err(|error| wrong(&error.to_string()))?;
+    parsed.sort();
+    Ok(parsed.iter().map(ToString::to_string).collect())
+}

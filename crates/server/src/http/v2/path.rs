@@ -1,0 +1,108 @@
+//! Paths as Go's HTTP server sees them: decoded before anything else, and cleaned by a redirect.
+//!
+//! Source: Go's net/http (`cleanPath`, `Redirect`) and net/url; V2-003, V2-065.
+
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::response::Response;
+
+use crate::http::with_type;
+
+/// The path without percent signs; `None` if one has no two digits behind it. What is no UTF-8 is
+/// replaced, as it is wherever Go shows it.
+pub(super) fn decode(raw: &str) -> Option<String> {
+    if !raw.contains('%') {
+        return Some(raw.to_owned());
+    }
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let raw = raw.as_bytes();
+    let mut decoded = Vec::with_capacity(raw.len());
+    let mut at = 0;
+    while at < raw.len() {
+        if raw[at] == b'%' {
+            let (high, low) = (digit(*raw.get(at + 1)?)?, digit(*raw.get(at + 2)?)?);
+            decoded.push((high << 4) | low);
+            at += 3;
+        } else {
+            decoded.push(raw[at]);
+            at += 1;
+        }
+    }
+    Some(String::from_utf8_lossy(&decoded).into_owned())
+}
+
+/// The path that is served instead; a slash at its end stays.
+pub(super) fn clean(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    let mut cleaned = format!("/{}", parts.join("/"));
+    if path.ends_with('/') && cleaned != "/" {
+        cleaned.push('/');
+    }
+    cleaned
+}
+
+/// Sends a client to the cleaned path (V2-003).
+pub(super) fn redirect(path: &str, query: Option<&str>, method: &Method) -> Response {
+    let mut location = encode(path);
+    if let Some(query) = query {
+        location.push('?');
+        location.push_str(query);
+    }
+    let status = StatusCode::MOVED_PERMANENTLY;
+    let mut response = if [Method::GET, Method::HEAD].contains(method) {
+        let shown = location
+            .replace('&', "&amp;")
+            .replace('<', "&lt;")
+            .replace('>', "&gt;")
+            .replace('"', "&#34;")
+            .replace('\'', "&#39;");
+        let body = format!("<a href=\"{shown}\">Moved Permanently</a>.\n\n");
+        with_type(status, "text/html; charset=utf-8", body)
+    } else {
+        let mut response = Response::default();
+        *response.status_mut() = status;
+        response
+    };
+    let location = HeaderValue::from_str(&location).expect("encoded above");
+    response.headers_mut().insert(header::LOCATION, location);
+    response
+}
+
+/// As Go's `URL.EscapedPath`.
+fn encode(path: &str) -> String {
+    let mut encoded = String::with_capacity(path.len());
+    for byte in path.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~$&+,/:;=@".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// V2-003, V2-065.
+    #[test]
+    fn paths_are_decoded_and_cleaned_as_go_does() {
+        assert_eq!(decode("/a%20b%2Fc").as_deref(), Some("/a b/c"));
+        assert_eq!(decode("/a%2").as_deref(), None);
+        assert_eq!(decode("/a%zz").as_deref(), None);
+        assert_eq!(decode("/%ff").as_deref(), Some("/\u{fffd}"));
+        for (path, expected) in
+            [("/a//b", "/a/b"), ("/a/./b/", "/a/b/"), ("/a/../b", "/b"), ("/", "/"), ("//", "/")]
+        {
+            assert_eq!(clean(path), expected);
+        }
+        assert_eq!(encode("/a b%é"), "/a%20b%25%C3%A9");
+    }
+}
