@@ -314,11 +314,11 @@ impl Log {
         self.unstable.hand_out(self.last().index, snapshot, must_sync, ballot)
     }
 
-    /// A batch is durable.
+    /// A batch is durable, and all before it.
     ///
     /// # Panics
     ///
-    /// If it is not the oldest under way.
+    /// If it is not under way.
     pub(crate) fn persisted(&mut self, token: PersistToken) -> Batch {
         let (batch, snapshot) = self.unstable.persisted(token);
         if let Some(index) = snapshot {

@@ -151,6 +151,11 @@ impl Progress {
         self.sent_commit = commit;
     }
 
+    /// Whether this member was not told of the commit index.
+    pub(crate) fn has_commit_news(&self, commit: Index) -> bool {
+        self.sent_commit < commit
+    }
+
     /// Whether sending the commit index would tell this member something new that it can use.
     pub(crate) fn needs_commit(&self, commit: Index) -> bool {
         self.sent_commit < commit && self.sent_commit < self.next.previous()

@@ -257,10 +257,11 @@ impl Raft {
     /// What must be done now, if anything. Does not wait for what earlier calls returned; but
     /// [`Ready::persist`] and [`Ready::committed`] are each in order.
     pub fn ready(&mut self) -> Option<Ready> {
-        if let Role::Leader(leader) = &mut self.role
-            && leader.reads.needs_round()
-        {
-            leader.broadcast_heartbeat(&mut self.common);
+        if let Role::Leader(leader) = &mut self.role {
+            leader.tell_commit(&mut self.common);
+            if leader.reads.needs_round() {
+                leader.broadcast_heartbeat(&mut self.common);
+            }
         }
         let persist = self.take_persist();
         let soft_state = self.soft_state();
@@ -319,11 +320,11 @@ impl Raft {
         })
     }
 
-    /// The batch of that token is durable.
+    /// The batch of that token is durable, and all before it.
     ///
     /// # Panics
     ///
-    /// If an earlier batch is not.
+    /// If no such batch is under way.
     pub fn persisted(&mut self, token: PersistToken) {
         let batch = self.common.log.persisted(token);
         match &mut self.role {
@@ -438,6 +439,18 @@ impl Raft {
             Role::Leader(leader) => leader.transfer_to,
             Role::Follower(_) | Role::Candidate(_) => None,
         }
+    }
+
+    /// Up to where the log is committed, as far as known.
+    #[must_use]
+    pub fn commit(&self) -> Index {
+        self.common.log.commit()
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub fn conf_state(&self) -> &ConfState {
+        self.common.members.conf_state()
     }
 
     /// This member's term.
