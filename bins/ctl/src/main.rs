@@ -3,6 +3,8 @@
 //! It parses, runs one command and leaves with that command's exit code. What is printed where is
 //! etcd's contract with scripts: results on standard output, everything else on standard error.
 //!
+//! `ETCDCTL_API=2` asks for the dialect of the second generation, whose own verbs work without it.
+//!
 //! etcd: `etcdctl/main.go`, `etcdctl/ctlv3/ctl.go`.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool prints")]
 
@@ -10,6 +12,7 @@ mod call;
 mod commands;
 mod concurrency;
 mod terminal;
+mod v2;
 mod words;
 
 use std::os::unix::ffi::OsStringExt;
@@ -21,6 +24,19 @@ use crate::call::{Call, Handler};
 
 fn main() -> ExitCode {
     let words: Vec<_> = std::env::args_os().skip(1).map(OsStringExt::into_vec).collect();
+    let api = std::env::var("ETCDCTL_API").unwrap_or_default();
+    if !["", "2", "3"].contains(&api.as_str()) {
+        // CTL2-01.
+        eprintln!("unsupported API version {api}");
+        return ExitCode::FAILURE;
+    }
+    if v2::is_wanted(&words, &api) {
+        return v2::run(&words);
+    }
+    if let Some(hint) = v2::hint(&words, &api) {
+        eprintln!("Error: {hint}");
+        return ExitCode::FAILURE;
+    }
     match commands::app().resolve(&words) {
         Outcome::Run(invocation) => run(invocation),
         Outcome::Said { stdout, stderr, code } => {
