@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 
 /// A job: its name and the commands it runs in order.
-const JOBS: [(&str, &[&[&str]]); 8] = [
+const JOBS: [(&str, &[&[&str]]); 9] = [
     ("fmt", &[&["cargo", "fmt", "--all", "--check"]]),
     (
         "clippy",
@@ -15,10 +15,15 @@ const JOBS: [(&str, &[&[&str]]); 8] = [
     ("tidy", &[]),
     ("codegen", &[]),
     ("test", &[&["cargo", "test", "--workspace", "--locked"]]),
+    ("failpoints", &[&FAILPOINTS]),
     ("sim", &[]),
     ("fuzz", &[]),
     ("deny", &[&["cargo", "deny", "--offline", "check", "bans", "licenses", "sources"]]),
 ];
+
+/// Failpoints need a build of their own.
+const FAILPOINTS: [&str; 9] =
+    ["cargo", "test", "--locked", "-p", "etcd", "--features", "failpoints", "--test", "failpoints"];
 
 /// Runs one job, or all of them until one fails.
 pub(crate) fn run(only: Option<&str>) -> anyhow::Result<()> {

@@ -23,8 +23,8 @@ tasks:
   sim [--seeds N] [--from S] [--jobs J] [--seconds T]
                       lives of the simulator, and the situations that they never met
   sim --mutants [...] how many lives find each bug of the bank; --mutant PART for some of them
-  ci [job]            what CI runs: fmt, clippy, tidy, codegen, test, sim, fuzz,
-                      deny; all of them by default";
+  ci [job]            what CI runs: fmt, clippy, tidy, codegen, test, failpoints, sim,
+                      fuzz, deny; all of them by default";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();

@@ -18,10 +18,7 @@ const ARROWS: [(&str, &[&str]); 18] = [
     ("retcd-backend", &["retcd-base", "retcd-vfs"]),
     ("retcd-mvcc", &["retcd-base", "retcd-proto", "retcd-backend"]),
     ("retcd-v2store", &[]),
-    (
-        "retcd-state",
-        &["retcd-base", "retcd-proto", "retcd-mvcc", "retcd-v2store", "retcd-backend"],
-    ),
+    ("retcd-state", &["retcd-base", "retcd-proto", "retcd-mvcc", "retcd-v2store", "retcd-backend"]),
     (
         "retcd-member",
         &["retcd-base", "retcd-proto", "retcd-raft", "retcd-state", "retcd-mvcc", "retcd-backend"],

@@ -2,7 +2,8 @@
 //! alone.
 //!
 //! Each test starts its own program again behind `unshare --net` and gives that network's loopback
-//! interface the addresses. Where the machine does not allow that, the test says so and passes.
+//! interface the addresses; names are asked of this host in there. Where the machine does not allow
+//! that, the test says so and passes.
 
 #![allow(clippy::print_stdout, reason = "a test tells what it saw")]
 
@@ -34,18 +35,21 @@ fn enter(test: &str, addresses: &[&str]) -> anyhow::Result<bool> {
     if std::env::var_os(INSIDE).is_some() {
         return Ok(true);
     }
-    let set_up: String = ["ip link set lo up".to_owned()]
+    let resolver = "file=$(mktemp) && echo nameserver 127.0.0.1 > $file \
+                    && mount --bind $file /etc/resolv.conf && rm $file";
+    let set_up: String = ["ip link set lo up".to_owned(), resolver.to_owned()]
         .into_iter()
         .chain(addresses.iter().map(|address| format!("ip address add {address}/32 dev lo")))
         .collect::<Vec<_>>()
         .join(" && ");
     // As root, else as root of a user namespace.
-    let ways: [&[&str]; 2] = [&["--net"], &["--map-root-user", "--user", "--net"]];
+    let ways: [&[&str]; 2] =
+        [&["--net", "--mount"], &["--map-root-user", "--user", "--net", "--mount"]];
     let can = |way: &&&[&str]| {
         succeeds(Command::new("unshare").args(**way).args(["sh", "-c", set_up.as_str()]))
     };
     let Some(way) = ways.iter().find(can) else {
-        println!("skipped: this machine gives no network of one's own (unshare, ip)");
+        println!("skipped: this machine gives no network of one's own (unshare, ip, mount)");
         return Ok(false);
     };
     let run = format!("{set_up} && exec \"$0\" --exact {test} --nocapture");
@@ -312,4 +316,122 @@ fn command_lines_make_a_cluster_with_etcd() -> anyhow::Result<()> {
         three_hosts(false, Some(&real.join("etcd")))?;
     }
     Ok(())
+}
+
+const DOMAIN: &str = "srv.test";
+
+/// The members' ports; their names are `m0`, `m1` and `m2` in the domain, all of this host.
+const PORTS: [u16; 3] = [12380, 22380, 32380];
+
+/// Answers what a name server knows of the domain: SRV records for members with TLS, and addresses.
+fn answer(query: &[u8]) -> Vec<u8> {
+    let end = 12 + query[12..].iter().position(|byte| *byte == 0).unwrap_or_default();
+    let (mut labels, mut at) = (Vec::new(), 12);
+    while at < end {
+        let len = usize::from(query[at]);
+        labels.push(String::from_utf8_lossy(&query[at + 1..=at + len]).to_lowercase());
+        at += len + 1;
+    }
+    let name = labels.join(".");
+    let is_member = ["m0", "m1", "m2"].iter().any(|it| name == format!("{it}.{DOMAIN}"));
+    let is_service = name == format!("_etcd-server-ssl._tcp.{DOMAIN}");
+    let kind = query[end + 2];
+    let data: Vec<Vec<u8>> = match kind {
+        1 if is_member => vec![vec![127, 0, 0, 1]],
+        33 if is_service => {
+            let record = |(number, port): (usize, u16)| {
+                let mut bytes = [&[0, 1, 0, 1], &port.to_be_bytes()[..]].concat();
+                for label in [&format!("m{number}"), "srv", "test"] {
+                    bytes.push(u8::try_from(label.len()).expect("labels are short"));
+                    bytes.extend(label.bytes());
+                }
+                bytes.push(0);
+                bytes
+            };
+            PORTS.into_iter().enumerate().map(record).collect()
+        }
+        _ => Vec::new(),
+    };
+    let code = if is_member || is_service { 0x80 } else { 0x83 };
+    let count = u8::try_from(data.len()).expect("records are few");
+    let mut bytes = [&query[..2], &[0x85, code, 0, 1, 0, count, 0, 0, 0, 0]].concat();
+    bytes.extend(&query[12..end + 5]);
+    for data in data {
+        bytes.extend([0xc0, 12, 0, kind, 0, 1, 0, 0, 0, 60]);
+        bytes.extend(u16::try_from(data.len()).expect("records are short").to_be_bytes());
+        bytes.extend(data);
+    }
+    bytes
+}
+
+/// Serves names for the rest of the process.
+fn serve_names() -> anyhow::Result<()> {
+    let socket = std::net::UdpSocket::bind(("127.0.0.1", 53))?;
+    std::thread::spawn(move || {
+        let mut query = [0; 1500];
+        while let Ok((len, from)) = socket.recv_from(&mut query) {
+            // Who is gone asks again.
+            let _sent = socket.send_to(&answer(&query[..len]), from);
+        }
+    });
+    Ok(())
+}
+
+/// SRV-193, CB-72: members find each other in DNS, and know each other by certificates that carry
+/// nothing but names. One of them is etcd's, if it is there.
+#[test]
+fn names_and_their_certificates_make_a_cluster() -> anyhow::Result<()> {
+    if !enter("names_and_their_certificates_make_a_cluster", &[])? {
+        return Ok(());
+    }
+    serve_names()?;
+    let folder = tempfile::tempdir()?;
+    let authority = certificates::Authority::new("authority");
+    let ca = certificates::write(folder.path(), "ca.pem", authority.certificate());
+    let real = real_etcd("3.5").map(|folder| folder.join("etcd"));
+    let mut members = Members::default();
+    let mut endpoints = Vec::new();
+    for (number, port) in PORTS.into_iter().enumerate() {
+        let name = format!("m{number}.{DOMAIN}");
+        let holder = certificates::Holder::new("member", &[name.as_str()]);
+        let (cert, key) = authority.issue(&holder).write(folder.path(), &name);
+        let program = real.as_deref().filter(|_| number == 2);
+        let mut command = Command::new(program.unwrap_or_else(|| Path::new(OURS)));
+        let client = format!("http://127.0.0.1:{}", port - 1);
+        command
+            .env_clear()
+            .args(["--name", &name, "--data-dir"])
+            .arg(folder.path().join(format!("data{number}")))
+            .args(["--discovery-srv", DOMAIN, "--initial-cluster-token", "names"])
+            .arg(format!("--initial-advertise-peer-urls=https://{name}:{port}"))
+            .arg(format!("--listen-peer-urls=https://127.0.0.1:{port}"))
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .arg("--peer-client-cert-auth")
+            .arg("--peer-cert-file")
+            .arg(cert)
+            .arg("--peer-key-file")
+            .arg(key)
+            .arg("--peer-trusted-ca-file")
+            .arg(&ca);
+        members.start(command, &folder.path().join(format!("{number}.log")))?;
+        endpoints.push(client);
+    }
+    runtime()?.block_on(async {
+        let client = Client::connect(client::Options::new(endpoints[..1].to_vec())).await?;
+        let header = ask(folder.path(), async || client.status(pb::StatusRequest {}).await).await?;
+        let cluster = header.header.context("a header")?.cluster_id;
+        let list = pb::MemberListRequest { linearizable: true };
+        let mut members =
+            ask(folder.path(), async || client.member_list(list).await).await?.members;
+        members.sort_by(|a, b| a.peer_ur_ls.cmp(&b.peer_ur_ls));
+        ensure!(members.len() == 3, "{members:?}");
+        let mut expected = Vec::new();
+        let names = ["m0.srv.test", "m1.srv.test", "m2.srv.test"];
+        for (number, member) in members.iter().enumerate() {
+            let peer = format!("https://{}:{}", names[number], PORTS[number]);
+            expected.push((member.id, names[number], peer, endpoints[number].clone()));
+        }
+        expected.sort();
+        assert_cluster(folder.path(), &endpoints, cluster, &expected).await
+    })
 }

@@ -184,7 +184,8 @@ impl Lines {
         let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(Duration::from_secs(60)))?;
         let len = body.len();
-        write!(stream, "POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {len}\r\n\r\n{body}")?;
+        let head = format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {len}\r\n\r\n");
+        stream.write_all(format!("{head}{body}").as_bytes())?;
         Ok(Self { reader: BufReader::new(stream) })
     }
 

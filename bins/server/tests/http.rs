@@ -375,9 +375,12 @@ async fn health_and_auth_answer() -> anyhow::Result<()> {
     assert_eq!(refused.message(), "etcdserver: authentication is not enabled");
     let refused = auth.auth_enable(pb::AuthEnableRequest {}).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unimplemented);
-    let mut lock = proto::v3lockpb::lock_client::LockClient::connect(server.endpoint()).await?;
-    let refused = lock.lock(proto::v3lockpb::LockRequest::default()).await.unwrap_err();
-    assert_eq!(refused.message(), "unknown service v3lockpb.Lock");
+    // A service that nobody offers.
+    let channel = Channel::from_shared(server.endpoint())?.connect().await?;
+    let mut nobody = KvClient::with_origin(channel, format!("{}/v9", server.endpoint()).parse()?);
+    let refused = nobody.range(pb::RangeRequest::default()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unimplemented);
+    assert_eq!(refused.message(), "unknown service v9/etcdserverpb.KV");
     Ok(())
 }
 

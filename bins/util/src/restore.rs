@@ -226,8 +226,14 @@ impl Restore {
             ..raftpb::ConfState::default()
         };
         let removed = &[];
-        let snapshot =
-            SnapshotFile { position, conf_state, members, removed, cluster_version: None, v2: None };
+        let snapshot = SnapshotFile {
+            position,
+            conf_state,
+            members,
+            removed,
+            cluster_version: None,
+            v2: None,
+        };
         write(&*places.snap, &snapshot).map_err(failed)?;
         let conf_state = ConfState { voters, ..ConfState::default() };
         wal.mark(&Mark { position, conf_state: Some(conf_state) })?;

@@ -45,6 +45,12 @@ pub(crate) fn open(dir: &Arc<dyn Dir>, name: &str, options: &Options) -> Result<
     let io = |source| OpenError::Io { file: path.clone(), source };
     let file = obtain(&**dir, name, options).map_err(io)?;
     let Some(file) = file else { return Err(OpenError::Locked { file: path }) };
+    if options.sync {
+        // A replacement may have ended between its rename and the sync of it: the log goes on
+        // behind what is found here, so the name must not be lost any more.
+        options.aux.as_ref().map_or(Ok(()), |aux| aux.sync()).map_err(io)?;
+        dir.sync().map_err(io)?;
+    }
     open_file(file, &path, &SumFile::name(name), options, Trust::Structure)
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use common::{Model, NAME, Step, assert_same, options, position, revision};
 use retcd_backend::{Backend, Bucket, OpenError, finish_replacement};
-use vfs::fault::{FaultDir, FaultPlan, Kind};
+use vfs::fault::{Failure, FaultDir, FaultPlan, Kind};
 use vfs::memory::MemoryDir;
 use vfs::{Dir, Open};
 
@@ -115,6 +115,25 @@ fn damaged_file_is_refused() {
         assert_eq!(db.applied(), position(3));
     }
     assert!(refused > 0 && harmless > 0, "{refused} refused, {harmless} harmless");
+}
+
+/// D6: a process ends between the rename and its sync. Whoever opens the database then goes on
+/// behind it, so a power cut later must not bring the old one back. Found by the simulator.
+#[test]
+fn name_that_a_start_finds_is_not_lost_later() {
+    let disk = MemoryDir::new();
+    let plan = FaultPlan::new();
+    let dir = FaultDir::wrap(disk.shared(), &plan);
+    let (db, _) = filled(&dir, NAME, 20);
+    let (bytes, model) = sent(200);
+    store(&dir, &bytes);
+    let incoming = db.open_incoming(INCOMING).unwrap();
+    // The first is that of the checksums' folder.
+    plan.fail_at(Kind::Sync, plan.count(Kind::Sync) + 2, Failure::InputOutput);
+    db.replace_with(incoming).unwrap_err();
+    let disk = disk.copy();
+    drop(reopen(&disk.shared()));
+    assert_same(&reopen(&disk.crash_losing_all().shared()), &model);
 }
 
 /// C8: a crash at any operation leaves the old database or the new one, and the replacement can be

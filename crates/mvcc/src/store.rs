@@ -246,12 +246,7 @@ impl Loaded {
             base::probe::reached("mvcc: a start takes up an unfinished compaction");
         }
         compact = compact.max(unfinished.map_or(compact, |job| job.at));
-        if last < compact {
-            base::probe::reached("mvcc: a start finds the newest rows compacted away");
-        }
-        let newest_mark =
-            if base::probe::mutant("revision-falls-after-compaction") { 1 } else { compact };
-        let revision = last.max(newest_mark).max(1);
+        let revision = last.max(compact).max(1);
         Ok(Self { index, revision, compact, unfinished })
     }
 }

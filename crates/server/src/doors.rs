@@ -217,6 +217,7 @@ async fn publish(options: &Options, handle: &Handle) -> Result<(), ProposeError>
 }
 
 async fn publish_once(options: &Options, handle: &Handle) -> Result<(), ProposeError> {
+    base::probe::failpoint("beforePublishing");
     let own = handle.member_id();
     // A member that just joined knows neither the others nor the cluster's version before it has
     // the log, and members before 3.6 do not survive the newer form of what is told. Whoever was

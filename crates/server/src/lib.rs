@@ -11,6 +11,8 @@ mod compactor;
 pub mod config;
 mod connections;
 mod doors;
+#[cfg(feature = "failpoints")]
+mod failpoints;
 mod grpc;
 mod guard;
 mod handle;

@@ -41,6 +41,11 @@ use crate::node_queue::NodeQueue;
 /// Copies of the state that may be on their way at the same time.
 const COPIES_MAX: usize = 2;
 
+/// How long what was sent last may take to get on its way before this member ends.
+const FLUSH_TIME_MAX: Duration = Duration::from_millis(300);
+
+const FLUSH_POLL: Duration = Duration::from_millis(1);
+
 /// What the services and the node loop do with the other members; clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Peers {
@@ -169,6 +174,15 @@ impl Peers {
         let _runtime = self.shared.runtime.enter();
         let outgoing = copied.into_outgoing(message);
         self.shared.transport.send_snapshot(outgoing);
+    }
+
+    /// Waits until what was sent is on its way, for a moment at most: among it may be what other
+    /// members wanted of a leader that ends, passed on to the next.
+    pub(crate) fn flush(&self) {
+        let began = Instant::now();
+        while self.shared.transport.has_waiting() && began.elapsed() < FLUSH_TIME_MAX {
+            std::thread::sleep(FLUSH_POLL);
+        }
     }
 
     /// Ends everything between the members.

@@ -118,6 +118,7 @@ impl Running {
     pub(crate) fn stop(self) -> Result<(), StartError> {
         self.node_queue.stop();
         let node = self.node.join().expect("the node loop does not panic: it aborts");
+        self.handle.peers().flush();
         self.handle.peers().stop();
         self.peer_thread.stop();
         self.preparer_queue.stop();

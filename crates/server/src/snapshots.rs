@@ -225,3 +225,35 @@ fn to_message(state: &ConfState) -> raftpb::ConfState {
         auto_leave: Some(state.auto_leave),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use base::Term;
+    use vfs::memory::MemoryDir;
+
+    use super::*;
+
+    #[test]
+    fn the_newest_mark_gets_the_file_it_lacks() {
+        let dir = MemoryDir::new().shared();
+        let backend = Backend::open(&dir, "db", &backend::Options::default()).unwrap();
+        let mvcc = mvcc::Options::default();
+        let options = state::Options { lease_ttl_seconds_min: 2, learners_max: 1, mvcc };
+        let state = State::open(&backend, &options).unwrap();
+        let snapshots = Snapshots::new(dir.clone(), 100, Index(7));
+        let names = || {
+            let names = dir.list().unwrap();
+            names.into_iter().filter(|name| name.ends_with(".snap")).collect::<Vec<_>>()
+        };
+        snapshots.complete(LogPosition::default(), &ConfState::default(), &state);
+        assert_eq!(names(), [""; 0], "a log that is whole needs none");
+        let mark = LogPosition { index: Index(7), term: Term(2) };
+        snapshots.complete(mark, &ConfState::default(), &state);
+        assert_eq!(names(), ["0000000000000002-0000000000000007.snap"]);
+        // One that is there stays as it is.
+        let file = dir.open(&names()[0], Open::CreateOrWrite).unwrap();
+        file.set_len(0).unwrap();
+        snapshots.complete(mark, &ConfState::default(), &state);
+        assert_eq!(file.len().unwrap(), 0);
+    }
+}

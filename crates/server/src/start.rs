@@ -106,6 +106,8 @@ impl StartError {
 ///
 /// See [`StartError`].
 pub fn run(config: &Config) -> Result<Option<Signal>, StartError> {
+    #[cfg(feature = "failpoints")]
+    crate::failpoints::start();
     raise_file_limit();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -141,6 +141,12 @@ impl Slot {
         self.current.lock().is_some()
     }
 
+    /// Whether the attached stream has not taken all that waits for it.
+    pub(crate) fn has_waiting(&self) -> bool {
+        let current = self.current.lock();
+        current.as_ref().is_some_and(|outbox| outbox.inner.lock().since.is_some())
+    }
+
     /// Ends the attached stream, if any.
     pub(crate) fn close(&self) {
         if let Some(outbox) = self.current.lock().take() {

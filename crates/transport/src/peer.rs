@@ -158,6 +158,10 @@ impl Peer {
         usize::from(self.messages.is_attached()) + usize::from(self.appends.is_attached())
     }
 
+    pub(crate) fn has_waiting(&self) -> bool {
+        self.messages.has_waiting() || self.appends.has_waiting()
+    }
+
     /// Lets nothing pass in either direction, or lets everything pass again.
     pub(crate) fn set_cut(&self, cut: bool) {
         self.target.cut.store(cut, Relaxed);

@@ -257,6 +257,13 @@ impl Transport {
         }
     }
 
+    /// Whether messages wait that no stream has taken; those that were taken still reach the
+    /// network behind [`Self::shutdown`].
+    #[must_use]
+    pub fn has_waiting(&self) -> bool {
+        self.inner.peers().members.values().any(|peer| peer.has_waiting())
+    }
+
     /// Stops everything: streams end, tasks are aborted, later calls do nothing.
     pub fn shutdown(&self) {
         self.inner.shutdown();

@@ -193,6 +193,19 @@ async fn a_cut_lets_nothing_pass_until_it_is_mended() {
     b.heard(|heard| assert_eq!(heard.messages, [after]));
 }
 
+/// What the streams have taken is not lost when its sender ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_taken_arrives_behind_the_end() {
+    let (a, b) = (Host::start(0xa).await, Host::start(0xb).await);
+    join(&[&a, &b]).await;
+    for number in 0..1000 {
+        a.transport.send(vec![heartbeat(a.id, b.id, number)]);
+    }
+    wait("the streams", || !a.transport.has_waiting()).await;
+    a.transport.shutdown();
+    wait("heartbeats", || b.heard(|heard| heard.messages.len()) == 1000).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn urls_are_tried_in_turn() {
     let (a, b) = (Host::start(0xa).await, Host::start(0xb).await);

@@ -31,7 +31,8 @@ pub fn ask(address: SocketAddr, method: &str, path: &str, body: &str) -> anyhow:
     stream.set_read_timeout(Some(ANSWER_TIME_MAX))?;
     let len = body.len();
     let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len}\r\n");
-    write!(stream, "{head}Connection: close\r\n\r\n{body}")?;
+    // At once: who refuses a request for its head may close before the body comes.
+    stream.write_all(format!("{head}Connection: close\r\n\r\n{body}").as_bytes())?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
     let (head, body) = text.split_once("\r\n\r\n").context("no end of the headers")?;

@@ -309,7 +309,10 @@ impl Replay<'_> {
             !self.used.contains(index) && known.is_none_or(|seen| seen.revision < revision)
         });
         // An unanswered request is likelier the older it is.
-        let mut candidates: Vec<Author> = self.store.leases().map(Author::Expiry).collect();
+        let expired = self.history.expired.as_ref();
+        let may_expire = |lease: &i64| expired.is_none_or(|known| known.contains(lease));
+        let expiries = self.store.leases().filter(may_expire).map(Author::Expiry);
+        let mut candidates: Vec<Author> = expiries.collect();
         candidates.extend(unknown.rev().map(|index| Author::Operation(*index)));
         let revokes = self.revokes.get(&revision).into_iter().flatten().filter(|index| {
             let known = self.knowledge.before(self.history.operations[**index].invoked);

@@ -2,6 +2,8 @@
 //!
 //! Times are nanoseconds of one monotonic clock that all clients of a history share.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use proto::etcdserverpb as pb;
 use proto::mvccpb::KeyValue;
@@ -137,6 +139,8 @@ pub struct History {
     pub watches: Vec<WatchRecord>,
     /// The members at the end.
     pub finals: Vec<Final>,
+    /// Leases that may have ended by themselves, where somebody knows; `None` if any may have.
+    pub expired: Option<BTreeSet<i64>>,
 }
 
 impl Default for History {
@@ -147,6 +151,7 @@ impl Default for History {
             operations: Vec::new(),
             watches: Vec::new(),
             finals: Vec::new(),
+            expired: None,
         }
     }
 }

@@ -73,8 +73,8 @@ impl World {
         self.calls += 1;
         let (at, now) = (self.clients[number].at, self.now);
         let (session, invoked) = (self.machines[at].epoch, self.recorder.moment(now));
-        let asked = Asked { client: number, member: at, session, invoked };
         let id = self.process(at).ids.next_id();
+        let asked = Asked { client: number, member: at, session, invoked, request: id };
         let (ticket, floor) = (Ticket(id), self.judge.told);
         if let Call::Revoke(revoke) = &call {
             self.judge.given_up.insert(revoke.id, ());

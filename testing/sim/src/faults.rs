@@ -132,7 +132,10 @@ impl World {
         });
         let is_member = members.iter().any(|member| member.id == id && !member.is_learner);
         let lost = self.machines.iter().any(|machine| machine.lost && !machine.removed);
-        if voters < 3 || !all_run || !is_member || lost {
+        // Another one's removal may be on its way, and must leave a quorum too.
+        let changing = self.config.faults.contains(&Fault::Membership);
+        let voters_min = if changing { 5 } else { 3 };
+        if voters < voters_min || !all_run || !is_member || lost {
             return Ok(());
         }
         reached("sim: a member loses its disk");

@@ -69,6 +69,16 @@ impl Judge {
         self.applied.len() as u64
     }
 
+    /// Whether a request was applied anywhere.
+    pub(crate) fn was_applied(&self, request: u64) -> bool {
+        self.requests.contains(&request)
+    }
+
+    /// Leases whose revoke was put into a log, in any order.
+    pub(crate) fn revoked_leases(&self) -> impl Iterator<Item = i64> {
+        self.revokes.values().map(|(lease, _)| *lease)
+    }
+
     /// How many terms had a leader.
     pub(crate) fn leaders(&self) -> usize {
         self.leaders.len()

@@ -40,6 +40,8 @@ impl World {
         for number in 0..self.clients.len() {
             self.give_up(number, "the end came first");
         }
+        let judge = &self.judge;
+        self.recorder.resolve(|request| judge.was_applied(request), judge.revoked_leases());
         self.recorder.judge(self.config.drift == 0)
     }
 

@@ -91,6 +91,7 @@ struct Chunks {
 
 impl Chunks {
     async fn next(&mut self) -> Result<(Chunk, bool), Status> {
+        base::probe::failpoint("beforeRangeStreamChunk");
         self.charge = None;
         let estimate = self.budget.estimate(&self.handle, &self.progress.request);
         let charge = match estimate {

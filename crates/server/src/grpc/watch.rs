@@ -368,6 +368,7 @@ where
         output: WatchOutput,
         pattern: &mut Option<Pattern>,
     ) -> Result<(), Status> {
+        base::probe::failpoint("beforeSendWatchResponse");
         match output {
             WatchOutput::Events { id, revision, events, fragment } => {
                 self.on_events(Sent { id, revision, events, fragment }, pattern)

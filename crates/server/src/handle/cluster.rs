@@ -192,6 +192,7 @@ impl Handle {
         let id = LeaseId(request.id);
         self.wait_applied().await?;
         let ttl = self.lease_remaining_here(id).await?;
+        base::probe::failpoint("beforeLookupWhenLeaseTimeToLive");
         let lease = self.reads().lease(id, request.keys).ok_or(Refusal::LeaseNotFound)?;
         Ok(pb::LeaseTimeToLiveResponse {
             header: Some(pb::ResponseHeader::default()),

@@ -56,9 +56,11 @@ impl Gateway {
         }
         let path = path.strip_prefix("/v3beta/").or_else(|| path.strip_prefix("/v3/"));
         let Some(method) = path.and_then(paths::find) else {
+            pass_over(request.into_body()).await;
             return refused(&Status::not_found("Not Found"));
         };
         if request.method() != Method::POST {
+            pass_over(request.into_body()).await;
             return refused(&Status::unimplemented("Method Not Allowed"));
         }
         let Some(form) = Form::of(method) else {
@@ -96,6 +98,15 @@ impl Gateway {
         let text = text.to_bytes();
         let value = json::first_value(&text)?;
         Ok(framed(&form.request(value.unwrap_or(b"{}"))?))
+    }
+}
+
+/// Reads what nobody wants: were the connection closed before, the client might never see the
+/// answer. As much of it as Go's servers read.
+async fn pass_over(body: Incoming) {
+    const PASSED_OVER_BYTES_MAX: usize = 256 << 10;
+    if let Err(error) = Limited::new(body, PASSED_OVER_BYTES_MAX).collect().await {
+        tracing::debug!(error = %error, "the body of a refused request is left");
     }
 }
 

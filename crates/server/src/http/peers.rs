@@ -221,12 +221,14 @@ async fn lease(handle: &Handle, internal: bool, body: Incoming) -> Result<Respon
     let reply = if internal {
         let request = leasepb::LeaseInternalRequest::decode(body).map_err(malformed)?;
         let request = request.lease_time_to_live_request.unwrap_or_default();
+        base::probe::failpoint("beforeLookupWhenForwardLeaseTimeToLive");
         let response = handle.lease_time_to_live_here(request).await.map_err(failed)?;
         leasepb::LeaseInternalResponse { lease_time_to_live_response: Some(response) }
             .encode_to_vec()
     } else {
         let request = pb::LeaseKeepAliveRequest::decode(body).map_err(malformed)?;
         handle.wait_applied().await.map_err(failed)?;
+        base::probe::failpoint("beforeServeHTTPLeaseRenew");
         let ttl = handle.renew_lease_here(LeaseId(request.id)).await.map_err(failed)?;
         pb::LeaseKeepAliveResponse { header: None, id: request.id, ttl }.encode_to_vec()
     };

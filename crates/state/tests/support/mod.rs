@@ -123,12 +123,15 @@ impl Machine {
     }
 }
 
-/// Everything a backend holds but the applied position, which it writes only at a commit.
+/// Everything a backend holds but how far the log is applied: the store's, which is written only at
+/// a commit, and the v2 tree's, which every entry moves.
 pub(crate) fn contents(backend: &Backend) -> Vec<(Bucket, Bytes, Bytes)> {
     let mut contents = Vec::new();
     for bucket in Bucket::ALL {
         let visit = &mut |key: &Bytes, value: &Bytes| {
-            if &key[..] != b"consistent_index" && &key[..] != b"term" {
+            let positions: [&[u8]; 3] = [b"consistent_index", b"term", b"applied"];
+            let is_position = positions.contains(&&key[..]) && bucket != Bucket::Key;
+            if !is_position {
                 contents.push((bucket, key.clone(), value.clone()));
             }
             ControlFlow::Continue(())

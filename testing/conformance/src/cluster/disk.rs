@@ -1,7 +1,7 @@
 //! A small disk for one member: a `tmpfs`, where one may be mounted.
 //!
-//! A slow disk is not offered: without a file system in user space nothing here could slow one
-//! member's syncs down alone.
+//! Not here: a slow disk, which needs a loop device and the kernel's limits of writing
+//! (`bins/server/tests/slow_disk.rs`).
 
 use std::fs::{self, File};
 use std::io::Write as _;
