@@ -1,35 +1,40 @@
-//! The second generation's dialect: `ETCDCTL_API=2`, and its verbs when nothing is said.
+//! The second generation's dialect: its commands, as etcd 3.4's tool has them (features 4).
 //!
-//! Texts and exit codes are those of etcd 3.4's tool. Flags may stand anywhere before `--`, and
-//! `exec-watch` takes key and command in the order in which people type them.
+//! Texts and exit codes are the original's. What differs on purpose: flags may stand anywhere before
+//! `--`, endpoints need no scheme, and `exec-watch` takes key and command in the order in which
+//! people type them (CTL2-41).
+//!
+//! Which dialect a command line is in is decided in `dialect`.
 //!
 //! etcd: v3.4.23 etcdctl/ctlv2, client.
 
-mod cluster;
+mod access;
+mod app;
+mod backup;
+pub(crate) mod dialect;
+mod escape;
 mod flags;
+mod health;
+mod help;
 mod http;
+mod import;
 mod keys;
+mod log;
+mod members;
 mod print;
+mod settings;
+mod watch;
 
+use std::fmt::Display;
+use std::io::Write as _;
 use std::process::ExitCode;
 
-use self::flags::{Flag, Parsed};
-use self::http::{Client, ClientError};
+use serde_json::Value;
 
-/// Verbs that only this dialect has.
-const ONLY_HERE: [&str; 11] = [
-    "cluster-health",
-    "exec-watch",
-    "ls",
-    "mk",
-    "mkdir",
-    "rm",
-    "rmdir",
-    "set",
-    "setdir",
-    "update",
-    "updatedir",
-];
+use self::app::{COMMANDS, Command, GLOBAL};
+use self::flags::{Order, Parsed};
+use self::http::{Client, ClientError, Question};
+use self::settings::{ClientSettings, Endpoint};
 
 /// Exit codes of this dialect (CTL2-13).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,155 +49,46 @@ enum Code {
 /// Why a command ends early: what goes to standard error, and the code.
 #[derive(Debug)]
 struct Failure {
+    /// With the end of its last line.
     text: String,
     code: Code,
 }
 
 impl Failure {
     /// As the original prints errors: two blanks behind the colon (CTL2-14).
-    fn error(code: Code, text: impl std::fmt::Display) -> Self {
-        Self { text: format!("Error:  {text}"), code }
+    fn error(code: Code, text: impl Display) -> Self {
+        Self { text: format!("Error:  {text}\n"), code }
     }
 
-    fn plain(code: Code, text: impl Into<String>) -> Self {
-        Self { text: text.into(), code }
+    fn plain(code: Code, text: impl Display) -> Self {
+        Self { text: format!("{text}\n"), code }
     }
 
-    fn of(error: &ClientError) -> Self {
-        let code = if error.is_connection() { Code::BadConnection } else { Code::Server };
-        Self::error(code, error.with_details())
+    /// A command that was not understood.
+    fn arguments(text: impl Display) -> Self {
+        Self::plain(Code::BadArguments, text)
+    }
+
+    /// With a line for each member that was asked.
+    fn client(code: Code, error: &ClientError) -> Self {
+        let mut failure = Self::error(code, error);
+        if let Some(details) = error.details() {
+            failure.text.push_str(&details);
+            failure.text.push('\n');
+        }
+        failure
     }
 }
 
 type Done = Result<(), Failure>;
 
-/// Whether the words are for this dialect; `api` is the variable.
-pub(crate) fn is_wanted(words: &[Vec<u8>], api: &str) -> bool {
-    match api {
-        "2" => true,
-        "" => verb(words).is_some_and(|verb| ONLY_HERE.contains(&verb.as_str())),
-        _ => false,
-    }
-}
-
-/// What to do about a verb of this dialect that the third generation's was asked for.
-pub(crate) fn hint(words: &[Vec<u8>], api: &str) -> Option<String> {
-    let verb = verb(words).filter(|verb| ONLY_HERE.contains(&verb.as_str()))?;
-    (api == "3").then(|| {
-        format!(
-            "\"{verb}\" is a command of the v2 API, and ETCDCTL_API=3 asks for the v3 API; use \
-             ETCDCTL_API=2 etcdctl {verb} ..., or leave ETCDCTL_API unset"
-        )
-    })
-}
-
-fn verb(words: &[Vec<u8>]) -> Option<String> {
-    let words: Vec<String> = text(words);
-    let parsed = flags::parse(&words, flags::GLOBAL, 0).ok()?;
-    parsed.rest.first().cloned()
-}
-
-fn text(words: &[Vec<u8>]) -> Vec<String> {
-    words.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect()
-}
-
-/// Runs the words.
-pub(crate) fn run(words: &[Vec<u8>]) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("Error:  starting: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    let words = text(words);
-    let ended = runtime.block_on(async {
-        tokio::select! {
-            ended = dispatch(&words) => ended,
-            // Ctrl-C ends a watch well (CTL2-40).
-            _ = tokio::signal::ctrl_c() => Ok(()),
-        }
-    });
-    runtime.shutdown_background();
-    match ended {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure { text, code }) => {
-            if !text.is_empty() {
-                eprintln!("{text}");
-            }
-            ExitCode::from(code as u8)
-        }
-    }
-}
-
-/// One command: its name, flags, and how many arguments stand before words that are not looked at.
-struct Command {
-    name: &'static str,
-    usage: &'static str,
-    flags: &'static [Flag],
-    verbatim_after: usize,
-}
-
-const fn command(name: &'static str, usage: &'static str, flags: &'static [Flag]) -> Command {
-    Command { name, usage, flags, verbatim_after: 0 }
-}
-
-const TTL: Flag = Flag::value(&["ttl"]);
-const RECURSIVE: Flag = Flag::bool(&["recursive", "r"]);
-const SORT: Flag = Flag::bool(&["sort"]);
-const QUORUM: Flag = Flag::bool(&["quorum", "q"]);
-const AFTER_INDEX: Flag = Flag::value(&["after-index"]);
-
-const COMMANDS: [Command; 15] = [
-    command(
-        "cluster-health",
-        "check the health of the etcd cluster",
-        &[Flag::bool(&["forever", "f"])],
-    ),
-    command("mk", "make a new key with a given value", &[Flag::bool(&["in-order"]), TTL]),
-    command("mkdir", "make a new directory", &[TTL]),
-    command(
-        "rm",
-        "remove a key or a directory",
-        &[
-            Flag::bool(&["dir"]),
-            RECURSIVE,
-            Flag::value(&["with-value"]),
-            Flag::value(&["with-index"]),
-        ],
-    ),
-    command("rmdir", "removes the key if it is an empty directory or a key-value pair", &[]),
-    command("get", "retrieve the value of a key", &[SORT, QUORUM]),
-    command("ls", "retrieve a directory", &[SORT, RECURSIVE, Flag::bool(&["p"]), QUORUM]),
-    command(
-        "set",
-        "set the value of a key",
-        &[TTL, Flag::value(&["swap-with-value"]), Flag::value(&["swap-with-index"])],
-    ),
-    command("setdir", "create a new directory or update an existing directory TTL", &[TTL]),
-    command("update", "update an existing key with a given value", &[TTL]),
-    command("updatedir", "update an existing directory", &[TTL]),
-    command(
-        "watch",
-        "watch a key for changes",
-        &[Flag::bool(&["forever", "f"]), AFTER_INDEX, RECURSIVE],
-    ),
-    Command {
-        name: "exec-watch",
-        usage: "watch a key for changes and exec an executable",
-        flags: &[AFTER_INDEX, RECURSIVE],
-        verbatim_after: 2,
-    },
-    command("member", "member add, remove, update and list subcommands", &[]),
-    command("help", "Shows a list of commands or help for one command", &[]),
-];
-
 /// A command being run.
+#[derive(Debug)]
 struct Call {
     global: Parsed,
     own: Parsed,
-    client: Client,
+    /// Whether texts are to be the original's even where ours tell more.
+    is_exact: bool,
 }
 
 impl Call {
@@ -202,70 +98,206 @@ impl Call {
 
     /// CTL2-15.
     fn key(&self) -> Result<&str, Failure> {
-        self.argument(0).ok_or_else(|| Failure::error(Code::BadArguments, "key required"))
+        let missing = || Failure::error(Code::BadArguments, "key required");
+        self.argument(0).ok_or_else(missing)
     }
 
     /// CTL2-09.
     fn format(&self) -> &str {
         self.global.text("output").unwrap_or("simple")
     }
+
+    fn is_debug(&self) -> bool {
+        self.global.is_set("debug")
+    }
+
+    /// The members of flags and environment.
+    async fn client(&self) -> Result<Client, Failure> {
+        Ok(Client::new(ClientSettings::read(&self.global, self.is_exact).await?))
+    }
+
+    /// The members that these know of (CTL2-08, CTL2-19).
+    async fn connect(&self) -> Result<Client, Failure> {
+        let mut client = self.client().await?;
+        if !self.global.is_set("no-sync") {
+            if self.is_debug() {
+                let endpoints = client.endpoints().join(",");
+                eprintln!("start to sync cluster using endpoints({endpoints})");
+            }
+            sync(&mut client).await?;
+            if self.is_debug() {
+                eprintln!("got endpoints({}) after sync", client.endpoints().join(","));
+            }
+        }
+        self.show_endpoints(&client);
+        Ok(client)
+    }
+
+    fn show_endpoints(&self, client: &Client) {
+        if self.is_debug() {
+            eprintln!("Cluster-Endpoints: {}", client.endpoints().join(", "));
+        }
+    }
 }
 
-async fn dispatch(words: &[String]) -> Done {
-    let usage =
-        |text: String| Failure::plain(Code::BadArguments, format!("Incorrect Usage: {text}"));
-    let global = flags::parse(words, flags::GLOBAL, 1).map_err(usage)?;
-    if global.is_set("version") {
-        println!("etcdctl version: {}\nAPI version: 2", base::version::COMPATIBLE);
-        return Ok(());
-    }
-    let mut rest = global.rest.clone();
-    if global.is_set("help") || rest.is_empty() {
-        help();
-        return Ok(());
-    }
-    let name = rest.remove(0);
-    let Some(command) = COMMANDS.iter().find(|command| command.name == name) else {
-        return Err(Failure::plain(Code::Unknown, format!("No help topic for '{name}'")));
+async fn sync(client: &mut Client) -> Done {
+    let path = "/v2/members".to_owned();
+    let question = Question { method: "GET", path, ..Question::default() };
+    let answer = match client.ask(&question, client.deadline()).await {
+        Err(error) if error.is_connection() => {
+            return Err(Failure::client(Code::BadConnection, &error));
+        }
+        // Whoever is asked next tells it.
+        Err(_) => return Ok(()),
+        Ok(answer) => answer,
     };
-    if name == "help" {
-        help();
-        return Ok(());
+    let body = serde_json::from_slice::<Value>(&answer.body).ok();
+    let Some(body) = body.filter(|_| answer.status == 200) else { return Ok(()) };
+    let members = body["members"].as_array().into_iter().flatten();
+    let urls = members.flat_map(|member| member["clientURLs"].as_array().into_iter().flatten());
+    let urls: Vec<&str> = urls.filter_map(Value::as_str).collect();
+    if urls.is_empty() {
+        let endpoints = client.endpoints().join(",");
+        eprintln!("etcd cluster has no published client endpoints.");
+        eprintln!(
+            "Try '--no-sync' if you want to access non-published client endpoints({endpoints})."
+        );
+        return Err(Failure::error(Code::Server, "client: no endpoints available"));
     }
-    let own = flags::parse(&rest, command.flags, command.verbatim_after).map_err(usage)?;
-    let client = Client::new(&global)?;
-    let mut call = Call { global, own, client };
-    match name.as_str() {
-        "cluster-health" => return cluster::health(&call).await,
-        "member" => return cluster::member(&mut call).await,
-        _ => call.client.sync(&call.global).await?,
+    if let Ok(endpoints) = urls.into_iter().map(Endpoint::parse).collect() {
+        client.set_endpoints(endpoints);
     }
-    match name.as_str() {
-        "get" => keys::get(&call).await,
-        "ls" => keys::list(&call).await,
-        "set" => keys::set(&call).await,
-        "mk" => keys::make(&call).await,
-        "update" => keys::update(&call).await,
-        "mkdir" => keys::directory(&call, Some(false)).await,
-        "setdir" => keys::directory(&call, None).await,
-        "updatedir" => keys::directory(&call, Some(true)).await,
-        "rm" => keys::remove(&call).await,
-        "rmdir" => keys::remove_directory(&call).await,
-        "watch" => keys::watch(&call).await,
-        _ => keys::exec_watch(&call).await,
+    Ok(())
+}
+
+/// Runs the words; `api` is the variable `ETCDCTL_API`.
+pub(crate) fn run(words: &[Vec<u8>], api: &str) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("Error:  starting: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut words = dialect::text(words);
+    if api.is_empty() {
+        words = dialect::in_this_dialect(&words);
     }
+    let ended = runtime.block_on(dispatch(&words, !api.is_empty()));
+    // A thread that waits for standard input must not keep the process.
+    runtime.shutdown_background();
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure { text, code }) => {
+            eprint!("{text}");
+            ExitCode::from(code as u8)
+        }
+    }
+}
+
+async fn dispatch(words: &[String], is_exact: bool) -> Done {
+    let known = [GLOBAL, &[help::VERSION]].concat();
+    let global = match flags::parse(words, &known, Order::First) {
+        Ok(global) => global,
+        Err(error) => return usage_error(". ", error, &help::tool(COMMANDS, GLOBAL)),
+    };
+    // CTL2-11.
+    if global.is_set("version") && !global.is_set("help") {
+        let version = base::version::COMPATIBLE;
+        return show(&format!("etcdctl version: {version}\nAPI version: 2\n"));
+    }
+    let Some((name, rest)) = global.rest.split_first() else {
+        return show(&help::tool(COMMANDS, GLOBAL));
+    };
+    if global.is_set("help") {
+        return show(&help::tool(COMMANDS, GLOBAL));
+    }
+    let Some((path, command, rest)) = find(name, rest)? else { return Ok(()) };
+    let own = match flags::parse(rest, command.flags, command.order) {
+        Ok(own) => own,
+        Err(error) => return usage_error(": ", error, &help::command(&path, command)),
+    };
+    if own.is_set("help") {
+        return show(&help::command(&path, command));
+    }
+    let run = command.run;
+    let call = Call { global, own, is_exact };
+    run(&call).await
+}
+
+/// A command, how it is called, and its own words.
+type Found<'w> = (String, &'static Command, &'w [String]);
+
+/// The command that the words name; `None` if help was all that was asked for.
+fn find<'w>(name: &str, words: &'w [String]) -> Result<Option<Found<'w>>, Failure> {
+    let mut path = "etcdctl".to_owned();
+    let (mut list, mut name, mut words) = (COMMANDS, name, words);
+    let mut whole: Option<&'static Command> = None;
+    loop {
+        if name == "help" || name == "h" {
+            show(&asked_help(&path, list, whole, words)?)?;
+            return Ok(None);
+        }
+        let found = list.iter().find(|command| command.name == name);
+        let command = found.ok_or_else(|| no_topic(name))?;
+        path = format!("{path} {name}");
+        if command.commands.is_empty() {
+            return Ok(Some((path, command, words)));
+        }
+        let parsed = match flags::parse(words, &[], Order::First) {
+            Ok(parsed) => parsed,
+            Err(error) => {
+                usage_error(". ", error, &help::command(&path, command))?;
+                return Ok(None);
+            }
+        };
+        if parsed.is_set("help") || parsed.rest.is_empty() {
+            show(&help::command(&path, command))?;
+            return Ok(None);
+        }
+        words = &words[words.len() - parsed.rest.len()..];
+        (list, name, whole) = (command.commands, words[0].as_str(), Some(command));
+        words = &words[1..];
+    }
+}
+
+/// CTL2-16.
+fn no_topic(name: &str) -> Failure {
+    let hint = dialect::hint_for(name, "2").map(|hint| format!("\n{hint}")).unwrap_or_default();
+    Failure::plain(Code::Unknown, format!("No help topic for '{name}'{hint}"))
 }
 
 /// CTL2-12.
-fn help() {
-    println!("NAME:\n   etcdctl - A simple command line client for etcd.\n");
-    println!("USAGE:\n   etcdctl [global options] command [command options] [arguments...]\n");
-    println!("VERSION:\n   {}\n\nCOMMANDS:", base::version::COMPATIBLE);
-    for Command { name, usage, .. } in &COMMANDS {
-        println!("   {name:<16}{usage}");
-    }
-    println!("\nGLOBAL OPTIONS:");
-    for flag in flags::GLOBAL {
-        println!("   --{}", flag.names.join(", -"));
-    }
+fn asked_help(
+    path: &str,
+    list: &[Command],
+    whole: Option<&Command>,
+    words: &[String],
+) -> Result<String, Failure> {
+    let Some(topic) = words.first() else {
+        return Ok(match whole {
+            Some(command) => help::command(path, command),
+            None => help::tool(COMMANDS, GLOBAL),
+        });
+    };
+    let found = list.iter().find(|command| command.name == topic);
+    let command = found.ok_or_else(|| no_topic(topic))?;
+    let path = format!("{path} {topic}");
+    Ok(if command.commands.is_empty() {
+        help::command(&path, command)
+    } else {
+        help::list_by_name(&path, command)
+    })
+}
+
+/// Prints what is too long for a line macro.
+fn show(text: &str) -> Done {
+    // Nobody reads any more: nothing is left to do.
+    std::io::stdout().write_all(text.as_bytes()).map_or(Ok(()), Ok)
+}
+
+fn usage_error(separator: &str, error: String, help: &str) -> Done {
+    show(&format!("Incorrect Usage{separator}{error}\n\n{help}"))?;
+    Err(Failure::arguments(error))
 }

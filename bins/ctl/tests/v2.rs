@@ -1,136 +1,72 @@
-//! The dialect of the second generation beside etcd 3.4's own tool: the same command lines against
-//! two fresh members of etcd 3.4, line by line, must print the same and leave with the same code.
+//! The dialect of the second generation: command lines and what they print, against a server of
+//! ours; `UPDATE=1` writes the expected texts anew.
 //!
-//! `REAL_ETCD_34` names a folder with `etcd` and `etcdctl` 3.4.
+//! With `REAL_ETCD_34`, which names a folder with etcd 3.4's `etcdctl`, that program runs every line
+//! too, against a second server of ours, and must print the same and leave with the same code.
+//! Lines that differ on purpose are marked `@ours`.
 
 #![allow(clippy::print_stdout, reason = "a skipped test says so")]
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod support;
 
-use std::io::Write as _;
+use std::fmt::Write as _;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
+use support::script::{Line, parse};
 use support::server::Server;
+use support::v2::{Side, ours, server_program};
 
-/// CTL2-02 to CTL2-57; words in double quotes may have spaces, behind `<` stands the input.
-const SCRIPT: &str = r#"
-set key "Hello world"
-set /key value
-get key
-get --quorum key
--o extended get key
--o json get key
---output foo get key
-get nothing
-set --ttl 1000 t x
-set key new --swap-with-value bad
-set --swap-with-value value key new
-set --swap-with-index 1 key new
-mk key x
-mk made x
-mk -in-order queue job
-update key newer
-update nothing x
-mkdir dir
-mkdir dir
-setdir dir2
-setdir dir2
-updatedir dir2
-updatedir nothing
-get dir
-ls --sort
-ls --sort --recursive -p
-ls dir
-ls key
-ls nothing
-rm key
-rm dir
-rm --dir dir
-rmdir dir2
-rmdir queue
-rm --recursive queue
-rm nothing
-set
-get
-set novalue
-set fromstdin < piped
-get fromstdin
-set -- dash -5
-get dash
-watch --after-index 3 key
-watch --recursive --after-index 3 /
-cluster-health
-member list
-member add
-member remove zz
-nocmd
---endpoints http://127.0.0.1:1 get key
---endpoints http://127.0.0.1:1 cluster-health
-"#;
+const SCRIPTS: [&str; 4] = ["keys", "flags", "cluster", "auth"];
 
-fn split(line: &str) -> Vec<String> {
-    let mut words = Vec::new();
-    for (at, part) in line.split('"').enumerate() {
-        if at % 2 == 1 {
-            words.push(part.to_owned());
-        } else {
-            words.extend(part.split_whitespace().map(ToOwned::to_owned));
+/// A script's text, what it must print, and where that stands.
+fn script(name: &str) -> (String, PathBuf) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/testdata/v2");
+    let text = fs::read_to_string(folder.join(format!("{name}.txt"))).unwrap();
+    (text, folder.join(format!("{name}.expected.txt")))
+}
+
+fn check(name: &str) -> Vec<String> {
+    let Some(server) = server_program() else { return Vec::new() };
+    let (text, expected) = script(name);
+    let oracle = std::env::var_os("REAL_ETCD_34").map(|folder| Path::new(&folder).join("etcdctl"));
+    let servers = [Server::start(&server), Server::start(&server)];
+    let mut our_side = Side::new(&ours(), &servers[0]);
+    let mut their_side = oracle.map(|oracle| Side::new(&oracle, &servers[1]));
+    let mut printed = String::new();
+    let mut differences = Vec::new();
+    for line in parse(&text) {
+        println!("{name}: {}", line.text);
+        let said = our_side.run(&line);
+        writeln!(printed, "$ {}\n{said}", line.text).unwrap();
+        // Those lines change nothing.
+        let is_ours = line.variables.iter().any(|(name, _)| name == "ours");
+        if let Some(theirs) = their_side.as_mut().filter(|_| !is_ours) {
+            differences.extend(compare(&line, &said, &theirs.run(&line)));
         }
     }
-    words
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(&expected, &printed).unwrap();
+    }
+    let expected = fs::read_to_string(&expected).unwrap_or_default();
+    for (printed, expected) in printed.split("\n$ ").zip(expected.split("\n$ ")) {
+        if printed != expected {
+            differences.push(format!("== printed\n{printed}-- expected\n{expected}"));
+        }
+    }
+    assert_eq!(printed.lines().count(), expected.lines().count(), "{name}");
+    differences
 }
 
-fn run(program: &Path, server: &Server, line: &str) -> String {
-    let (line, input) = line.split_once(" < ").unwrap_or((line, ""));
-    let endpoint = format!("http://127.0.0.1:{}", server.client_port);
-    let mut child = Command::new(program)
-        .args(split(line))
-        .env("ETCDCTL_API", "2")
-        .env("ETCDCTL_ENDPOINTS", &endpoint)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    let (stdout, stderr) = (text(output.stdout), text(output.stderr));
-    let said = format!("{stdout}[stderr]\n{stderr}[code] {:?}\n", output.status.code());
-    let said = said.replace(&server.client_port.to_string(), "CLIENT");
-    hide_ids(&said.replace(&server.peer_port.to_string(), "PEER"))
+fn compare(line: &Line, ours: &str, theirs: &str) -> Option<String> {
+    let text = format!("== {}\n-- ours\n{ours}-- etcd\n{theirs}", line.text);
+    (ours != theirs).then_some(text)
 }
 
-/// Words of hexadecimal digits that are long enough for an id.
-fn hide_ids(text: &str) -> String {
-    let is_id = |word: &str| 12 < word.len() && word.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let shown = |word: &str| if is_id(word) { "ID".to_owned() } else { word.to_owned() };
-    let lines = text.split('\n').map(|line| {
-        line.split_inclusive([' ', ':']).map(|word| {
-            let bare = word.trim_end_matches([' ', ':']);
-            format!("{}{}", shown(bare), &word[bare.len()..])
-        })
-    });
-    lines.map(Iterator::collect).collect::<Vec<String>>().join("\n")
-}
-
+/// CTL2-02 to CTL2-76.
 #[test]
 fn command_lines_print_what_etcds_own_prints() {
-    let Some(folder) = std::env::var_os("REAL_ETCD_34").map(PathBuf::from) else {
-        println!("skipped: REAL_ETCD_34 is not set");
-        return;
-    };
-    let start = || Server::start_with(&folder.join("etcd"), &["--enable-v2", "--logger", "zap"]);
-    let (left, right) = (start(), start());
-    let ours = PathBuf::from(env!("CARGO_BIN_EXE_etcdctl"));
-    let mut differences = Vec::new();
-    for line in SCRIPT.lines().filter(|line| !line.is_empty()) {
-        let (ours, theirs) = (run(&ours, &left, line), run(&folder.join("etcdctl"), &right, line));
-        if ours != theirs {
-            differences.push(format!("== {line}\n-- ours\n{ours}-- etcd\n{theirs}"));
-        }
-    }
+    let differences: Vec<String> = SCRIPTS.iter().flat_map(|name| check(name)).collect();
     assert!(differences.is_empty(), "{} differ\n{}", differences.len(), differences.join("\n"));
 }

@@ -2,76 +2,107 @@
 //!
 //! etcd: v3.4.23 etcdctl/ctlv2/command, client/keys.go.
 
+use std::collections::BTreeMap;
 use std::io::Read as _;
 
-use url::form_urlencoded::Serializer;
-
-use super::http::{Answer, Question};
+use super::http::{Answer, Client, ClientError, Question, Until};
 use super::print::{Node, Response};
-use super::{Call, Code, Done, Failure};
+use super::{Call, Code, Done, Failure, escape};
 use crate::terminal::say;
 
 const FORM: &str = "application/x-www-form-urlencoded";
 
 /// A request for a key, being put together.
-struct Asking {
+#[derive(Debug)]
+pub(super) struct Asking {
     method: &'static str,
     key: String,
-    query: Serializer<'static, String>,
-    form: Serializer<'static, String>,
+    query: BTreeMap<&'static str, String>,
+    form: BTreeMap<&'static str, String>,
+    is_once: bool,
 }
 
 impl Asking {
-    fn new(method: &'static str, key: &str) -> Self {
-        let new = || Serializer::new(String::new());
-        Self { method, key: key.to_owned(), query: new(), form: new() }
+    pub(super) fn new(method: &'static str, key: &str) -> Self {
+        let (query, form) = (BTreeMap::new(), BTreeMap::new());
+        // What was deleted once is not found a second time.
+        Self { method, key: key.to_owned(), query, form, is_once: method == "DELETE" }
     }
 
-    fn query(mut self, name: &str, value: &str) -> Self {
-        self.query.append_pair(name, value);
+    pub(super) fn query(mut self, name: &'static str, value: impl ToString) -> Self {
+        self.query.insert(name, value.to_string());
         self
     }
 
-    fn query_if(self, wanted: bool, name: &str, value: &str) -> Self {
+    fn query_if(self, wanted: bool, name: &'static str, value: impl ToString) -> Self {
         if wanted { self.query(name, value) } else { self }
     }
 
-    fn form(mut self, name: &str, value: &str) -> Self {
-        self.form.append_pair(name, value);
+    /// Whether there must have been something, or must not.
+    fn prev_exist(self, wanted: bool) -> Self {
+        let asking = self.query("prevExist", wanted);
+        // What was made once is there the second time.
+        Self { is_once: !wanted, ..asking }
+    }
+
+    /// A previous value and index; empty and 0 for any.
+    fn previous(self, value: &str, index: i64) -> Self {
+        self.query_if(!value.is_empty(), "prevValue", value).query_if(
+            index != 0,
+            "prevIndex",
+            index.cast_unsigned(),
+        )
+    }
+
+    pub(super) fn value(mut self, value: &str) -> Self {
+        self.form.insert("value", value.to_owned());
         self
     }
 
-    fn ttl(self, call: &Call) -> Self {
-        let ttl = call.own.number("ttl");
-        if ttl > 0 { self.form("ttl", &ttl.to_string()) } else { self }
+    /// Seconds to live; none, or less, for ever.
+    pub(super) fn ttl(mut self, seconds: i64) -> Self {
+        if 0 < seconds {
+            self.form.insert("ttl", seconds.to_string());
+        }
+        self
     }
 
-    async fn send(mut self, call: &Call) -> Result<Response, Failure> {
-        let waits = self.query.finish();
-        let question = Question {
+    fn question(&self) -> Question {
+        let key = &self.key;
+        let slash = if key.is_empty() || key.starts_with('/') { "" } else { "/" };
+        let has_body = self.method == "PUT" || self.method == "POST";
+        let query = escape::form(&self.query);
+        Question {
             method: self.method,
-            path: format!("/v2/keys{}?{waits}", path(&self.key)),
-            content_type: if self.method == "PUT" || self.method == "POST" { FORM } else { "" },
-            body: self.form.finish(),
-            waits: waits.starts_with("wait=true"),
-        };
-        let answered = call.client.ask(&question).await;
-        let Answer { index, body, .. } = answered.map_err(|error| {
-            // Only the first question of a command tells a broken connection apart.
-            Failure { code: Code::Server, ..Failure::of(&error) }
-        })?;
-        Response::read(&body, &index)
+            path: escape::path(&escape::canonical(&format!("/v2/keys{slash}{key}"))),
+            query: if query.is_empty() { query } else { format!("?{query}") },
+            content_type: if self.method == "GET" { "" } else { FORM },
+            body: has_body.then(|| escape::form(&self.form)),
+            waits: self.query.contains_key("wait"),
+            is_once: self.is_once,
+        }
     }
-}
 
-/// CTL2-20.
-fn path(key: &str) -> String {
-    let mut url = url::Url::parse("http://host/").expect("a URL");
-    url.path_segments_mut()
-        .expect("it has a path")
-        .clear()
-        .extend(key.split('/').filter(|part| !part.is_empty()));
-    url.path().to_owned()
+    /// Asks; `Ok(None)` for an answer without a body.
+    pub(super) async fn send(
+        &self,
+        client: &Client,
+        until: Until,
+    ) -> Result<Option<Response>, Failure> {
+        let answered = client.ask(&self.question(), until).await;
+        let failed = |error: ClientError| Failure::client(Code::Server, &error);
+        let Answer { status, index, body, .. } = answered.map_err(failed)?;
+        if matches!(status, 200 | 201) && body.is_empty() {
+            return Ok(None);
+        }
+        Response::read(status, &body, &index).map(Some)
+    }
+
+    /// Asks within the command's time.
+    pub(super) async fn run(&self, client: &Client) -> Result<Response, Failure> {
+        let response = self.send(client, client.deadline()).await?;
+        response.ok_or_else(|| Failure::error(Code::Server, "client: response body is empty"))
+    }
 }
 
 /// CTL2-21.
@@ -87,19 +118,18 @@ fn value(call: &Call) -> Result<String, Failure> {
 }
 
 fn reading(call: &Call, key: &str) -> Asking {
-    let flag = |name: &str| if call.own.is_set(name) { "true" } else { "false" };
     Asking::new("GET", key)
-        .query_if(call.own.is_set("quorum"), "quorum", "true")
-        .query("recursive", flag("recursive"))
-        .query("sorted", flag("sort"))
+        .query("quorum", call.own.is_set("quorum"))
+        .query("recursive", call.own.is_set("recursive"))
+        .query("sorted", call.own.is_set("sort"))
 }
 
 /// CTL2-31.
 pub(super) async fn get(call: &Call) -> Done {
-    let response = reading(call, call.key()?).send(call).await?;
+    let client = call.connect().await?;
+    let response = reading(call, call.key()?).run(&client).await?;
     if response.node().is_dir() {
-        let text = format!("{}: is a directory", response.node().key());
-        return Err(Failure::plain(Code::BadArguments, text));
+        return Err(Failure::arguments(format!("{}: is a directory", response.node().key())));
     }
     response.print(call.format());
     Ok(())
@@ -107,7 +137,8 @@ pub(super) async fn get(call: &Call) -> Done {
 
 /// CTL2-39.
 pub(super) async fn list(call: &Call) -> Done {
-    let response = reading(call, call.argument(0).unwrap_or("/")).send(call).await?;
+    let client = call.connect().await?;
+    let response = reading(call, call.argument(0).unwrap_or("/")).run(&client).await?;
     if call.format() != "simple" {
         response.print(call.format());
         return Ok(());
@@ -128,51 +159,52 @@ pub(super) async fn list(call: &Call) -> Done {
     Ok(())
 }
 
-async fn put(call: &Call, asking: Asking) -> Done {
-    asking.ttl(call).send(call).await?.print(call.format());
+async fn put(call: &Call, client: &Client, asking: Asking) -> Done {
+    let response = asking.ttl(call.own.int("ttl")).run(client).await?;
+    response.print(call.format());
     Ok(())
 }
 
 /// CTL2-30.
 pub(super) async fn set(call: &Call) -> Done {
+    let client = call.connect().await?;
     let key = call.key()?;
     let value = value(call)?;
     let previous = call.own.text("swap-with-value").unwrap_or_default();
-    let index = call.own.number("swap-with-index");
-    let asking = Asking::new("PUT", key)
-        .query_if(!previous.is_empty(), "prevValue", previous)
-        .query_if(index != 0, "prevIndex", &index.to_string())
-        .form("value", &value);
-    put(call, asking).await
+    let asking = Asking::new("PUT", key).previous(previous, call.own.int("swap-with-index"));
+    put(call, &client, asking.value(&value)).await
 }
 
 /// CTL2-32.
 pub(super) async fn make(call: &Call) -> Done {
+    let client = call.connect().await?;
     let key = call.key()?;
     let value = value(call)?;
     let asking = if call.own.is_set("in-order") {
         Asking::new("POST", key)
     } else {
-        Asking::new("PUT", key).query("prevExist", "false")
+        Asking::new("PUT", key).prev_exist(false)
     };
-    put(call, asking.form("value", &value)).await
+    put(call, &client, asking.value(&value)).await
 }
 
 /// CTL2-33.
 pub(super) async fn update(call: &Call) -> Done {
+    let client = call.connect().await?;
     let key = call.key()?;
     let value = value(call)?;
-    put(call, Asking::new("PUT", key).query("prevExist", "true").form("value", &value)).await
+    put(call, &client, Asking::new("PUT", key).prev_exist(true).value(&value)).await
 }
 
 /// CTL2-35 to CTL2-37.
 pub(super) async fn directory(call: &Call, prev_exist: Option<bool>) -> Done {
-    let asking = Asking::new("PUT", call.key()?).query("dir", "true");
+    let client = call.connect().await?;
+    let asking = Asking::new("PUT", call.key()?).query("dir", true);
     let asking = match prev_exist {
-        Some(prev_exist) => asking.query("prevExist", &prev_exist.to_string()),
+        Some(prev_exist) => asking.prev_exist(prev_exist),
         None => asking,
     };
-    let response = asking.ttl(call).send(call).await?;
+    let response = asking.ttl(call.own.int("ttl")).run(&client).await?;
     if call.format() != "simple" {
         response.print(call.format());
     }
@@ -181,97 +213,25 @@ pub(super) async fn directory(call: &Call, prev_exist: Option<bool>) -> Done {
 
 /// CTL2-34.
 pub(super) async fn remove(call: &Call) -> Done {
+    let client = call.connect().await?;
     let own = &call.own;
-    let (previous, index) = (own.text("with-value").unwrap_or_default(), own.number("with-index"));
     let asking = Asking::new("DELETE", call.key()?)
-        .query_if(!previous.is_empty(), "prevValue", previous)
-        .query_if(index != 0, "prevIndex", &index.to_string())
-        .query_if(own.is_set("dir"), "dir", "true")
-        .query_if(own.is_set("recursive"), "recursive", "true");
-    removed(call, asking).await
+        .previous(own.text("with-value").unwrap_or_default(), own.int("with-index"))
+        .query_if(own.is_set("dir"), "dir", true)
+        .query_if(own.is_set("recursive"), "recursive", true);
+    removed(call, &client, &asking).await
 }
 
 /// CTL2-38.
 pub(super) async fn remove_directory(call: &Call) -> Done {
-    removed(call, Asking::new("DELETE", call.key()?).query("dir", "true")).await
+    let client = call.connect().await?;
+    removed(call, &client, &Asking::new("DELETE", call.key()?).query("dir", true)).await
 }
 
-async fn removed(call: &Call, asking: Asking) -> Done {
-    let response = asking.send(call).await?;
+async fn removed(call: &Call, client: &Client, asking: &Asking) -> Done {
+    let response = asking.run(client).await?;
     if !response.node().is_dir() || call.format() != "simple" {
         response.print(call.format());
     }
     Ok(())
-}
-
-/// What a watch waits for next.
-struct Waiting<'c> {
-    call: &'c Call,
-    key: &'c str,
-    index: u64,
-}
-
-impl<'c> Waiting<'c> {
-    fn new(call: &'c Call) -> Result<Self, Failure> {
-        let after = call.own.number("after-index");
-        let index = if after > 0 { after + 1 } else { 0 };
-        Ok(Self { call, key: call.key()?, index })
-    }
-
-    async fn next(&mut self) -> Result<Response, Failure> {
-        let recursive = if self.call.own.is_set("recursive") { "true" } else { "false" };
-        let asking = Asking::new("GET", self.key)
-            .query("wait", "true")
-            .query_if(self.index > 0, "waitIndex", &self.index.to_string())
-            .query("recursive", recursive);
-        let response = asking.send(self.call).await?;
-        self.index = response.node().modified() + 1;
-        Ok(response)
-    }
-}
-
-/// CTL2-40.
-pub(super) async fn watch(call: &Call) -> Done {
-    let mut waiting = Waiting::new(call)?;
-    loop {
-        let response = waiting.next().await?;
-        if response.node().is_dir() {
-            continue;
-        }
-        if call.own.is_set("recursive") {
-            say!("[{}] {}", response.action(), response.node().key());
-        }
-        response.print(call.format());
-        if !call.own.is_set("forever") {
-            return Ok(());
-        }
-    }
-}
-
-/// CTL2-41.
-pub(super) async fn exec_watch(call: &Call) -> Done {
-    let rest: Vec<&String> = call.own.rest.iter().filter(|word| *word != "--").collect();
-    let [_, program, arguments @ ..] = &rest[..] else {
-        return Err(Failure::error(Code::BadArguments, "key and command to exec required"));
-    };
-    let mut waiting = Waiting::new(call)?;
-    loop {
-        let response = waiting.next().await?;
-        let node = response.node();
-        if node.is_dir() {
-            eprintln!("Ignored dir {} change", node.key());
-            continue;
-        }
-        let child = tokio::process::Command::new(program)
-            .args(arguments)
-            .env("ETCD_WATCH_ACTION", response.action())
-            .env("ETCD_WATCH_MODIFIED_INDEX", node.modified().to_string())
-            .env("ETCD_WATCH_KEY", node.key())
-            .env("ETCD_WATCH_VALUE", node.value())
-            .spawn();
-        let mut child =
-            child.map_err(|error| Failure::plain(Code::BadArguments, format!("{error}")))?;
-        // The next change does not wait for it.
-        tokio::spawn(async move { child.wait().await });
-    }
 }
