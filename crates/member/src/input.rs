@@ -38,6 +38,8 @@ pub enum Input {
     Forget(Vec<Ticket>),
     /// Messages of other members.
     Receive(Vec<Message>),
+    /// Everything that came in one turn: what it causes goes out together.
+    Turn(Turn),
     /// Messages to this member were probably lost.
     Unreachable(MemberId),
     /// A copy of the database is ready for a member that was in [`Outputs::snapshot_wanted`]. Its
@@ -69,6 +71,27 @@ pub enum Input {
     Durable,
     /// The log may be forgotten up to here; the state is durable beyond.
     Compact(Index),
+}
+
+/// What a driver that takes everything at hand as one has found: as [`Input::Receive`],
+/// [`Input::Propose`] and [`Input::Read`] one after the other, but with one batch for the disk and
+/// one message to each member where one will do.
+#[derive(Debug, Default)]
+pub struct Turn {
+    /// Messages of other members.
+    pub messages: Vec<Message>,
+    /// Requests.
+    pub proposals: Vec<Proposal>,
+    /// Reads.
+    pub reads: Vec<Ticket>,
+}
+
+impl Turn {
+    /// Whether there is nothing in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty() && self.proposals.is_empty() && self.reads.is_empty()
+    }
 }
 
 /// What must be done, in any order unless said otherwise.

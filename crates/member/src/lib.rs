@@ -31,6 +31,6 @@ mod sending;
 mod waiting;
 
 pub use ids::RequestIds;
-pub use input::{Answer, Failure, Input, Outputs, Proposal, Ticket};
+pub use input::{Answer, Failure, Input, Outputs, Proposal, Ticket, Turn};
 pub use member::{Member, Options};
 pub use state::Halt;

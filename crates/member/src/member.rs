@@ -17,7 +17,7 @@ use crate::reads::Reads;
 use crate::renewals::Clearing;
 use crate::sending::Sending;
 use crate::waiting::Waiting;
-use crate::{Answer, Failure, Input, Outputs, Proposal, RequestIds, Ticket};
+use crate::{Answer, Failure, Input, Outputs, Proposal, RequestIds, Ticket, Turn};
 
 /// How a member behaves.
 #[derive(Clone, Debug)]
@@ -128,17 +128,15 @@ impl Member {
             Input::TransferLeader(ticket, to) => self.start_transfer(ticket, to, out),
             Input::Read(tickets) => self.read(now_millis, tickets, out),
             Input::Forget(tickets) => self.forget(tickets),
-            Input::Receive(messages) => {
-                for message in messages {
-                    // Whoever was removed cannot disturb those that know of it.
-                    if self.state.is_removed(message.from) {
-                        continue;
-                    }
-                    if matches!(message.body, Body::Propose(_)) && !self.is_proposing() {
-                        self.waiting.keep_passed(now_millis, message);
-                    } else {
-                        self.raft.step(message);
-                    }
+            Input::Receive(messages) => self.receive(now_millis, messages),
+            Input::Turn(Turn { messages, proposals, reads }) => {
+                // Acknowledgements first: what is proposed then tells of the commit as well.
+                self.receive(now_millis, messages);
+                if !proposals.is_empty() {
+                    self.propose(proposals, out);
+                }
+                if !reads.is_empty() {
+                    self.read(now_millis, reads, out);
                 }
             }
             Input::Unreachable(member) => self.raft.unreachable(member),
@@ -208,6 +206,18 @@ impl Member {
         self.raft.status()
     }
 
+    /// This member.
+    #[must_use]
+    pub fn id(&self) -> MemberId {
+        self.options.id
+    }
+
+    /// Consensus: for what is looked at often.
+    #[must_use]
+    pub fn consensus(&self) -> &Raft {
+        &self.raft
+    }
+
     /// Whether this member believes to lead.
     #[must_use]
     pub fn is_leader(&self) -> bool {
@@ -246,12 +256,26 @@ impl Member {
     fn on_tick(&mut self, now_millis: u64) {
         self.raft.tick();
         if self.leader.is_some()
-            && let Some(context) = self.reads.overdue(now_millis)
+            && let Some(context) = self.reads.overdue(self.leader, now_millis)
         {
             self.raft.read(context);
         }
         self.drive_leases(now_millis);
         self.remind_of_full_disk(now_millis);
+    }
+
+    fn receive(&mut self, now_millis: u64, messages: Vec<Message>) {
+        for message in messages {
+            // Whoever was removed cannot disturb those that know of it.
+            if self.state.is_removed(message.from) {
+                continue;
+            }
+            if matches!(message.body, Body::Propose(_)) && !self.is_proposing() {
+                self.waiting.keep_passed(now_millis, message);
+            } else {
+                self.raft.step(message);
+            }
+        }
     }
 
     fn propose(&mut self, proposals: Vec<Proposal>, out: &mut Outputs) {
@@ -329,8 +353,9 @@ impl Member {
             out.answers.extend(tickets.into_iter().map(failed));
             return;
         }
-        let context = self.reads.begin(tickets, self.leader, now_millis);
-        self.raft.read(context);
+        if let Some(context) = self.reads.ask(tickets, self.leader, now_millis) {
+            self.raft.read(context);
+        }
     }
 
     fn forget(&mut self, tickets: Vec<Ticket>) {
@@ -354,7 +379,7 @@ impl Member {
             Answer::Failed(Failure::NotLeader)
         } else if to == self.options.id {
             Answer::Transferred
-        } else if !self.raft.status().conf_state.voters.contains(&to) {
+        } else if !self.raft.conf_state().voters.contains(&to) {
             Answer::Failed(Failure::BadTransferee)
         } else {
             if let Some(other) = self.transfer.take() {
@@ -433,6 +458,9 @@ impl Member {
 
     /// Does what consensus asks for until it asks for nothing more.
     fn drain(&mut self, now_millis: u64, out: &mut Outputs) -> Result<(), Halt> {
+        if let Some(raft::Forgotten { leader, acknowledged, last }) = self.raft.forgotten() {
+            return Err(Halt::Forgotten { leader, acknowledged, last });
+        }
         loop {
             self.propose_waiting(now_millis, out);
             let Some(ready) = self.raft.ready() else { break };
@@ -448,7 +476,7 @@ impl Member {
                 self.on_soft_state(now_millis, &soft, out);
             }
             for read in ready.reads {
-                self.on_read_confirmed(read);
+                self.on_read_confirmed(read, now_millis);
             }
             if !ready.committed.is_empty() {
                 self.apply(now_millis, ready.committed, out)?;
@@ -489,7 +517,7 @@ impl Member {
         }
     }
 
-    fn on_read_confirmed(&mut self, read: raft::ReadReady) {
+    fn on_read_confirmed(&mut self, read: raft::ReadReady, now_millis: u64) {
         let begun = self.reads.confirm(read.context, read.index);
         if self.leader_question.is_some_and(|question| question <= read.context) {
             self.leader_question = None;
@@ -498,6 +526,9 @@ impl Member {
             && self.raft.is_leader()
         {
             self.leases.followed_after(begun);
+        }
+        if let Some(context) = self.reads.ask_next(self.leader, now_millis) {
+            self.raft.read(context);
         }
     }
 

@@ -5,6 +5,10 @@
 //! process confirms nothing. An answer to a later question is one to every earlier question too:
 //! asked again is therefore only the newest.
 //!
+//! While a question is under way, reads that come wait for its answer and are then asked for
+//! together: under load a question is worth a dozen wake-ups all over the cluster, and the more
+//! reads share it the better.
+//!
 //! Source: etcd: server/etcdserver/read/read.go.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +20,10 @@ use crate::Ticket;
 /// How long an answer is waited for before the question is asked again, in milliseconds.
 const RETRY_MILLIS: u64 = 500;
 
+/// How long reads wait for the answer to the question before theirs: longer than a round takes
+/// under load, so that they share the next one, and short enough if a message got lost.
+const SHARE_MILLIS: u64 = 20;
+
 /// Tickets that may wait.
 const TICKETS_MAX: usize = 65_536;
 
@@ -24,8 +32,10 @@ const TICKETS_MAX: usize = 65_536;
 pub(crate) struct Reads {
     next_context: u64,
     unconfirmed: BTreeMap<u64, Batch>,
+    /// Not asked for yet: they came while a question was under way.
+    behind: Vec<Ticket>,
     confirmed: BTreeMap<Index, Vec<Ticket>>,
-    /// Tickets of both.
+    /// Tickets of all three.
     tickets: usize,
     /// When the newest context was asked for, last.
     asked_millis: u64,
@@ -48,6 +58,7 @@ impl Reads {
         Self {
             next_context: first_context,
             unconfirmed: BTreeMap::new(),
+            behind: Vec::new(),
             confirmed: BTreeMap::new(),
             tickets: 0,
             asked_millis: 0,
@@ -57,6 +68,30 @@ impl Reads {
     /// Whether so many tickets more may wait.
     pub(crate) fn has_room_for(&self, tickets: usize) -> bool {
         self.tickets + tickets <= TICKETS_MAX
+    }
+
+    /// Takes reads on; the context to confirm, unless they are to wait for an answer first.
+    pub(crate) fn ask(
+        &mut self,
+        tickets: Vec<Ticket>,
+        leader: Option<MemberId>,
+        now_millis: u64,
+    ) -> Option<u64> {
+        self.tickets += tickets.len();
+        self.behind.extend(tickets);
+        self.ask_next(leader, now_millis)
+    }
+
+    /// Begins a batch of those that wait, unless a question is under way and not late; its context.
+    pub(crate) fn ask_next(&mut self, leader: Option<MemberId>, now_millis: u64) -> Option<u64> {
+        let is_soon_answered =
+            !self.unconfirmed.is_empty() && now_millis < self.asked_millis + SHARE_MILLIS;
+        if self.behind.is_empty() || is_soon_answered {
+            return None;
+        }
+        let tickets = std::mem::take(&mut self.behind);
+        self.tickets -= tickets.len();
+        Some(self.begin(tickets, leader, now_millis))
     }
 
     /// Begins a batch, without tickets for the member itself; the context to confirm.
@@ -76,8 +111,12 @@ impl Reads {
         context
     }
 
-    /// The context to ask for again, if its answer is late.
-    pub(crate) fn overdue(&mut self, now_millis: u64) -> Option<u64> {
+    /// The context to ask for again, if its answer is late, or for the first time, if the callers
+    /// that others waited for are gone.
+    pub(crate) fn overdue(&mut self, leader: Option<MemberId>, now_millis: u64) -> Option<u64> {
+        if let Some(first) = self.ask_next(leader, now_millis) {
+            return Some(first);
+        }
         let (&newest, _) = self.unconfirmed.last_key_value()?;
         if now_millis < self.asked_millis + RETRY_MILLIS {
             return None;
@@ -136,6 +175,10 @@ impl Reads {
         });
         self.tickets -= failed.len();
         self.asked_millis = now_millis;
+        let asked = self.ask_next(Some(leader), now_millis);
+        if asked.is_some() {
+            return (failed, asked);
+        }
         let newest = self.unconfirmed.last_key_value().map(|(&context, _)| context);
         (failed, newest)
     }
@@ -143,7 +186,8 @@ impl Reads {
     pub(crate) fn forget(&mut self, forgotten: &BTreeSet<Ticket>) {
         let mut left = 0;
         let unconfirmed = self.unconfirmed.values_mut().map(|batch| &mut batch.tickets);
-        for tickets in unconfirmed.chain(self.confirmed.values_mut()) {
+        let waiting = unconfirmed.chain([&mut self.behind]);
+        for tickets in waiting.chain(self.confirmed.values_mut()) {
             tickets.retain(|ticket| !forgotten.contains(ticket));
             left += tickets.len();
         }
@@ -195,10 +239,53 @@ mod tests {
         begin(&mut reads, &[1]);
         let waits = reads.begin(vec![Ticket(2)], None, 0);
         assert_eq!(reads.on_leader(LEADER, 10), (vec![Ticket(1)], Some(waits)));
-        assert_eq!(reads.overdue(509), None);
-        assert_eq!(reads.overdue(510), Some(waits));
-        assert_eq!(reads.overdue(511), None);
+        assert_eq!(reads.overdue(Some(LEADER), 509), None);
+        assert_eq!(reads.overdue(Some(LEADER), 510), Some(waits));
+        assert_eq!(reads.overdue(Some(LEADER), 511), None);
         reads.forget(&[Ticket(2)].into());
-        assert_eq!(reads.overdue(2000), None);
+        assert_eq!(reads.overdue(Some(LEADER), 2000), None);
+    }
+
+    #[test]
+    fn reads_that_come_during_a_question_share_the_next_one() {
+        let mut reads = Reads::new(100);
+        let first = reads.ask(vec![Ticket(1)], Some(LEADER), 0).unwrap();
+        assert_eq!(reads.ask(vec![Ticket(2)], Some(LEADER), 0), None);
+        assert_eq!(reads.ask(vec![Ticket(3)], Some(LEADER), 0), None);
+        assert_eq!(reads.ask_next(Some(LEADER), 0), None, "the first is under way");
+        reads.confirm(first, Index(4));
+        assert_eq!(reads.take_applied(Index(9)), [Ticket(1)]);
+        let second = reads.ask_next(Some(LEADER), 0).unwrap();
+        reads.confirm(second, Index(5));
+        assert_eq!(reads.take_applied(Index(9)), [Ticket(2), Ticket(3)]);
+        assert_eq!((reads.tickets, reads.ask_next(Some(LEADER), 0)), (0, None));
+    }
+
+    #[test]
+    fn reads_wait_for_no_answer_that_is_late() {
+        let mut reads = Reads::new(100);
+        reads.ask(vec![Ticket(1)], Some(LEADER), 0).unwrap();
+        assert_eq!(reads.ask(vec![Ticket(2)], Some(LEADER), SHARE_MILLIS - 1), None);
+        let next = reads.ask(vec![Ticket(3)], Some(LEADER), SHARE_MILLIS).unwrap();
+        reads.confirm(next, Index(4));
+        assert_eq!(reads.take_applied(Index(4)), [Ticket(1), Ticket(2), Ticket(3)]);
+    }
+
+    #[test]
+    fn reads_behind_a_question_that_nobody_answers_are_asked_for_themselves() {
+        // Its callers are gone.
+        let mut reads = Reads::new(100);
+        reads.ask(vec![Ticket(1)], Some(LEADER), 0).unwrap();
+        reads.ask(vec![Ticket(2), Ticket(3)], Some(LEADER), 0);
+        reads.forget(&[Ticket(1), Ticket(3)].into());
+        assert!(reads.overdue(Some(LEADER), 1).is_some());
+        assert_eq!(reads.tickets, 1);
+        // Its leader is gone: what was never asked for does not fail.
+        reads.ask(vec![Ticket(4)], Some(LEADER), 2);
+        let other = MemberId(8);
+        let (failed, asked) = reads.on_leader(other, 3);
+        assert_eq!(failed, [Ticket(2)]);
+        reads.confirm(asked.unwrap(), Index(7));
+        assert_eq!(reads.take_applied(Index(7)), [Ticket(4)]);
     }
 }

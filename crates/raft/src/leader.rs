@@ -30,6 +30,8 @@ pub(crate) struct Leader {
     pub(crate) pending_change: Index,
     /// Payload of entries proposed and not applied yet; may be less than that, never more.
     pub(crate) uncommitted_bytes: u64,
+    /// Whether the commit index rose and not everyone was told.
+    pub(crate) has_commit_news: bool,
     pub(crate) heartbeat_elapsed_ticks: u64,
     pub(crate) reads: ReadQueue,
     /// Who shall lead instead; no proposals are taken meanwhile.
@@ -45,6 +47,7 @@ impl Leader {
             // is cheaper than looking.
             pending_change: last,
             uncommitted_bytes: 0,
+            has_commit_news: false,
             heartbeat_elapsed_ticks: 0,
             reads: ReadQueue::default(),
             transfer_to: None,

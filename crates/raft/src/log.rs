@@ -68,7 +68,6 @@ impl Log {
             if entry.term < log.last().term {
                 // Entries of a deposed leader that a snapshot overtook: the files keep them, the
                 // log they belonged to is gone. Nothing behind them can belong to this log.
-                reached("raft: a start finds entries that a snapshot overtook");
                 break;
             }
             log.push(entry);
@@ -314,11 +313,11 @@ impl Log {
         self.unstable.hand_out(self.last().index, snapshot, must_sync, ballot)
     }
 
-    /// A batch is durable.
+    /// A batch is durable, and all before it.
     ///
     /// # Panics
     ///
-    /// If it is not the oldest under way.
+    /// If it is not under way.
     pub(crate) fn persisted(&mut self, token: PersistToken) -> Batch {
         let (batch, snapshot) = self.unstable.persisted(token);
         if let Some(index) = snapshot {

@@ -21,7 +21,7 @@ use crate::read_index;
 use crate::ready::{Persist, PersistToken, Ready, RoleKind, SoftState};
 use crate::role::{Common, Role};
 use crate::trace::{DropReason, Event, Trace};
-use crate::{ConfState, Config, Entry, EntryKind, HardState};
+use crate::{ConfState, Config, Entry, EntryKind, Forgotten, HardState};
 
 /// What a member knows when it starts.
 #[derive(Clone, Debug, Default)]
@@ -114,6 +114,7 @@ impl Raft {
             held: Vec::new(),
             reads: Vec::new(),
             snapshot_wanted: Vec::new(),
+            forgotten: None,
             trace: Trace::default(),
         };
         common.draw_election_timeout();
@@ -257,10 +258,11 @@ impl Raft {
     /// What must be done now, if anything. Does not wait for what earlier calls returned; but
     /// [`Ready::persist`] and [`Ready::committed`] are each in order.
     pub fn ready(&mut self) -> Option<Ready> {
-        if let Role::Leader(leader) = &mut self.role
-            && leader.reads.needs_round()
-        {
-            leader.broadcast_heartbeat(&mut self.common);
+        if let Role::Leader(leader) = &mut self.role {
+            leader.tell_commit(&mut self.common);
+            if leader.reads.needs_round() {
+                leader.broadcast_heartbeat(&mut self.common);
+            }
         }
         let persist = self.take_persist();
         let soft_state = self.soft_state();
@@ -319,11 +321,11 @@ impl Raft {
         })
     }
 
-    /// The batch of that token is durable.
+    /// The batch of that token is durable, and all before it.
     ///
     /// # Panics
     ///
-    /// If an earlier batch is not.
+    /// If no such batch is under way.
     pub fn persisted(&mut self, token: PersistToken) {
         let batch = self.common.log.persisted(token);
         match &mut self.role {
@@ -438,6 +440,25 @@ impl Raft {
             Role::Leader(leader) => leader.transfer_to,
             Role::Follower(_) | Role::Candidate(_) => None,
         }
+    }
+
+    /// Up to where the log is committed, as far as known.
+    #[must_use]
+    pub fn commit(&self) -> Index {
+        self.common.log.commit()
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub fn conf_state(&self) -> &ConfState {
+        self.common.members.conf_state()
+    }
+
+    /// What this member acknowledged and does not have any more, if its leader said so. Others may
+    /// rely on it: such a member must not take part any longer.
+    #[must_use]
+    pub fn forgotten(&self) -> Option<Forgotten> {
+        self.common.forgotten
     }
 
     /// This member's term.

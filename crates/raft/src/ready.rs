@@ -103,6 +103,43 @@ pub struct Unpersisted<E> {
 }
 
 impl Persist {
+    /// Whether nothing but the commit index moved and nobody waits for it: it may be written along
+    /// with the next batch, or lost.
+    #[must_use]
+    pub fn is_hint(&self) -> bool {
+        !self.must_sync
+            && self.entries.is_empty()
+            && self.snapshot.is_none()
+            && self.held.is_empty()
+    }
+
+    /// Takes the next batch in, so that both become durable as one; its token then stands for both.
+    ///
+    /// # Errors
+    ///
+    /// The next batch, if the two cannot be one: a snapshot stands by itself, and entries are only
+    /// joined with those that follow them.
+    ///
+    /// # Panics
+    ///
+    /// If the other batch is an earlier one.
+    pub fn absorb(&mut self, next: Self) -> Result<(), Box<Self>> {
+        let last = self.entries.last().map(|entry| entry.index);
+        let first = next.entries.first().map(|entry| entry.index);
+        let follows = last.zip(first).is_none_or(|(last, first)| first == last.next());
+        if self.snapshot.is_some() || next.snapshot.is_some() || !follows {
+            return Err(Box::new(next));
+        }
+        let Self { entries, hard_state, snapshot: _, must_sync, token, held } = next;
+        assert!(self.token < token, "{token:?} taken in behind {:?}", self.token);
+        self.entries.extend(entries);
+        self.hard_state = hard_state.or(self.hard_state);
+        self.must_sync |= must_sync;
+        self.token = token;
+        self.held.extend(held);
+        Ok(())
+    }
+
     /// Runs `write` on the batch and releases the held messages only once it returned `Ok`.
     ///
     /// `write` must leave the batch durable if [`Persist::must_sync`].

@@ -58,8 +58,8 @@ impl Leader {
         }
     }
 
-    /// Commits what a quorum stores, tells everyone, and takes on the reads that waited for the
-    /// first commit of the term. Whether there was anything to commit.
+    /// Commits what a quorum stores, to be told to everyone, and takes on the reads that waited for
+    /// the first commit of the term. Whether there was anything to commit.
     pub(crate) fn advance_commit(&mut self, common: &mut Common) -> bool {
         let stored = common.members.stored(|id| {
             if id == common.id() {
@@ -81,8 +81,22 @@ impl Leader {
         }
         common.log.commit_to(stored);
         self.admit_early_reads(common);
-        self.broadcast_append(common);
+        // Told with the next `Ready`: entries proposed until then tell it as well.
+        self.has_commit_news = true;
         true
+    }
+
+    /// Tells everyone of the commit index who was not told with entries meanwhile.
+    pub(crate) fn tell_commit(&mut self, common: &mut Common) {
+        if !std::mem::take(&mut self.has_commit_news) {
+            return;
+        }
+        let commit = common.log.commit();
+        for (&to, progress) in &mut self.progress {
+            if progress.has_commit_news(commit) {
+                send_append(common, to, progress, IfEmpty::Send);
+            }
+        }
     }
 
     pub(crate) fn on_append_reply(

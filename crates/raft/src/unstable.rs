@@ -117,18 +117,23 @@ impl Unstable {
         token
     }
 
-    /// The batch of `token` is durable; returns it, and the index of the snapshot that is durable
-    /// with it and still the log's beginning.
+    /// The batch of `token` is durable, and all before it; returns it, and the index of the
+    /// snapshot that is durable now and still the log's beginning.
     pub(crate) fn persisted(&mut self, token: PersistToken) -> (Batch, Option<Index>) {
-        let batch = self.under_way.pop_front().expect("only what is under way becomes durable");
-        assert!(batch.token == token, "{token:?} persisted before {:?}", batch.token);
-        self.stable = self.stable.max(batch.up_to);
-        assert!(self.stable <= self.handed, "stable {} beyond {}", self.stable, self.handed);
         let current = self.snapshot.as_ref().map(|incoming| incoming.meta.position.index);
-        let stored = batch.snapshot.filter(|&index| current == Some(index));
-        if stored.is_some() {
-            self.snapshot = None;
+        let mut stored = None;
+        loop {
+            let batch = self.under_way.pop_front().expect("only what is under way becomes durable");
+            assert!(batch.token <= token, "{token:?} persisted, which is not under way");
+            self.stable = self.stable.max(batch.up_to);
+            assert!(self.stable <= self.handed, "stable {} beyond {}", self.stable, self.handed);
+            if batch.snapshot.is_some() && batch.snapshot == current {
+                stored = batch.snapshot;
+                self.snapshot = None;
+            }
+            if batch.token == token {
+                return (batch, stored);
+            }
         }
-        (batch, stored)
     }
 }

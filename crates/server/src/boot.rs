@@ -33,8 +33,10 @@ use wal::Wal;
 
 use crate::reserve::{Reserve, is_no_space};
 
+pub(crate) use discovery::{DiscoveryError, founders_of};
 pub(crate) use error::AUTH_REMEDY;
 pub use error::BootError;
+pub(crate) use join::members_of;
 pub(crate) use origin::{Origin, OriginOptions};
 pub use srv::SrvError;
 

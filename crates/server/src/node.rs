@@ -15,11 +15,11 @@ mod cluster;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
 use base::{Index, LogPosition, MemberId};
-use member::{Answer, Input, Member, Outputs};
+use member::{Answer, Input, Member, Outputs, Turn};
 use raft::{Message, Persist};
 use state::{Applied, Refusal};
 use tokio::sync::watch;
@@ -124,7 +124,8 @@ struct Room {
 pub(crate) struct Node {
     member: Member,
     wal: Wal,
-    /// Batches for the log, in order; more than for a moment only on a full disk.
+    /// Batches for the log, in order; more than for a moment only on a full disk, or if the only
+    /// one is a hint that goes along with the next.
     unwritten: VecDeque<Persist>,
     room: Room,
     snapshots: Snapshots,
@@ -237,7 +238,7 @@ impl Node {
                 break;
             }
             let wake = self.compaction_due.map_or(next_tick, |due| due.min(next_tick));
-            match self.commands.recv_timeout(wake.saturating_duration_since(now)) {
+            match self.wait(wake, &mut out)? {
                 Ok(first) => self.take_batch(first, &mut out)?,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
@@ -245,14 +246,32 @@ impl Node {
             self.settle(&mut out)?;
             self.compact()?;
         }
+        self.write_hint(&mut out)?;
         self.reports.status.stopped.store(true, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Takes what waits in the queue and gives it to the member, proposals and reads as one batch
-    /// each.
+    /// The next command, if one comes in time. A hint for the log is written while there is nothing
+    /// else to do.
+    fn wait(
+        &mut self,
+        until: Instant,
+        out: &mut Outputs,
+    ) -> Result<Result<Command, RecvTimeoutError>, NodeError> {
+        match self.commands.try_recv() {
+            Ok(command) => return Ok(Ok(command)),
+            Err(TryRecvError::Disconnected) => return Ok(Err(RecvTimeoutError::Disconnected)),
+            Err(TryRecvError::Empty) => {}
+        }
+        if self.write_hint(out)? {
+            self.settle(out)?;
+        }
+        Ok(self.commands.recv_timeout(until.saturating_duration_since(Instant::now())))
+    }
+
+    /// Takes what waits in the queue and gives it to the member as one turn.
     fn take_batch(&mut self, first: Command, out: &mut Outputs) -> Result<(), NodeError> {
-        let (mut proposals, mut reads) = (Vec::new(), Vec::new());
+        let Turn { mut messages, mut proposals, mut reads } = Turn::default();
         let mut next = Some(first);
         while let Some(command) = next {
             match command {
@@ -264,35 +283,37 @@ impl Node {
                         Question::Other(input) => self.step(input, out)?,
                     }
                 }
-                Command::Receive(messages) => self.step(Input::Receive(messages), out)?,
+                Command::Receive(received) => messages.extend(received),
                 Command::Rare(news) => self.on_news(news, out)?,
                 Command::Stop => self.stopping = true,
             }
-            let room = proposals.len() + reads.len() < BATCH_LEN_MAX;
+            let room = messages.len() + proposals.len() + reads.len() < BATCH_LEN_MAX;
             next = if room { self.commands.try_recv().ok() } else { None };
         }
-        if !reads.is_empty() {
-            self.step(Input::Read(reads), out)?;
-        }
-        if !self.unwritten.is_empty() {
+        if self.room.retry.is_some() {
             // The log takes nothing, so this is certain not to be done.
             let refused = || Answer::Applied(Applied::Refused(Refusal::NoSpace));
             out.answers.extend(proposals.drain(..).map(|proposal| (proposal.ticket, refused())));
         }
-        if !proposals.is_empty() {
-            self.step(Input::Propose(proposals), out)?;
-        }
-        Ok(())
+        let turn = Turn { messages, proposals, reads };
+        if turn.is_empty() { Ok(()) } else { self.step(Input::Turn(turn), out) }
     }
 
     /// Does what the member asked for, until it asks for nothing more.
     fn settle(&mut self, out: &mut Outputs) -> Result<(), NodeError> {
         loop {
+            // Clients first: what is left to do may wait a little longer, unless it is news of the
+            // members, which those that asked for a change may rely on.
+            let has_news =
+                out.members_changed || out.leader_changed || out.removed || out.restored.is_some();
+            if !has_news && !out.answers.is_empty() {
+                self.answer(out);
+            }
             self.send(out)?;
             self.unwritten.extend(out.persist.drain(..));
-            while self.write_next(out)? {
-                self.send(out)?;
-                self.unwritten.extend(out.persist.drain(..));
+            let only_hint = self.unwritten.len() == 1 && self.unwritten[0].is_hint();
+            if !only_hint && self.write_next(out)? {
+                continue;
             }
             self.take_news(out)?;
             if out.send.is_empty() && out.persist.is_empty() {
@@ -303,7 +324,17 @@ impl Node {
             out.compaction_begun = false;
             self.compaction_due = Some(Instant::now());
         }
+        self.answer(out);
+        self.committer.consider(&self.backend);
+        Ok(())
+    }
+
+    /// Tells everybody how far this member is, then the callers their answers.
+    fn answer(&mut self, out: &mut Outputs) {
         self.publish();
+        if out.answers.is_empty() {
+            return;
+        }
         let mut answers = Vec::with_capacity(out.answers.len());
         for (ticket, answer) in out.answers.drain(..) {
             match self.waiters.remove(&ticket) {
@@ -312,16 +343,31 @@ impl Node {
             }
         }
         self.reports.answers.give(answers);
-        self.committer.consider(&self.backend);
-        Ok(())
     }
 
-    /// Writes the oldest batch; `false` if there is none or no room for it.
+    /// Writes a hint that waits to go along with the next batch; whether it was written.
+    fn write_hint(&mut self, out: &mut Outputs) -> Result<bool, NodeError> {
+        Ok(self.unwritten.front().is_some_and(Persist::is_hint) && self.write_next(out)?)
+    }
+
+    /// The oldest batch and those that can become durable with it.
+    fn next_batch(&mut self) -> Option<Persist> {
+        let mut batch = self.unwritten.pop_front()?;
+        while let Some(next) = self.unwritten.pop_front() {
+            if let Err(next) = batch.absorb(next) {
+                self.unwritten.push_front(*next);
+                break;
+            }
+        }
+        Some(batch)
+    }
+
+    /// Writes the oldest batches; `false` if there are none or no room for them.
     fn write_next(&mut self, out: &mut Outputs) -> Result<bool, NodeError> {
         if self.room.retry.is_some_and(|retry| Instant::now() < retry) {
             return Ok(false);
         }
-        let Some(batch) = self.unwritten.pop_front() else { return Ok(false) };
+        let Some(batch) = self.next_batch() else { return Ok(false) };
         let snapshot = batch.snapshot.as_ref().map(|meta| meta.position);
         let mut full = false;
         let written = batch.try_persist(|batch| self.write(batch, &mut full));
@@ -393,7 +439,7 @@ impl Node {
     }
 
     fn has_raised_no_space(&self) -> bool {
-        let own = self.member.status().id.0;
+        let own = self.member.id().0;
         let no_space = proto::etcdserverpb::AlarmType::Nospace;
         let mut raised = self.member.state().reads().alarms().into_iter();
         raised.any(|alarm| alarm.member_id == own && alarm.alarm() == no_space)
@@ -406,7 +452,7 @@ impl Node {
             // The alarm may have come after the room.
             return self.step(Input::Durable, out);
         }
-        if !self.unwritten.is_empty() || self.room.database_full {
+        if self.room.retry.is_some() || self.room.database_full {
             return Ok(());
         }
         if self.room.reserve.regain() {
@@ -456,6 +502,8 @@ impl Node {
     }
 
     fn on_durable(&mut self, position: LogPosition, out: &mut Outputs) -> Result<(), NodeError> {
+        // A mark beyond the commit index in the log is none.
+        self.write_hint(out)?;
         self.room.database_full = false;
         if self.room.low {
             return self.look_after_room(out);
@@ -480,25 +528,26 @@ impl Node {
     }
 
     fn publish(&self) {
-        let status = self.member.status();
+        let consensus = self.member.consensus();
         let published = &self.reports.status;
-        let leader = status.leader.map_or(0, |leader| leader.0);
+        let leader = consensus.leader().map_or(0, |leader| leader.0);
         let before = published.leader.swap(leader, Ordering::Relaxed);
         if leader != 0 && leader != before {
             self.reports.metrics.server.leader_changes.inc();
             *published.leader_since.lock() = Some(Instant::now());
         }
-        published.term.store(status.term.0, Ordering::Relaxed);
-        published.committed.store(status.commit.0, Ordering::Relaxed);
-        published.applied.store(self.member.applied().index.0, Ordering::Relaxed);
-        let voters = &status.conf_state.voters;
-        published.learner.store(status.conf_state.learners.contains(&status.id), Ordering::Relaxed);
+        let applied = self.member.applied();
+        published.term.store(consensus.term().0, Ordering::Relaxed);
+        published.committed.store(consensus.commit().0, Ordering::Relaxed);
+        published.applied.store(applied.index.0, Ordering::Relaxed);
+        let (id, conf_state) = (self.member.id(), consensus.conf_state());
+        published.learner.store(conf_state.learners.contains(&id), Ordering::Relaxed);
         // Before the first entry of the own term is applied, acknowledged ones may not be.
-        let alone = self.member.applied().term == status.term
-            && status.role == raft::RoleKind::Leader
-            && voters.len() == 1
-            && voters.contains(&status.id)
-            && status.conf_state.voters_outgoing.is_empty();
+        let alone = applied.term == consensus.term()
+            && consensus.is_leader()
+            && conf_state.voters.len() == 1
+            && conf_state.voters.contains(&id)
+            && conf_state.voters_outgoing.is_empty();
         published.alone.store(alone, Ordering::Release);
     }
 }
