@@ -12,11 +12,12 @@ use std::process::{Command, Stdio};
 
 use certificates::{Authority, Holder, write};
 use support::server::Server;
-use support::v2::{ours, server_program};
+use support::v2::{PATIENTLY, ours, server_program};
 
 /// Both outputs and the exit code.
 fn run(program: &Path, folder: &Path, words: &[&str], variables: &[(&str, &str)]) -> String {
     let output = Command::new(program)
+        .args(PATIENTLY)
         .args(words)
         .env_clear()
         .env("ETCDCTL_API", "2")
