@@ -82,15 +82,6 @@ pub enum Halt {
         #[source]
         source: backend::ReplaceError,
     },
-    /// Authentication is enabled, and this release would go on without it.
-    #[error(
-        "entry {position} enables authentication, which this release does not serve yet; run this \
-         member with the release of etcd that the others run"
-    )]
-    AuthEnabled {
-        /// The entry.
-        position: LogPosition,
-    },
     /// An entry that this release does not know; a newer member wrote it.
     #[error("entry {position} is of a kind this release does not know; upgrade this member")]
     Unknown {

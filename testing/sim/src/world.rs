@@ -541,7 +541,7 @@ impl World {
 
     fn halt(&mut self, at: usize, halt: &state::Halt) -> Verdict {
         match halt {
-            state::Halt::Unknown { .. } | state::Halt::AuthEnabled { .. } => {
+            state::Halt::Unknown { .. } => {
                 Err(format!("{}: {halt}", self.machines[at].id))
             }
             state::Halt::Backend { source: backend::ReadError::Damaged { .. }, .. } => {
