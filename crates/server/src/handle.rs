@@ -4,6 +4,8 @@ mod auth;
 mod cluster;
 mod v2;
 
+pub(crate) use auth::Proposed;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};

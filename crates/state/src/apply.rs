@@ -143,6 +143,8 @@ impl Applier<'_> {
         let index = position.index;
         match request {
             auth::request::Request::Read(question) => {
+                let is_before = self.facts.versions.names_tokens_by_entry_before();
+                let index = base::Index(index.0 - u64::from(is_before));
                 self.facts.auth.answer(question, index, self.tokens)
             }
             auth::request::Request::Change(change) => {

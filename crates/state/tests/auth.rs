@@ -15,7 +15,7 @@ use proto::authpb::{self, Permission, UserAddOptions};
 use proto::etcdserverpb as pb;
 use state::{Applied, AuthReply, Identity, Payload, Refusal, Reply};
 use support::auth::{Auth, change, disable, enable, grant_role, permission, user};
-use support::{Machine, by, grant, internal, internal_put, put, range, revoke};
+use support::{Machine, by, cluster_version, grant, internal, internal_put, put, range, revoke};
 
 fn done(machine: &mut Machine, request: pb::InternalRaftRequest) -> AuthReply {
     let done = machine.done(internal(request));
@@ -294,7 +294,13 @@ fn simple_tokens_follow_the_log() {
         token
     };
     let token = login(&mut machine, "alice", "word");
-    assert_eq!(token, format!("word.{}", machine.state.applied().index));
+    // Interop 6.4: clients carry it to members of etcd, which must have made the same.
+    let index = machine.state.applied().index.0;
+    assert_eq!(token, format!("word.{}", index - 1));
+    machine.done(cluster_version("3.4.0"));
+    assert_eq!(login(&mut machine, "alice", "old"), format!("old.{}", index + 2));
+    machine.done(cluster_version("3.5.0"));
+    assert_eq!(login(&mut machine, "alice", "new"), format!("new.{}", index + 3));
     let user = |machine: &Machine, token: &str| machine.reads().tokens().user(token, 0, 1000);
     assert_eq!(user(&machine, &token).as_deref(), Some(&b"alice"[..]));
     assert_eq!(login(&mut machine, "alice", ""), "");

@@ -7,7 +7,7 @@ use state::AuthReply;
 use tonic::{Request, Response, Status};
 
 use super::caller;
-use crate::handle::{Handle, RequestKind};
+use crate::handle::{Handle, Proposed, RequestKind};
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -99,7 +99,9 @@ impl Service for Auth {
         if has_password {
             let password = std::mem::take(&mut request.get_mut().password);
             let caller = caller(&request);
-            let hash = self.handle.hash_for(&caller, request.get_ref(), password).await?;
+            let proposed = self.handle.prepare_password(&caller, request.get_ref(), password);
+            let Proposed { password, hash } = proposed.await?;
+            request.get_mut().password = password;
             request.get_mut().hashed_password = hash;
         }
         let (header, _) = self.manage(RequestKind::AuthUserAdd, request).await?;
@@ -141,7 +143,9 @@ impl Service for Auth {
         let password = std::mem::take(&mut request.get_mut().password);
         if !password.is_empty() {
             let caller = caller(&request);
-            let hash = self.handle.hash_for(&caller, request.get_ref(), password).await?;
+            let proposed = self.handle.prepare_password(&caller, request.get_ref(), password);
+            let Proposed { password, hash } = proposed.await?;
+            request.get_mut().password = password;
             request.get_mut().hashed_password = hash;
         }
         let (header, _) = self.manage(RequestKind::AuthUserChangePassword, request).await?;

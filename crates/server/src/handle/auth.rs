@@ -2,6 +2,7 @@
 //!
 //! While auth is off nothing here costs more than reading a flag.
 
+use std::cmp::Ordering;
 use std::time::{Duration, Instant};
 
 use prost::Message;
@@ -11,9 +12,19 @@ use state::{AuthReply, Identity, Refusal, Reply};
 
 use super::{Handle, ProposeError, RequestKind};
 use crate::auth::{Caller, Provider, fingerprint, wall_seconds};
+use crate::peers::versions::Release;
+
+/// How long a token's own entry may lag behind the one that it is named by.
+const LOGIN_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Before it is looked again whether the entry of a token is applied.
 const TOKEN_POLL: Duration = Duration::from_millis(5);
+
+/// A password on its way to the log: itself or, for members since 3.5, its hash.
+pub(crate) struct Proposed {
+    pub(crate) password: String,
+    pub(crate) hash: String,
+}
 
 impl Handle {
     /// Who a caller is; `None` for one that does not say.
@@ -32,12 +43,23 @@ impl Handle {
             return Ok(named.map(|name| Identity { user: name.to_owned(), revision }));
         };
         let index = authentication.index_of(token).ok_or(Refusal::InvalidAuthToken)?;
-        // Another member, which is ahead of this one, may have given it.
-        let deadline = Instant::now() + self.shared.limits.request_timeout;
-        while self.status().applied < index && Instant::now() < deadline {
+        let mut identity = authentication.identify(self.reads(), token);
+        // Another member, which is ahead of this one, may have given it. Some name it by the entry
+        // before that of the login, so one at the end of what is applied gets a moment more.
+        let began = Instant::now();
+        while identity.is_none() {
+            let applied = self.status().applied;
+            let patience = match applied.cmp(&index) {
+                Ordering::Less => self.shared.limits.request_timeout,
+                Ordering::Equal => LOGIN_PATIENCE,
+                Ordering::Greater => break,
+            };
+            if patience < began.elapsed() {
+                break;
+            }
             tokio::time::sleep(TOKEN_POLL).await;
+            identity = authentication.identify(self.reads(), token);
         }
-        let identity = authentication.identify(self.reads(), token);
         if identity.is_none() {
             tracing::warn!("token-fingerprint" = fingerprint(token), "invalid auth token");
         }
@@ -122,21 +144,28 @@ impl Handle {
         Ok((self.header(revision), reply))
     }
 
-    /// The hash of a password for a request that its caller may make: nobody else has anything
-    /// hashed.
+    /// A password in the form in which a request of a caller who may make it is proposed: nobody
+    /// else has anything hashed. Members before 3.5 want the password itself, and would store the
+    /// hash of an empty one (interop 6.4).
     ///
     /// # Errors
     ///
     /// As [`Handle::enter`], [`Handle::authorize`], and of [`crate::auth::Passwords::hash`].
-    pub(crate) async fn hash_for<R: Guarded>(
+    pub(crate) async fn prepare_password<R: Guarded>(
         &self,
         caller: &Caller,
         request: &R,
         password: String,
-    ) -> Result<String, ProposeError> {
+    ) -> Result<Proposed, ProposeError> {
         let who = self.enter(caller, request).await?;
         self.authorize(&who, request)?;
-        self.shared.authentication.passwords.hash(password).await
+        let cluster = self.reads().cluster_version();
+        let cluster = cluster.as_deref().and_then(Release::parse);
+        if cluster.is_some_and(|it| Release::MINIMUM < it && it < Release::V3_5) {
+            return Ok(Proposed { password, hash: String::new() });
+        }
+        let hash = self.shared.authentication.passwords.hash(password).await?;
+        Ok(Proposed { password: String::new(), hash })
     }
 
     /// A token for whoever has this password.

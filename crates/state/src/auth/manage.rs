@@ -21,7 +21,7 @@ pub(crate) struct Context<'a> {
 }
 
 impl Auth {
-    /// Answers a request that only reads.
+    /// Answers a request that only reads. A token is named by `index`.
     pub(crate) fn answer(
         &self,
         question: &Question,
