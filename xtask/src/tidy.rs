@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// Which of our crates each may use (ARCHITECTURE.md, "Arrows"). A crate that is missing here may
 /// use anything: tools and tests.
-const ARROWS: [(&str, &[&str]); 18] = [
+const ARROWS: [(&str, &[&str]); 19] = [
     ("retcd-base", &[]),
     ("retcd-proto", &[]),
     ("retcd-vfs", &["retcd-base"]),
@@ -43,10 +43,25 @@ const ARROWS: [(&str, &[&str]); 18] = [
             "retcd-client",
         ],
     ),
+    (
+        "retcd-backup",
+        &[
+            "retcd-base",
+            "retcd-proto",
+            "retcd-vfs",
+            "retcd-raft",
+            "retcd-wal",
+            "retcd-backend",
+            "retcd-state",
+        ],
+    ),
     ("retcd-client", &["retcd-base", "retcd-proto", "retcd-tls"]),
     ("retcd-cli", &["retcd-base", "retcd-proto", "retcd-client", "retcd-tls"]),
     ("etcd", &["retcd-base", "retcd-server"]),
-    ("etcdctl", &["retcd-base", "retcd-proto", "retcd-cli", "retcd-client", "retcd-tls"]),
+    (
+        "etcdctl",
+        &["retcd-base", "retcd-proto", "retcd-cli", "retcd-client", "retcd-tls", "retcd-backup"],
+    ),
     (
         "etcdutl",
         &[

@@ -184,6 +184,13 @@ fn http2_error(endpoint: &Endpoint, source: Http2Error) -> ConnectionError {
     ConnectionError::Http2 { endpoint: endpoint.clone(), source }
 }
 
+impl Endpoint {
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
 impl From<SocketAddr> for Endpoint {
     fn from(address: SocketAddr) -> Self {
         Self { authority: address.to_string(), address }

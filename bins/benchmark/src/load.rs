@@ -281,7 +281,8 @@ impl Tally {
         }
     }
 
-    fn add(&mut self, other: Self) {
+    /// Adds another's counts.
+    pub(crate) fn add(&mut self, other: Self) {
         self.histogram.add(&other.histogram).expect("all histograms have the same bounds");
         self.errors += other.errors + other.under_way;
         self.short_answers += other.short_answers;

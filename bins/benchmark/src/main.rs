@@ -29,6 +29,7 @@ mod suite;
 mod table;
 mod target;
 mod template;
+mod v2;
 mod watch;
 mod watch_response;
 mod workload;

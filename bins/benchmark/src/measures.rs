@@ -6,8 +6,9 @@ use crate::target::Metric::{
     EventsPerCpuSecond, MedianLatency, MemoryGrowth, P99Latency, PrivateMemory, Restart, ServerCpu,
     Throughput,
 };
-use crate::target::Target::{AtMost, RatioAtLeast, RatioAtMost, Reported};
+use crate::target::Target::{AtLeast, AtMost, RatioAtLeast, RatioAtMost, Reported};
 use crate::target::{Metric, Target};
+use crate::v2::V2Kind;
 use crate::workload::{Kind, Workload};
 
 /// One measure.
@@ -43,6 +44,13 @@ pub(crate) enum Procedure {
     FillAndRestart {
         /// The keys.
         workload: Workload,
+    },
+    /// Requests of the second generation in a closed loop.
+    V2 {
+        /// What is asked.
+        kind: V2Kind,
+        /// TCP connections.
+        connections: u32,
     },
     /// Large ranges at the same time; the highest memory.
     MemoryUnderRanges {
@@ -131,6 +139,28 @@ const FILL: &[(Metric, Target)] =
 const RANGE_MEMORY: &[(Metric, Target)] =
     &[(MemoryGrowth, AtMost(256.0 * MEBIBYTE)), (Throughput, Reported), (MedianLatency, Reported)];
 
+/// Against etcd 3.4, the last with that generation; and what the tutorials claim (SEED0-61).
+const V2_SET: &[(Metric, Target)] = &[
+    (Throughput, RatioAtLeast(3.0)),
+    (Throughput, AtLeast(16_000.0)),
+    (MedianLatency, Reported),
+    (P99Latency, Reported),
+    (ServerCpu, Reported),
+];
+const V2_GET: &[(Metric, Target)] = &[
+    (Throughput, RatioAtLeast(3.0)),
+    (Throughput, AtLeast(2_000.0)),
+    (MedianLatency, Reported),
+    (P99Latency, Reported),
+    (ServerCpu, Reported),
+];
+const V2_SET_GET: &[(Metric, Target)] = &[
+    (Throughput, AtLeast(12_000.0)),
+    (MedianLatency, Reported),
+    (P99Latency, Reported),
+    (ServerCpu, Reported),
+];
+
 /// All measures in the order in which they are run.
 pub(crate) fn all() -> Vec<Measure> {
     let put = || workload(Kind::Put, VALUE_SIZE, KEY_SPACE);
@@ -177,6 +207,9 @@ pub(crate) fn all() -> Vec<Measure> {
             rows: 40_000,
             figures: RANGE_MEMORY,
         },
+        v2("v2-set", V2Kind::Set, V2_SET),
+        v2("v2-get", V2Kind::Get, V2_GET),
+        v2("v2-set-get", V2Kind::SetThenGet, V2_SET_GET),
     ]
 }
 
@@ -196,6 +229,10 @@ fn load(
 ) -> Measure {
     let procedure = Procedure::Load { workload, fill, connections, streams };
     Measure { name, procedure, rows: 1, figures }
+}
+
+fn v2(name: &'static str, kind: V2Kind, figures: &'static [(Metric, Target)]) -> Measure {
+    Measure { name, procedure: Procedure::V2 { kind, connections: 64 }, rows: 1, figures }
 }
 
 fn watchers(

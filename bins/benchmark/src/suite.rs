@@ -23,6 +23,7 @@ use crate::process::{Process, ProcessError};
 use crate::progress::Progress;
 use crate::server::{Server, ServerError};
 use crate::target::Comparison;
+use crate::v2;
 use crate::watch::{WatchError, WatchLoad, watch};
 use crate::workload::{Kind, Workload};
 
@@ -183,7 +184,12 @@ impl Suite {
             fs::remove_dir_all(&folder)
                 .map_err(|source| SuiteError::Folder { folder: folder.clone(), source })?;
         }
-        let mut server = Server::start(program, &self.arguments, &folder)?;
+        let mut arguments = self.arguments.clone();
+        if matches!(measure.procedure, Procedure::V2 { .. }) {
+            // etcd 3.4 and 3.5 serve that generation only when asked to.
+            arguments.push("--enable-v2=true".to_owned());
+        }
+        let mut server = Server::start(program, &arguments, &folder)?;
         if !report.versions.contains_key(side) {
             let status = Control::connect(&server.endpoint())?.status()?;
             report.versions.insert(side, status.version);
@@ -223,6 +229,14 @@ impl Suite {
             Procedure::FillAndRestart { workload } => {
                 let workload = Workload { key_space: self.fill_keys, ..workload.clone() };
                 self.fill_and_restart(server, &workload)
+            }
+            Procedure::V2 { kind, connections } => {
+                v2::fill(&server.endpoint())?;
+                let load = self.load(server, *connections, 1);
+                let process = server.process();
+                let mut measurement = v2::run(&load, *kind, &process)?;
+                measurement.server_private_bytes = Some(process.memory()?.private_bytes);
+                Ok(measurement)
             }
             Procedure::MemoryUnderRanges { workload, connections } => {
                 self.memory_under_ranges(server, workload, *connections)

@@ -54,6 +54,8 @@ pub(crate) enum Target {
     RatioAtMost(f64),
     /// Ours alone, at most.
     AtMost(f64),
+    /// Ours alone, at least.
+    AtLeast(f64),
 }
 
 /// One compared figure.
@@ -151,6 +153,7 @@ impl Target {
             Self::RatioAtLeast(bound) => ratio.map(|ratio| ratio >= bound),
             Self::RatioAtMost(bound) => ratio.map(|ratio| ratio <= bound),
             Self::AtMost(bound) => ours.map(|ours| ours <= bound),
+            Self::AtLeast(bound) => ours.map(|ours| ours >= bound),
         }
     }
 
@@ -161,6 +164,7 @@ impl Target {
             Self::RatioAtLeast(bound) => format!(">= {bound:.2}x"),
             Self::RatioAtMost(bound) => format!("<= {bound:.2}x"),
             Self::AtMost(bound) => format!("<= {}", metric.format(bound)),
+            Self::AtLeast(bound) => format!(">= {}", metric.format(bound)),
         }
     }
 }
@@ -208,6 +212,8 @@ mod tests {
     fn absolute_bounds_need_only_ours() {
         assert_eq!(Target::AtMost(2.0).met(None, Some(1.9)), Some(true));
         assert_eq!(Target::AtMost(2.0).met(Some(1.0), None), None);
+        assert_eq!(Target::AtLeast(2.0).met(None, Some(1.9)), Some(false));
+        assert_eq!(Target::AtLeast(2.0).describe(Metric::Throughput), ">= 2");
     }
 
     #[test]

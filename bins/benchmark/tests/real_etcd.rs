@@ -120,3 +120,22 @@ fn clusters_and_their_faults_are_measured() {
     }
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left behind");
 }
+
+/// SEED0-61: against the last release with the second generation, whose folder is in
+/// `REAL_ETCD_34`.
+#[test]
+fn the_second_generation_is_measured() {
+    let Some(folder) = std::env::var_os("REAL_ETCD_34") else {
+        println!("skipped: REAL_ETCD_34 is not set");
+        return;
+    };
+    let report = suite(&PathBuf::from(folder).join("etcd"), &["--only", "v2-"]);
+    assert_eq!(report["failures"], serde_json::json!([]));
+    let measurements = report["measurements"].as_object().unwrap();
+    assert_eq!(measurements.len(), 3);
+    for (name, sides) in measurements {
+        let measurement = &sides["theirs"];
+        assert_eq!(measurement["errors"], 0, "{name}: {measurement}");
+        assert!(measurement["operations"].as_u64().unwrap() > 0, "{name}: {measurement}");
+    }
+}

@@ -15,6 +15,7 @@ use proto::authpb::{Permission, permission::Type};
 use proto::etcdserverpb as pb;
 use proto::etcdserverpb::auth_client::AuthClient;
 use proto::etcdserverpb::kv_client::KvClient;
+use proto::v3lockpb::{self, lock_client::LockClient};
 use retcd_conformance::cluster::{Cluster, ClusterOptions};
 use retcd_conformance::{Server, ServerOptions, real_etcd};
 use tonic::metadata::MetadataValue;
@@ -149,6 +150,12 @@ async fn only_who_may_does() -> anyhow::Result<()> {
     let denied = put_with(&endpoint, "a/2", "none.1").await.unwrap_err();
     assert_eq!(denied.code(), Code::Unauthenticated);
     assert_eq!(denied.message(), "etcdserver: invalid auth token");
+    // a lock is its caller's writes.
+    let mut locks = LockClient::new(channel(&endpoint).await);
+    let lock = |name: &'static str| v3lockpb::LockRequest { name: name.into(), lease: 0 };
+    locks.lock(with_token(lock("a/lock"), &word)).await?;
+    let denied = locks.lock(with_token(lock("b/lock"), &word)).await.unwrap_err();
+    assert_eq!(denied.message(), "etcdserver: permission denied");
     server.stop()?;
     for entry in walk(server.data_dir())? {
         let bytes = std::fs::read(&entry)?;

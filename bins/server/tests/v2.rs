@@ -1,7 +1,12 @@
 //! The API of the second generation (features 1), from outside; and random sequences of calls to
 //! ours and to etcd 3.4 side by side.
 
+mod v2_auth;
+mod v2_clients;
+mod v2_cluster;
+mod v2_proxy;
 mod v2_support;
+mod v2_waiters;
 
 use std::path::Path;
 

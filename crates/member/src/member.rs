@@ -458,6 +458,9 @@ impl Member {
 
     /// Does what consensus asks for until it asks for nothing more.
     fn drain(&mut self, now_millis: u64, out: &mut Outputs) -> Result<(), Halt> {
+        if let Some(raft::Forgotten { leader, acknowledged, last }) = self.raft.forgotten() {
+            return Err(Halt::Forgotten { leader, acknowledged, last });
+        }
         loop {
             self.propose_waiting(now_millis, out);
             let Some(ready) = self.raft.ready() else { break };

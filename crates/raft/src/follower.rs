@@ -6,6 +6,7 @@ use base::probe::reached;
 use base::{Index, MemberId};
 use bytes::Bytes;
 
+use crate::Forgotten;
 use crate::log::Mismatch;
 use crate::message::{Append, AppendReply, Body, Message};
 use crate::read_index;
@@ -108,6 +109,9 @@ fn on_heartbeat(common: &mut Common, from: MemberId, commit: Index, context: Byt
         // own last entry instead, which nothing says to be the leader's.
         let reason = DropReason::CommitBeyondLog { commit, last };
         common.drop_message(from, "MsgHeartbeat", reason);
+        reached("raft: a member has lost what it acknowledged");
+        common.forgotten = Some(Forgotten { leader: from, acknowledged: commit, last });
+        return;
     }
     common.send(from, Body::HeartbeatReply { context });
 }

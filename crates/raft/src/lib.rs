@@ -81,5 +81,5 @@ pub use raft::{ProposeError, Raft, Restored};
 pub use ready::{
     Persist, PersistToken, Persisted, ReadReady, Ready, RoleKind, SoftState, Unpersisted,
 };
-pub use status::{PeerState, PeerStatus, Status};
+pub use status::{Forgotten, PeerState, PeerStatus, Status};
 pub use trace::{CampaignRefusal, DropReason, Event};

@@ -68,7 +68,6 @@ impl Log {
             if entry.term < log.last().term {
                 // Entries of a deposed leader that a snapshot overtook: the files keep them, the
                 // log they belonged to is gone. Nothing behind them can belong to this log.
-                reached("raft: a start finds entries that a snapshot overtook");
                 break;
             }
             log.push(entry);

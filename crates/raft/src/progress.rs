@@ -189,8 +189,13 @@ impl Progress {
             // Not the answer to the last probe.
             _ if self.next.previous() != rejected => return false,
             ProgressState::Probe { .. } | ProgressState::Snapshot { .. } => {
-                let next = rejected.min(hint.next());
-                self.restart_from(next.max(self.matched.next()));
+                let next = rejected.min(hint.next()).max(self.matched.next());
+                if next == self.next {
+                    // It rejects what it acknowledged. Asked again at once, it would at once answer
+                    // the same; the next heartbeat asks, and tells it what it has lost.
+                    return false;
+                }
+                self.restart_from(next);
                 self.stop_waiting();
             }
         }
@@ -278,6 +283,16 @@ mod tests {
         assert!(progress.reject(Index(5), Index(1)));
         assert!(progress.is_probe());
         assert_eq!(progress.next, Index(5));
+    }
+
+    /// D31.
+    #[test]
+    fn who_rejects_what_it_acknowledged_is_not_asked_again_at_once() {
+        let mut progress = replicating();
+        let matched = progress.matched;
+        assert!(progress.reject(matched.next(), Index(0)));
+        assert!(progress.is_probe());
+        assert!(!progress.reject(matched, Index(0)));
     }
 
     #[test]

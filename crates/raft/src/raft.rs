@@ -21,7 +21,7 @@ use crate::read_index;
 use crate::ready::{Persist, PersistToken, Ready, RoleKind, SoftState};
 use crate::role::{Common, Role};
 use crate::trace::{DropReason, Event, Trace};
-use crate::{ConfState, Config, Entry, EntryKind, HardState};
+use crate::{ConfState, Config, Entry, EntryKind, Forgotten, HardState};
 
 /// What a member knows when it starts.
 #[derive(Clone, Debug, Default)]
@@ -114,6 +114,7 @@ impl Raft {
             held: Vec::new(),
             reads: Vec::new(),
             snapshot_wanted: Vec::new(),
+            forgotten: None,
             trace: Trace::default(),
         };
         common.draw_election_timeout();
@@ -451,6 +452,13 @@ impl Raft {
     #[must_use]
     pub fn conf_state(&self) -> &ConfState {
         self.common.members.conf_state()
+    }
+
+    /// What this member acknowledged and does not have any more, if its leader said so. Others may
+    /// rely on it: such a member must not take part any longer.
+    #[must_use]
+    pub fn forgotten(&self) -> Option<Forgotten> {
+        self.common.forgotten
     }
 
     /// This member's term.

@@ -6,6 +6,7 @@
 use base::{LogPosition, MemberId, Term};
 
 use crate::Config;
+use crate::Forgotten;
 use crate::candidate::{Candidate, Stage};
 use crate::follower::Follower;
 use crate::leader::Leader;
@@ -72,6 +73,7 @@ pub(crate) struct Common {
     pub(crate) held: Vec<Message>,
     pub(crate) reads: Vec<ReadReady>,
     pub(crate) snapshot_wanted: Vec<MemberId>,
+    pub(crate) forgotten: Option<Forgotten>,
     pub(crate) trace: Trace,
 }
 

@@ -43,6 +43,19 @@ pub struct Status {
     pub conf_state: ConfState,
 }
 
+/// A member's log ends before what it told its leader to have stored: its disk lost data, or is an
+/// older one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forgotten {
+    /// The leader.
+    pub leader: MemberId,
+    /// The entry up to which the leader knows this member's log to be stored, and everything to be
+    /// committed.
+    pub acknowledged: Index,
+    /// The end of this member's log.
+    pub last: Index,
+}
+
 /// Another member as the leader sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerStatus {

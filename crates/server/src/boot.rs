@@ -33,7 +33,9 @@ use wal::Wal;
 
 use crate::reserve::{Reserve, is_no_space};
 
+pub(crate) use discovery::{DiscoveryError, founders_of};
 pub use error::BootError;
+pub(crate) use join::members_of;
 pub(crate) use origin::{Origin, OriginOptions};
 pub use srv::SrvError;
 

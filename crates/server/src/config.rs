@@ -46,8 +46,8 @@ pub use help::{flags_document, help_text, usage_text, version_text};
 pub use listen_error::ListenError;
 pub use model::{
     Advertise, Auth, AutoCompaction, Bootstrap, Cluster, ClusterState, Compaction, Config,
-    Discovery, Features, Http, KeepAlive, Limits, Listen, Logging, MetricsDetail, Quota, Secret,
-    Storage, Tls, TlsVersion, Tracing, TransportSecurity,
+    Discovery, Features, Http, KeepAlive, Limits, Listen, Logging, MetricsDetail, Proxy, ProxyMode,
+    ProxyTimeouts, Quota, Secret, Storage, Tls, TlsVersion, Tracing, TransportSecurity,
 };
 pub use notice::Notice;
 pub use refusal::Refusal;

@@ -22,6 +22,7 @@ use crate::grpc::{Remote, ReplyFuture};
 use crate::guard::Secured;
 use crate::handle::Handle;
 use crate::peers::others::READS_V2;
+use crate::proxy::Proxy;
 
 pub(crate) use gateway::Gateway;
 
@@ -40,7 +41,14 @@ pub(crate) struct Browsers {
 /// The plain endpoints; clones share the member.
 #[derive(Clone)]
 pub(crate) struct Plain {
-    shared: Arc<Shared>,
+    served: By,
+}
+
+/// Who answers.
+#[derive(Clone)]
+enum By {
+    Member(Arc<Shared>),
+    Proxy(Arc<Proxy>),
 }
 
 struct Shared {
@@ -54,7 +62,12 @@ struct Shared {
 
 impl std::fmt::Debug for Plain {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Plain").field("port", &self.shared.port).finish_non_exhaustive()
+        match &self.served {
+            By::Member(shared) => {
+                f.debug_struct("Plain").field("port", &shared.port).finish_non_exhaustive()
+            }
+            By::Proxy(proxy) => f.debug_tuple("Plain").field(proxy).finish(),
+        }
     }
 }
 
@@ -79,7 +92,7 @@ impl Plain {
         let set_log_level = Some(set_log_level);
         let port = Port::Clients;
         let v2 = v2.then(|| v2::V2::new(handle.clone()));
-        Self { shared: Arc::new(Shared { port, handle, browsers, set_log_level, gateway, v2 }) }
+        Self::of(Shared { port, handle, browsers, set_log_level, gateway, v2 })
     }
 
     /// What a port for gRPC alone serves: nothing (V2-015).
@@ -89,7 +102,7 @@ impl Plain {
 
     /// Whether it is what [`Plain::for_calls_only`] makes.
     pub(crate) fn is_for_calls_only(&self) -> bool {
-        matches!(self.shared.port, Port::Calls)
+        matches!(&self.served, By::Member(shared) if shared.port == Port::Calls)
     }
 
     /// What a port for metrics serves (HTTP-16).
@@ -105,15 +118,26 @@ impl Plain {
     fn new(port: Port, handle: Handle) -> Self {
         let browsers = Browsers::default();
         let (set_log_level, gateway, v2) = (None, None, None);
-        let shared = Shared { port, handle, browsers, set_log_level, gateway, v2 };
-        Self { shared: Arc::new(shared) }
+        Self::of(Shared { port, handle, browsers, set_log_level, gateway, v2 })
+    }
+
+    fn of(shared: Shared) -> Self {
+        Self { served: By::Member(Arc::new(shared)) }
+    }
+
+    /// What a proxy serves (SRV-170).
+    pub(crate) fn for_proxy(proxy: Arc<Proxy>) -> Self {
+        Self { served: By::Proxy(proxy) }
     }
 
     /// Answers one request of the client at `remote`.
     pub(crate) fn call(&self, remote: Remote, request: http::Request<Incoming>) -> ReplyFuture {
-        let shared = self.shared.clone();
+        let served = self.served.clone();
         Box::pin(async move {
-            let response = shared.answer(remote, request).await;
+            let response = match served {
+                By::Member(shared) => shared.answer(remote, request).await,
+                By::Proxy(proxy) => proxy.answer(remote, request).await,
+            };
             Ok(response.map(tonic::body::Body::new))
         })
     }
@@ -140,17 +164,7 @@ impl Shared {
             self.route(remote, request).await
         };
         if let Some(origin) = origin {
-            let headers = response.headers_mut();
-            let allow = HeaderValue::from_static;
-            headers.insert(
-                header::ACCESS_CONTROL_ALLOW_METHODS,
-                allow("POST, GET, OPTIONS, PUT, DELETE"),
-            );
-            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-            headers.insert(
-                header::ACCESS_CONTROL_ALLOW_HEADERS,
-                allow("accept, content-type, authorization"),
-            );
+            Browsers::allow(origin, &mut response);
         }
         response
     }
@@ -231,6 +245,19 @@ impl Shared {
 }
 
 impl Browsers {
+    /// Lets a page of this origin see an answer (V2-005).
+    pub(crate) fn allow(origin: HeaderValue, response: &mut Response) {
+        let headers = response.headers_mut();
+        let allow = HeaderValue::from_static;
+        headers
+            .insert(header::ACCESS_CONTROL_ALLOW_METHODS, allow("POST, GET, OPTIONS, PUT, DELETE"));
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.insert(
+            header::ACCESS_CONTROL_ALLOW_HEADERS,
+            allow("accept, content-type, authorization"),
+        );
+    }
+
     /// Whether the request is for a host that this server goes by: a page that makes a name of its
     /// own point here must not be answered.
     fn allow_host(&self, request: &http::Request<Incoming>) -> bool {
@@ -246,7 +273,7 @@ impl Browsers {
         named.is_some_and(|named| self.hosts.iter().any(|host| host == named))
     }
 
-    fn allowed_origin(&self, request: &http::Request<Incoming>) -> Option<HeaderValue> {
+    pub(crate) fn allowed_origin(&self, request: &http::Request<Incoming>) -> Option<HeaderValue> {
         if self.origins.iter().any(|origin| origin == "*") {
             return Some(HeaderValue::from_static("*"));
         }
@@ -258,7 +285,7 @@ impl Browsers {
     }
 }
 
-fn with_type(status: StatusCode, kind: &'static str, body: impl Into<Body>) -> Response {
+pub(crate) fn with_type(status: StatusCode, kind: &'static str, body: impl Into<Body>) -> Response {
     let mut response = Response::new(body.into());
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
@@ -284,7 +311,7 @@ fn not_found() -> Response {
 }
 
 /// HTTP-06.
-fn method_not_allowed(allowed: &'static str) -> Response {
+pub(crate) fn method_not_allowed(allowed: &'static str) -> Response {
     let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
     response

@@ -30,6 +30,7 @@ mod ping_policy;
 mod port;
 mod ports;
 mod preparer;
+mod proxy;
 mod recipes;
 mod reserve;
 mod reverse;

@@ -9,6 +9,7 @@ mod disk;
 mod facts;
 mod network;
 mod process;
+mod proxy;
 mod register;
 mod server;
 mod store;
@@ -23,6 +24,7 @@ use prometheus::{Registry, TextEncoder};
 pub(crate) use calls::Calls;
 pub(crate) use disk::Disk;
 pub(crate) use process::{open_files_max, resident_bytes};
+pub(crate) use proxy::ProxyMetrics;
 pub(crate) use server::{Operation, Server};
 pub(crate) use store::{Leases, Store, StreamWatches};
 

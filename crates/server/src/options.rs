@@ -94,7 +94,6 @@ impl Options {
     ) -> Self {
         let election_timeout = config.cluster.election_timeout();
         let texts = |urls: &[MemberUrl]| urls.iter().map(ToString::to_string).collect();
-        let keep_alive = config.limits.keep_alive;
         Self {
             boot: BootOptions {
                 data_dir: config.storage.data_dir.clone(),
@@ -111,12 +110,7 @@ impl Options {
             },
             authentication,
             limits: limits(config, election_timeout),
-            port: PortLimits {
-                concurrent_streams_max: config.limits.concurrent_streams_max,
-                keepalive_interval: keep_alive.interval.unwrap_or(FOR_EVER),
-                keepalive_timeout: keep_alive.timeout.unwrap_or(FOR_EVER),
-                pings: PingPolicy::new(keep_alive.client_interval_min),
-            },
+            port: Self::port_limits(config),
             dial_timeout: Duration::from_secs(1) + election_timeout,
             peer_read_timeout: config.cluster.peer_read_timeout,
             peer_write_timeout: config.cluster.peer_write_timeout,
@@ -148,6 +142,17 @@ impl Options {
             },
             stops_on_defrag: config.features.gates.is_enabled(Gate::StopGRPCServiceOnDefrag),
             features: features(config),
+        }
+    }
+
+    /// How a port treats its connections.
+    pub(crate) fn port_limits(config: &Config) -> PortLimits {
+        let keep_alive = config.limits.keep_alive;
+        PortLimits {
+            concurrent_streams_max: config.limits.concurrent_streams_max,
+            keepalive_interval: keep_alive.interval.unwrap_or(FOR_EVER),
+            keepalive_timeout: keep_alive.timeout.unwrap_or(FOR_EVER),
+            pings: PingPolicy::new(keep_alive.client_interval_min),
         }
     }
 }

@@ -28,7 +28,7 @@ use base::{ClusterId, MemberId};
 use hyper::body::Incoming;
 use raft::Message;
 use state::members::MemberObject;
-use transport::{BoxFuture, Connection, Transport};
+use transport::{BoxFuture, Connection, LatencySample, Transport};
 use url::Url;
 
 use self::arrivals::Arrivals;
@@ -124,6 +124,11 @@ impl Peers {
     /// Since when another member is reached without a break, if it is.
     pub(crate) fn connected_since(&self, id: MemberId) -> Option<Instant> {
         self.shared.transport.active_since(id)
+    }
+
+    /// How long appends to each of them take until the network has them.
+    pub(crate) fn latencies(&self) -> Vec<(MemberId, LatencySample)> {
+        self.shared.transport.latencies()
     }
 
     /// What is counted.

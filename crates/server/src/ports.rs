@@ -27,6 +27,20 @@ pub(crate) struct Ports {
 }
 
 impl Ports {
+    /// Binds the URLs to listen on for clients alone.
+    ///
+    /// # Errors
+    ///
+    /// As [`Ports::bind`].
+    pub(crate) async fn bind_clients(
+        config: &Config,
+        security: &Security,
+    ) -> Result<Vec<BoundPort>, ListenError> {
+        let listen = &config.listen;
+        let reuse = Reuse { port: listen.reuse_port, address: listen.reuse_address };
+        bind(&listen.clients, "listen-client-urls", Role::Client, security, reuse).await
+    }
+
     /// Binds every URL to listen on.
     ///
     /// # Errors

@@ -228,6 +228,30 @@ impl Security {
     pub(crate) fn dial(&self, timeout: Duration) -> PeerDial {
         PeerDial::new(timeout, self.dial.clone())
     }
+
+    /// How the client ports of members are reached, in at most `timeout`: as one of their clients,
+    /// with the flags about clients, or those about members if there are none (SRV-170).
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with a file.
+    pub(crate) fn dial_clients(
+        &self,
+        config: &Config,
+        timeout: Duration,
+    ) -> Result<PeerDial, SecurityError> {
+        let given = &config.tls.client;
+        if given.is_empty() && !given.auto {
+            return Ok(self.dial(timeout));
+        }
+        let settings = tls::Settings {
+            skip_verification: given.auto,
+            ..settings(config, Role::Client, given)
+        };
+        let policy = ClientPolicy::new(&settings, Protocols::Unsaid);
+        let policy = policy.map_err(|error| refusal(Role::Client, error))?;
+        Ok(PeerDial::new(timeout, Some(policy)))
+    }
 }
 
 /// The settings of one kind of port, with a certificate that was made if that is wished. SRV-096.

@@ -11,9 +11,10 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 use crate::auth::{Authentication, TokenError};
-use crate::boot::{self, BootError, Booted, SrvError, srv};
+use crate::boot::origin::OriginError;
+use crate::boot::{self, BootError, Booted, DiscoveryError, SrvError, srv};
 use crate::config::{
-    self, Bootstrap, Config, DataDir, InitialCluster, ListenError, Refusal, StartFacts,
+    self, Bootstrap, Config, DataDir, InitialCluster, ListenError, ProxyMode, Refusal, StartFacts,
 };
 use crate::connections::Connections;
 use crate::doors::Doors;
@@ -24,6 +25,7 @@ use crate::options::Options;
 use crate::peers::ask::{Asker, Dial};
 use crate::peers::handover;
 use crate::ports::Ports;
+use crate::proxy;
 use crate::running::Running;
 use crate::security::{Security, SecurityError};
 use crate::shards::Shards;
@@ -70,6 +72,26 @@ pub enum StartError {
     /// The member never got to know itself.
     #[error("publishing the member")]
     Publish(#[source] ProposeError),
+    /// The folder of a proxy.
+    #[error("making the folder of the proxy, {path}")]
+    ProxyFolder {
+        /// Which.
+        path: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The file of a proxy.
+    #[error(
+        "reading {path}, the peer URLs that the proxy knew; remove it to begin with the flags'"
+    )]
+    ProxyFile {
+        /// Which.
+        path: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
     /// Its data is not what the others have.
     #[error(
         "{member} found data inconsistency with peers; remove this member's data directory and \
@@ -99,6 +121,8 @@ impl StartError {
             | Self::Node(_)
             | Self::Commit(_)
             | Self::Corrupt { .. }
+            | Self::ProxyFolder { .. }
+            | Self::ProxyFile { .. }
             | Self::Publish(_) => logging::log_failure("failed to start etcd", self),
         }
     }
@@ -114,16 +138,34 @@ pub fn run(config: &Config) -> Result<Option<Signal>, StartError> {
     #[cfg(feature = "failpoints")]
     crate::failpoints::start();
     raise_file_limit();
+    let (found, notices) = config::open_data_dir(&config.storage.data_dir)?;
+    notices.iter().for_each(config::Notice::log);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(StartError::Threads)?;
-    let (options, security) = prepare(config, &runtime)?;
+    // As in etcd, what the folder is for goes before what the flags say.
+    let shall_forward = found == DataDir::Empty && config.proxy.mode != ProxyMode::Off;
+    if found == DataDir::Proxy || shall_forward {
+        return forward(config, found, &runtime);
+    }
+    let (options, security) = prepare(config, found, &runtime)?;
     // Ports first: a port in use must not cost a recovery.
     let ports = runtime.block_on(Ports::bind(config, &security)).map_err(StartError::Listen)?;
     let dial: Arc<dyn Dial> = Arc::new(security.dial(options.dial_timeout));
     let booted = match boot(&options, &runtime, dial.clone()) {
         Err(BootError::Removed { .. }) if !options.boot.force_new_cluster => return Ok(None),
+        Err(BootError::Origin(OriginError::Discovery(DiscoveryError::Full { .. })))
+            if config.proxy.is_fallback =>
+        {
+            tracing::warn!(
+                "fallback-proxy" = "proxy",
+                "discovery cluster is full, falling back to proxy"
+            );
+            drop(ports);
+            proxy::give_way(config.member_dir())?;
+            return forward(config, DataDir::Empty, &runtime);
+        }
         booted => booted?,
     };
     let mut running = Running::start(&options, booted, dial)?;
@@ -148,10 +190,40 @@ fn raise_file_limit() {
     }
 }
 
-/// Looks at the data directory and, for a new member, at its cluster, and says what is started.
-fn prepare(config: &Config, runtime: &Runtime) -> Result<(Options, Security), StartError> {
-    let (found, notices) = config::open_data_dir(&config.storage.data_dir)?;
-    notices.iter().for_each(config::Notice::log);
+/// Runs a proxy.
+fn forward(
+    config: &Config,
+    found: DataDir,
+    runtime: &Runtime,
+) -> Result<Option<Signal>, StartError> {
+    let mut cluster = InitialCluster::default();
+    if found == DataDir::Empty {
+        cluster = match &config.bootstrap {
+            Bootstrap::Discovery(discovery) => {
+                let text = runtime.block_on(boot::founders_of(discovery));
+                let text = text.map_err(OriginError::Discovery).map_err(BootError::Origin)?;
+                InitialCluster::parse(&text).map_err(Refusal::from)?
+            }
+            // A proxy needs no place of its own among the members.
+            Bootstrap::Srv { domain, service_name } => {
+                let dns = client::srv::Dns::of_system();
+                let found = srv::find(&dns, domain, service_name, "proxy", &[]);
+                InitialCluster::parse(&runtime.block_on(found)?).map_err(Refusal::from)?
+            }
+            Bootstrap::Static(_) | Bootstrap::DiscoveryUrl { .. } => {
+                runtime.block_on(initial_cluster(config))?
+            }
+        };
+    }
+    proxy::run(config, &cluster)
+}
+
+/// Looks, for a new member, at its cluster, and says what is started.
+fn prepare(
+    config: &Config,
+    found: DataDir,
+    runtime: &Runtime,
+) -> Result<(Options, Security), StartError> {
     let initialized = has_log(config);
     tracing::info!(
         "data-dir" = %config.storage.data_dir.display(),

@@ -1,6 +1,6 @@
 //! What comes in, entry by entry, and what goes out.
 
-use base::{LogPosition, MemberId};
+use base::{Index, LogPosition, MemberId};
 use bytes::Bytes;
 
 use crate::{Refusal, Reply};
@@ -81,6 +81,21 @@ pub enum Halt {
         /// The cause.
         #[source]
         source: backend::ReplaceError,
+    },
+    /// The leader knows of entries that this member stored, and its log ends before them.
+    #[error(
+        "the log ends at entry {last}, but this member acknowledged entries up to {acknowledged} \
+         to leader {leader}: its disk lost data or was put back to an older state; remove this \
+         member with 'etcdctl member remove', add it again and start it with an empty data \
+         directory"
+    )]
+    Forgotten {
+        /// Who knows.
+        leader: MemberId,
+        /// The last entry that is known to have been stored here.
+        acknowledged: Index,
+        /// The end of the log.
+        last: Index,
     },
     /// An entry that this release does not know; a newer member wrote it.
     #[error("entry {position} is of a kind this release does not know; upgrade this member")]

@@ -9,13 +9,16 @@ mod support;
 
 use backend::Bucket;
 use base::LeaseId;
+use pb::alarm_request::AlarmAction;
 use prost::Message as _;
 use proto::authpb::permission::Type;
 use proto::authpb::{self, Permission, UserAddOptions};
 use proto::etcdserverpb as pb;
 use state::{Applied, AuthReply, Identity, Payload, Refusal, Reply};
 use support::auth::{Auth, change, disable, enable, grant_role, permission, user};
-use support::{Machine, by, cluster_version, grant, internal, internal_put, put, range, revoke};
+use support::{
+    Machine, alarm, by, cluster_version, grant, internal, internal_put, put, range, revoke,
+};
 
 fn done(machine: &mut Machine, request: pb::InternalRaftRequest) -> AuthReply {
     let done = machine.done(internal(request));
@@ -361,6 +364,33 @@ fn a_crash_leaves_auth_and_the_applied_index_together() {
         let rows = found.contents();
         let users = rows.iter().filter(|(bucket, ..)| *bucket == Bucket::AuthUsers).count();
         assert_eq!(users as u64, applied, "seed {seed}");
+    }
+}
+
+/// D24: an alarm takes no check away, while it is raised or behind it.
+#[test]
+fn alarms_do_not_open_the_gate() {
+    let permissions: &[_] = &[(Type::Readwrite, "a", "b")];
+    let (mut machine, auth) = Auth::on(Machine::new(), &[("alice", permissions)]);
+    let alice = auth.user("alice");
+    let delete = |key: &str| {
+        let delete_range = Some(support::delete(key, ""));
+        by(&alice, pb::InternalRaftRequest { delete_range, ..Default::default() })
+    };
+    let (raise, disarm) = (AlarmAction::Activate, AlarmAction::Deactivate);
+    for kind in [pb::AlarmType::Nospace, pb::AlarmType::Corrupt] {
+        machine.done(alarm(raise, 1, kind));
+        if kind == pb::AlarmType::Nospace {
+            machine.done(delete("a"));
+            assert_eq!(machine.refused(delete("c")), Refusal::PermissionDenied);
+        } else {
+            assert_eq!(machine.refused(delete("c")), Refusal::Corrupt);
+        }
+        let list = by(&alice, change!(auth_user_list: pb::AuthUserListRequest {}));
+        assert_eq!(machine.refused(list), Refusal::PermissionDenied);
+        machine.done(alarm(disarm, 1, kind));
+        assert_eq!(machine.refused(delete("c")), Refusal::PermissionDenied);
+        machine.done(delete("a"));
     }
 }
 

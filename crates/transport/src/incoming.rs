@@ -153,6 +153,9 @@ impl Transport {
         }
         let member = &self.inner.shared.member;
         let from = message.from;
+        if matches!(message.body, raft::Body::Append(_)) {
+            self.inner.shared.metrics.appends.received.count(&[len]);
+        }
         let dropped = if matches!(message.body, raft::Body::Propose(_)) {
             member.receive_proposals(vec![message])
         } else {

@@ -18,6 +18,7 @@
 //!
 //! Format: docs/formats/peer.md. Source: etcd: server/etcdserver/api/rafthttp.
 
+mod appends;
 pub mod codec;
 mod dial;
 mod headers;
@@ -39,6 +40,7 @@ mod transport;
 mod urls;
 pub mod wire;
 
+pub use appends::{Appends, Flow, FlowSample, Latency, LatencySample};
 pub use dial::{Connection, Dial, TcpDial, WriteTimed, host_and_port};
 pub use local_member::{
     BoxFuture, ByteStream, IncomingDb, IncomingSnapshot, LocalMember, OutgoingSnapshot,

@@ -11,6 +11,8 @@ use std::time::Duration;
 use base::MemberId;
 use parking_lot::Mutex;
 
+use crate::appends::{Appends, Latency};
+
 /// The numbers of all peers.
 #[derive(Debug, Default)]
 pub struct Metrics {
@@ -20,6 +22,8 @@ pub struct Metrics {
     pub refused_requests: Counter,
     /// `etcd_network_snapshot_receive_failures{From="UNKNOWN_SNAPSHOT_SENDER"}`.
     pub unknown_snapshot_failures: Counter,
+    /// Appends, of all peers together.
+    pub appends: Appends,
 }
 
 /// The numbers of one peer. Label `To`, `From` or `Remote` is its id.
@@ -43,6 +47,8 @@ pub struct PeerMetrics {
     pub snapshot_send: SnapshotMetrics,
     /// `etcd_network_snapshot_receive_*{From}`.
     pub snapshot_receive: SnapshotMetrics,
+    /// How long appends to it take until the network has them.
+    pub appends: Latency,
 }
 
 /// Snapshots in one direction.
@@ -117,6 +123,7 @@ impl Default for PeerMetrics {
             round_trip: Histogram::doubling(Duration::from_micros(100), 16),
             snapshot_send: SnapshotMetrics::default(),
             snapshot_receive: SnapshotMetrics::default(),
+            appends: Latency::default(),
         }
     }
 }

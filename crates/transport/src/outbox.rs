@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http_body::Frame;
 use parking_lot::Mutex;
-use raft::Message;
+use raft::{Body, Message};
 use tokio::time::Sleep;
 
 use crate::codec::{Encoder, StreamKind};
@@ -124,6 +124,7 @@ impl Slot {
             target: Arc::clone(target),
             encoder: Encoder::new(self.kind),
             taken: VecDeque::new(),
+            taken_since: Instant::now(),
             encoding: Pieces::default(),
             pieces: VecDeque::new(),
             attached: Instant::now(),
@@ -195,6 +196,8 @@ pub(crate) struct StreamBody {
     encoder: Encoder,
     /// Taken from the outbox but not encoded yet.
     taken: VecDeque<Message>,
+    /// Since when the first of these waited.
+    taken_since: Instant,
     /// Empty between two calls; keeps its memory.
     encoding: Pieces,
     /// Encoded but not given to the connection yet.
@@ -222,13 +225,14 @@ impl StreamBody {
                     }
                     None => {}
                 }
-                inner.since = None;
+                let since = inner.since.take();
                 if inner.waiting.is_empty() {
                     match &mut inner.waker {
                         Some(waker) => waker.clone_from(context.waker()),
                         none => *none = Some(context.waker().clone()),
                     }
                 } else {
+                    self.taken_since = since.unwrap_or(self.taken_since);
                     std::mem::swap(&mut self.taken, &mut inner.waiting);
                 }
             }
@@ -237,13 +241,27 @@ impl StreamBody {
                 self.encoder.encode_heartbeat(&mut self.encoding);
                 self.heartbeat.as_mut().reset(tokio::time::Instant::now() + HEARTBEAT_INTERVAL);
             }
-            while self.encoding.len() < BATCH_BYTES
-                && let Some(message) = self.taken.pop_front()
-            {
-                self.encoder.encode(&message, &mut self.encoding);
-            }
+            self.encode_taken();
             self.target.metrics.sent_bytes.add(self.encoding.len());
             self.pieces.extend(self.encoding.take());
+        }
+    }
+
+    /// Encodes what is taken, up to a bound.
+    fn encode_taken(&mut self) {
+        let mut appends = Vec::new();
+        while self.encoding.len() < BATCH_BYTES
+            && let Some(message) = self.taken.pop_front()
+        {
+            let before = self.encoding.len();
+            self.encoder.encode(&message, &mut self.encoding);
+            if matches!(message.body, Body::Append(_)) {
+                appends.push(self.encoding.len() - before);
+            }
+        }
+        if !appends.is_empty() {
+            self.target.metrics.appends.succeeded(appends.len(), self.taken_since.elapsed());
+            self.target.count_appends(&appends);
         }
     }
 }

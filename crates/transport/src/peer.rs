@@ -52,6 +52,11 @@ impl Target {
         })
     }
 
+    /// Counts appends that were sent, by their bytes.
+    pub(crate) fn count_appends(&self, sizes: &[usize]) {
+        self.shared.metrics.appends.sent.count(sizes);
+    }
+
     /// Whether nothing shall pass, for a test.
     pub(crate) fn is_cut(&self) -> bool {
         self.cut.load(Relaxed)

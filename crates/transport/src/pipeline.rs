@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
@@ -81,6 +81,11 @@ pub(crate) async fn run(shared: Arc<Shared>, target: Arc<Target>, pipeline: Arc<
         wire::encode(&message, &Bytes::new(), &mut pieces);
         let body = pieces.take_joined();
         let body_bytes = body.len();
+        let is_append = matches!(message.body, Body::Append(_));
+        let began = Instant::now();
+        if is_append {
+            target.count_appends(&[body_bytes]);
+        }
         let url = target.urls.pick();
         let allowed = ANSWER_TIME
             + Duration::from_secs(1)
@@ -99,11 +104,17 @@ pub(crate) async fn run(shared: Arc<Shared>, target: Arc<Target>, pipeline: Arc<
             Ok(()) => {
                 target.status.activate();
                 target.metrics.sent_bytes.add(body_bytes);
+                if is_append {
+                    target.metrics.appends.succeeded(1, began.elapsed());
+                }
             }
             Err(error) => {
                 kept = None;
                 target.urls.failed(&url);
                 target.metrics.sent_failures.add(1);
+                if is_append {
+                    target.metrics.appends.failed();
+                }
                 if matches!(error, RequestError::Removed) {
                     shared.member.removed_from_cluster();
                 }

@@ -20,6 +20,7 @@ use crate::link::{self, Link, RequestError};
 use crate::outbox::BRIEF;
 use crate::peer::Target;
 use crate::transport::Shared;
+use crate::wire;
 
 /// Between the beginnings of two attempts.
 const DIAL_PAUSE: Duration = Duration::from_millis(100);
@@ -213,6 +214,7 @@ fn hand_over(shared: &Shared, target: &Target, decoder: &mut Decoder) -> Result<
     if target.is_cut() {
         return result;
     }
+    count_appends(shared, &messages);
     let mut dropped = 0;
     if !messages.is_empty() {
         dropped += shared.member.receive(messages);
@@ -232,6 +234,12 @@ fn hand_over(shared: &Shared, target: &Target, decoder: &mut Decoder) -> Result<
         }
     }
     result
+}
+
+fn count_appends(shared: &Shared, messages: &[Message]) {
+    let appends = messages.iter().filter(|message| matches!(message.body, Body::Append(_)));
+    let sizes: Vec<usize> = appends.map(wire::encoded_len).collect();
+    shared.metrics.appends.received.count(&sizes);
 }
 
 fn on_misdirected(shared: &Shared, target: &Target, message: &Message) {

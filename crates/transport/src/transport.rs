@@ -16,6 +16,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
+use crate::appends::LatencySample;
 use crate::dial::Dial;
 use crate::headers;
 use crate::local_member::{LocalMember, OutgoingSnapshot};
@@ -233,6 +234,15 @@ impl Transport {
     #[must_use]
     pub fn attached_streams(&self, peer: MemberId) -> usize {
         self.inner.peers().members.get(&peer).map_or(0, |peer| peer.attached_streams())
+    }
+
+    /// How long appends to each peer take until the network has them.
+    #[must_use]
+    pub fn latencies(&self) -> Vec<(MemberId, LatencySample)> {
+        let peers = self.inner.peers();
+        let sample =
+            |(id, peer): (&MemberId, &Arc<Peer>)| (*id, peer.target.metrics.appends.sample());
+        peers.members.iter().map(sample).collect()
     }
 
     /// What is counted.

@@ -4,6 +4,9 @@
 //! [`FaultDir`], from 1, and fails those it was told to. A test runs once to learn the counts, then
 //! once for each ordinal. From the same plan and the same calls the same faults follow.
 //!
+//! A disk may also lie: [`FaultPlan::lie`] has one write go nowhere, or to another place of its file,
+//! and says that all went well.
+//!
 //! Stopped means that the machine is off: from then on every operation fails and nothing is done.
 //! Together with [`crate::memory::MemoryDir::crash`] that is a power cut at a chosen point.
 
@@ -54,6 +57,15 @@ impl Failure {
     }
 }
 
+/// What a disk does with a write that it says it did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lie {
+    /// Nothing: what was there before stays.
+    Lost,
+    /// It goes to another sector of the file, chosen by this number.
+    Misdirected(u64),
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Effect {
     Once(Failure),
@@ -72,6 +84,9 @@ struct State {
     counts: BTreeMap<Kind, u64>,
     rules: BTreeMap<(Kind, u64), Effect>,
     stopped: bool,
+    /// Lies to come: about files with such an ending of their names, after how many writes.
+    lies: Vec<(&'static str, u64, Lie)>,
+    spares_log: bool,
     /// A failing write leaves a part of its bytes, a read may be short.
     partial: Option<Random>,
 }
@@ -111,6 +126,42 @@ impl FaultPlan {
         self.state.lock().rules.insert((kind, nth), Effect::Stop);
     }
 
+    /// Stops the machine now.
+    pub fn stop(&self) {
+        self.state.lock().stopped = true;
+    }
+
+    /// Lies about the `nth` write from now on, counted from 1, to files whose name ends like this.
+    pub fn lie(&self, name_end: &'static str, nth: u64, lie: Lie) {
+        self.state.lock().lies.push((name_end, nth, lie));
+    }
+
+    /// As [`FaultPlan::lie`], but never about a log: files whose name ends in `.wal` or `.tmp`.
+    pub fn lie_outside_log(&self, name_end: &'static str, nth: u64, lie: Lie) {
+        let mut state = self.state.lock();
+        state.lies.push((name_end, nth, lie));
+        state.spares_log = true;
+    }
+
+    /// The lie about a write to this file, if one is due.
+    fn lie_about(&self, name: &str) -> Option<Lie> {
+        let mut state = self.state.lock();
+        if state.spares_log && (name.ends_with(".wal") || name.ends_with(".tmp")) {
+            return None;
+        }
+        let mut due = None;
+        state.lies.retain_mut(|(name_end, left, lie)| {
+            if name.ends_with(*name_end) {
+                *left = left.saturating_sub(1);
+                if *left == 0 {
+                    due = Some(*lie);
+                }
+            }
+            0 < *left
+        });
+        due
+    }
+
     /// From now on a write that fails leaves the first part of its bytes behind, up to a sector's
     /// end in the file, since kernels copy whole pages; and a read may return fewer bytes than
     /// were asked for. `seed` chooses how many.
@@ -122,6 +173,7 @@ impl FaultPlan {
     pub fn clear(&self) {
         let mut state = self.state.lock();
         state.rules.clear();
+        state.lies.clear();
         state.stopped = false;
         state.partial = None;
     }
@@ -206,7 +258,7 @@ impl Dir for FaultDir {
             Open::Create | Open::CreateOrWrite => self.plan.admit(Kind::Name)?,
         }
         let inner = self.inner.open(name, how)?;
-        Ok(Arc::new(FaultFile { inner, plan: Arc::clone(&self.plan) }))
+        Ok(Arc::new(FaultFile { inner, plan: Arc::clone(&self.plan), name: name.to_owned() }))
     }
 
     fn subdir(&self, name: &str) -> io::Result<Arc<dyn Dir>> {
@@ -253,6 +305,25 @@ impl Dir for FaultDir {
 struct FaultFile {
     inner: Arc<dyn File>,
     plan: Arc<FaultPlan>,
+    name: String,
+}
+
+impl FaultFile {
+    /// Writes, or says so.
+    fn write_or_lie(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        match self.plan.lie_about(&self.name) {
+            None => self.inner.write_at(bytes, offset),
+            Some(Lie::Lost) => {
+                // The length is kept by the file system, which does not lie.
+                let end = offset + bytes.len() as u64;
+                if self.inner.len()? < end { self.inner.set_len(end) } else { Ok(()) }
+            }
+            Some(Lie::Misdirected(seed)) => {
+                let sectors = (self.inner.len()? / SECTOR).max(1);
+                self.inner.write_at(bytes, seed % sectors * SECTOR + offset % SECTOR)
+            }
+        }
+    }
 }
 
 impl File for FaultFile {
@@ -266,7 +337,7 @@ impl File for FaultFile {
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         match self.plan.judge(Kind::Write, bytes.len()) {
-            Verdict::Do | Verdict::Part(_, None) => self.inner.write_at(bytes, offset),
+            Verdict::Do | Verdict::Part(_, None) => self.write_or_lie(bytes, offset),
             Verdict::Part(part, Some(error)) => {
                 let end = (offset + part as u64) / SECTOR * SECTOR;
                 let part = usize::try_from(end.saturating_sub(offset)).unwrap_or(0);
@@ -339,6 +410,25 @@ mod tests {
         assert_eq!((disk.syncs(), disk.writes()), (0, 0));
         plan.clear();
         file.write_at(b"x", 0).unwrap();
+    }
+
+    /// D16, D31.
+    #[test]
+    fn disk_that_lies_loses_or_misdirects_one_write() {
+        let plan = FaultPlan::new();
+        let dir = FaultDir::wrap(MemoryDir::new().shared(), &plan);
+        let file = dir.open("a.db", Open::Create).unwrap();
+        file.write_at(&[1; 2048], 0).unwrap();
+        plan.lie("db", 2, Lie::Lost);
+        plan.lie("db", 3, Lie::Misdirected(2));
+        plan.lie(".wal", 1, Lie::Lost);
+        for value in [2, 3, 4, 5] {
+            file.write_at(&[value; 512], 512 * u64::from(value - 2)).unwrap();
+        }
+        let mut found = [0; 2048];
+        file.read_exact_at(&mut found, 0).unwrap();
+        let sectors: Vec<u8> = found.chunks(512).map(|sector| sector[0]).collect();
+        assert_eq!(sectors, [2, 1, 4, 5]);
     }
 
     #[test]

@@ -11,7 +11,9 @@
 //! - of the unsynced changes of names in a folder a prefix is kept, each folder by itself, a
 //!   rename whole or not at all. A synced file whose name was not synced is gone.
 //!
-//! Not modelled: a sync does what it says, and of a sector that is rewritten very often only the
+//! [`MemoryDir::flip`] changes a bit of what lies on the disk, as media do that decay.
+//!
+//! Not modelled: a sync does what it says (a disk that lies is [`crate::fault`]'s), and of a sector that is rewritten very often only the
 //! newest contents are remembered. Folders are found by path as the operating system does, so a handle of a
 //! renamed folder finds nothing. Locks belong to open files and end with them.
 
@@ -20,7 +22,7 @@ mod pages;
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -71,6 +73,26 @@ impl MemoryDir {
     #[must_use]
     pub fn copy(&self) -> Self {
         Self::of(self.disk.lock().copy())
+    }
+
+    /// The files of the disk that have any bytes, by path from the root, and how many.
+    #[must_use]
+    pub fn files(&self) -> Vec<(PathBuf, u64)> {
+        let files = self.disk.lock().files();
+        files.into_iter().map(|(path, len)| (path.iter().collect(), len)).collect()
+    }
+
+    /// Changes bits of the byte at `offset` of a file, given by its path from the root: those that
+    /// are set in `mask`. What was written and not synced is changed too.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such file.
+    pub fn flip(&self, path: &Path, offset: u64, mask: u8) {
+        let names: Vec<String> = path.iter().map(|name| name.to_string_lossy().into()).collect();
+        let mut disk = self.disk.lock();
+        let node = disk.find(&names).expect("the path was told by `files`");
+        disk.file_mut(node).flip(offset, mask);
     }
 
     /// How many syncs, of files and of folders, the disk has done.

@@ -104,6 +104,7 @@ impl Entries {
                 }
                 self.mark_found = true;
                 if self.at_start.is_some_and(|term| term != self.start.term) {
+                    base::probe::reached("wal: a start finds entries that a snapshot overtook");
                     self.entries.clear();
                 }
                 Ok(())

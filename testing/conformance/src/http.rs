@@ -53,6 +53,19 @@ pub struct HttpOpen {
     stream: BufReader<TcpStream>,
 }
 
+/// A question.
+#[derive(Clone, Copy, Debug)]
+pub struct HttpQuestion<'q> {
+    /// The method.
+    pub method: &'q str,
+    /// Path and query.
+    pub path: &'q str,
+    /// Beside those that HTTP needs.
+    pub headers: &'q [(&'q str, &'q str)],
+    /// May be empty.
+    pub body: &'q str,
+}
+
 impl HttpOpen {
     /// Asks, and waits for the head of the answer.
     ///
@@ -66,11 +79,23 @@ impl HttpOpen {
         kind: &str,
         body: &str,
     ) -> anyhow::Result<Self> {
+        let kind = [("Content-Type", kind)];
+        let headers = if kind[0].1.is_empty() { &[] } else { &kind[..] };
+        Self::question(address, &HttpQuestion { method, path, headers, body })
+    }
+
+    /// As [`Self::begin`], with headers.
+    ///
+    /// # Errors
+    ///
+    /// As [`ask`].
+    pub fn question(address: SocketAddr, question: &HttpQuestion<'_>) -> anyhow::Result<Self> {
+        let HttpQuestion { method, path, headers, body } = *question;
         let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(ANSWER_TIME_MAX))?;
         let mut text = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n");
-        if !kind.is_empty() {
-            text.push_str(&format!("Content-Type: {kind}\r\n"));
+        for (name, value) in headers {
+            text.push_str(&format!("{name}: {value}\r\n"));
         }
         let len = body.len();
         text.push_str(&format!("Content-Length: {len}\r\nConnection: close\r\n\r\n{body}"));

@@ -54,6 +54,8 @@ impl World {
             number: self.calls + 1,
             now_millis: self.now,
             revision: self.judge.told,
+            value_bytes: self.config.value_bytes,
+            renewing: self.config.renewing,
         };
         let call = self.clients[number].wish(&mut around);
         self.call(number, call)
@@ -62,6 +64,7 @@ impl World {
     /// A client does not wait any more; what it asked for may have happened.
     pub(crate) fn give_up(&mut self, number: usize, why: &str) {
         if let Some(pending) = self.clients[number].call.take() {
+            self.waiting.remove(&(pending.asked.member, pending.ticket));
             self.counts.unknown += 1;
             let outcome = Outcome::Unknown(why.to_owned());
             self.recorder.note(pending.asked, pending.call, outcome, self.now);
@@ -109,7 +112,18 @@ impl World {
             self.after(20, Event::Call { at, epoch, input });
             return Ok(());
         }
-        self.step(at, input)
+        if self.config.turn_millis == 0 {
+            return self.step(at, input);
+        }
+        if let Input::Propose(proposals) = input {
+            self.process(at).turn.proposals.extend(proposals);
+        } else if let Input::Read(reads) = input {
+            self.process(at).turn.reads.extend(reads);
+        } else {
+            return self.step(at, input);
+        }
+        self.plan_turn(at);
+        Ok(())
     }
 
     pub(crate) fn on_answer(&mut self, at: usize, ticket: Ticket, answer: Answer) -> Verdict {
@@ -184,7 +198,7 @@ impl World {
                 match ttl {
                     Some(ttl) => {
                         reached("sim: a lease is renewed");
-                        self.judge.promise(id, pending.asked_millis, ttl, self.config.drift);
+                        self.promise(id, pending.asked_millis, ttl);
                     }
                     None => {
                         reached("sim: a renewal hears that its lease is gone");
@@ -220,6 +234,13 @@ impl World {
         if ttl.is_none() { self.judge.on_gone(id, self.now) } else { Ok(()) }
     }
 
+    /// A client was told how long its lease lives; where clocks leap that means nothing.
+    fn promise(&mut self, lease: i64, from_millis: u64, ttl_seconds: i64) {
+        if !self.config.has_clock_jumps() {
+            self.judge.promise(lease, from_millis, ttl_seconds, self.config.drift);
+        }
+    }
+
     /// A request was applied.
     fn on_changed(&mut self, number: usize, pending: Pending, said: Said) -> Verdict {
         if !history::is_of_kind(&pending.call, &said) {
@@ -245,8 +266,8 @@ impl World {
             Call::Grant(grant) => {
                 client.leases.insert(grant.id, self.now + 500);
                 let Said::Grant(granted) = &said else { unreachable!("it is of its kind") };
-                let (asked, drift) = (pending.asked_millis, self.config.drift);
-                self.judge.promise(grant.id, asked, granted.ttl, drift);
+                let ttl = granted.ttl;
+                self.promise(grant.id, pending.asked_millis, ttl);
             }
             Call::Range(_)
             | Call::Delete(_)

@@ -50,6 +50,10 @@ pub(crate) struct Circumstances<'a> {
     pub(crate) now_millis: u64,
     /// The newest revision that any client knows.
     pub(crate) revision: i64,
+    /// Bytes of a value, at most.
+    pub(crate) value_bytes: usize,
+    /// Whether leases are renewed as often as can be.
+    pub(crate) renewing: bool,
 }
 
 impl Circumstances<'_> {
@@ -67,7 +71,7 @@ impl Circumstances<'_> {
     }
 
     fn value(&mut self) -> Bytes {
-        Bytes::from(format!("{}:{}", self.number, "x".repeat(self.random.index(60))))
+        Bytes::from(format!("{}:{}", self.number, "x".repeat(self.random.index(self.value_bytes))))
     }
 }
 
@@ -80,7 +84,7 @@ impl Client {
     pub(crate) fn wish(&mut self, around: &mut Circumstances<'_>) -> Call {
         let now = around.now_millis;
         if let Some((&id, due)) = self.leases.iter_mut().find(|(_, due)| **due <= now) {
-            *due = now + around.random.between(300, 2500);
+            *due = now + around.random.between(300, if around.renewing { 301 } else { 2500 });
             return Call::KeepAlive(pb::LeaseKeepAliveRequest { id });
         }
         let lease = *self.leases.keys().next().unwrap_or(&0);

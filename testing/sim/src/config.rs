@@ -4,6 +4,7 @@ use crate::random::Random;
 
 /// The circumstances of one cluster's life.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "facts that have nothing to do with each other")]
 pub(crate) struct Config {
     /// Members at the start.
     pub(crate) members: u64,
@@ -39,6 +40,16 @@ pub(crate) struct Config {
     /// How fast members' clocks may run, in thousandths more or less.
     pub(crate) drift: u64,
     pub(crate) quota_bytes: Option<u64>,
+    /// Whether batches that wait for the log are written as one.
+    pub(crate) joins_batches: bool,
+    /// Milliseconds in which what comes to a member is gathered, at most; 0 for one thing at a time.
+    pub(crate) turn_millis: u64,
+    /// Bytes of a value, at most.
+    pub(crate) value_bytes: usize,
+    /// Whether clients renew their leases as often as they can.
+    pub(crate) renewing: bool,
+    /// Whether monotonic clocks leap too.
+    pub(crate) leaps: bool,
 }
 
 /// Kinds of fault.
@@ -46,6 +57,9 @@ pub(crate) struct Config {
 pub(crate) enum Fault {
     /// The process ends; the disk keeps what was written.
     Kill,
+    /// Power is lost at the moment that is worst: while entries of a new term are written together
+    /// with the word that it began, or right after a snapshot took the place of the log.
+    Ambush,
     /// The machine loses power; the disk keeps what was synced and any part of the rest.
     PowerCut,
     /// All machines lose power at once.
@@ -54,10 +68,26 @@ pub(crate) enum Fault {
     PowerCutAtWrite,
     /// The process stands still and goes on later.
     Pause,
+    /// The wall clock is set, or the monotonic clock leaps.
+    ClockJump,
+    /// The power goes where the code has a failpoint.
+    Failpoint,
+    /// A bit changes on the disk.
+    BitFlip,
+    /// The disk loses or misdirects a write and says that all went well.
+    DiskLie,
+    /// A member starts on a disk as it was some time ago.
+    OlderDisk,
     /// A member is cut off.
     Isolate,
     /// One direction of one link is cut.
     OneWay,
+    /// Two members do not hear each other; the others hear both.
+    Bridge,
+    /// A connection is lost with what is on it.
+    Reset,
+    /// One direction of one link is slow.
+    SlowLink,
     /// The cluster falls into two parts.
     Split,
     /// Links come back.
@@ -74,6 +104,12 @@ pub(crate) enum Fault {
     DiskLoss,
     /// The database gives back what it does not use.
     Defragment,
+    /// A client asks for much and waits for nothing.
+    Burst,
+    /// The leader is cut off while it is asked for much.
+    Usurp,
+    /// The leader stands still, and then renews a lease.
+    Doze,
     /// Another member is asked to lead.
     Transfer,
     /// A learner or voter is added, promoted, or a member removed.
@@ -82,12 +118,24 @@ pub(crate) enum Fault {
     Compact,
 }
 
-const ALL: [Fault; 18] = [
+const ALL: [Fault; 30] = [
     Fault::Kill,
     Fault::PowerCut,
     Fault::PowerCutAll,
     Fault::PowerCutAtWrite,
     Fault::Pause,
+    Fault::ClockJump,
+    Fault::Failpoint,
+    Fault::BitFlip,
+    Fault::DiskLie,
+    Fault::OlderDisk,
+    Fault::Bridge,
+    Fault::Reset,
+    Fault::SlowLink,
+    Fault::Burst,
+    Fault::Usurp,
+    Fault::Doze,
+    Fault::Ambush,
     Fault::Isolate,
     Fault::OneWay,
     Fault::Split,
@@ -112,7 +160,7 @@ impl Config {
         let faults: Vec<Fault> = faults.collect();
         let calm = random.one_in(10);
         Self {
-            members: random.choose(&[1, 1, 2, 3, 3, 3, 3, 5]),
+            members: random.choose(&[1, 1, 2, 3, 3, 3, 3, 3, 5, 7]),
             clients: random.index(6) + 2,
             think_millis: random.choose(&[20, 60, 200]),
             fault_millis: random.between(10_000, 40_000),
@@ -136,7 +184,31 @@ impl Config {
             faults,
             drift: random.choose(&[0, 20, 50]),
             quota_bytes: random.one_in(10).then_some(300_000),
+            joins_batches: random.one_in(2),
+            turn_millis: random.choose(&[0, 1, 5]),
+            value_bytes: random.choose(&[60, 60, 60, 1500]),
+            renewing: random.one_in(4),
+            leaps: random.one_in(4),
         }
+    }
+
+    /// Whether disks may take long, or fail.
+    pub(crate) fn has_slow_disks(&self) -> bool {
+        let slow = [
+            Fault::DiskFull,
+            Fault::DiskError,
+            Fault::DiskHang,
+            Fault::DiskSlow,
+            Fault::PowerCutAtWrite,
+            Fault::Failpoint,
+            Fault::Ambush,
+        ];
+        self.faults.iter().any(|fault| slow.contains(fault))
+    }
+
+    /// Whether clocks may leap, so that no lease ends when it should.
+    pub(crate) fn has_clock_jumps(&self) -> bool {
+        self.leaps && self.faults.contains(&Fault::ClockJump)
     }
 
     pub(crate) fn election_millis(&self) -> u64 {

@@ -8,11 +8,16 @@ use state::members::{ChangeContext, MemberObject};
 use vfs::fault::{Failure, Kind};
 
 use crate::config::Fault;
+use crate::failpoints;
 use crate::judge::Verdict;
+use crate::machine::Ambush;
 use crate::world::{Event, World, object};
 
 /// Machines that there may ever be.
-const MACHINES_MAX: usize = 8;
+const MACHINES_MAX: usize = 10;
+
+/// What an impatient client asks for, at most.
+const BURST_MAX: u64 = 120;
 
 impl World {
     pub(crate) fn on_fault(&mut self) -> Verdict {
@@ -36,66 +41,114 @@ impl World {
         self.note(|| format!("fault {number}: {fault:?} at {id}"));
         self.mark_fault(fault, at);
         match fault {
-            Fault::Heal => {
-                self.network.heal();
+            Fault::Heal
+            | Fault::Isolate
+            | Fault::OneWay
+            | Fault::Bridge
+            | Fault::Reset
+            | Fault::SlowLink
+            | Fault::Split => {
+                self.disturb_network(fault, at);
                 Ok(())
             }
-            Fault::Isolate => {
-                self.network.isolate(at, self.machines.len());
+            Fault::DiskFull
+            | Fault::DiskHang
+            | Fault::DiskSlow
+            | Fault::DiskError
+            | Fault::PowerCutAtWrite
+            | Fault::BitFlip
+            | Fault::DiskLie
+            | Fault::OlderDisk => {
+                self.disturb_disk(fault, at);
                 Ok(())
             }
-            Fault::OneWay => {
-                let to = self.random.index(self.machines.len());
-                self.network.cut_one_way(at, to);
-                Ok(())
-            }
-            Fault::Split => {
-                self.network.split(&mut self.random, self.machines.len());
-                Ok(())
-            }
-            Fault::Kill | Fault::PowerCut => {
-                self.end_and_restart(at, fault == Fault::PowerCut);
-                Ok(())
-            }
-            Fault::PowerCutAll => {
-                for at in 0..self.machines.len() {
-                    self.end_and_restart(at, true);
-                }
-                Ok(())
-            }
-            Fault::Transfer => self.transfer(at),
-            Fault::Membership => self.change_members(),
-            Fault::Compact => self.compact(at),
-            Fault::Pause => {
-                self.pause(at);
-                Ok(())
-            }
-            Fault::DiskFull => {
-                self.fill_disk(at);
-                Ok(())
-            }
-            Fault::DiskHang => {
-                self.machines[at].hangs_until = self.now + self.random.between(500, 12_000);
-                Ok(())
-            }
-            Fault::DiskSlow => {
-                self.machines[at].slow_until = self.now + self.random.between(1000, 20_000);
+            Fault::Kill
+            | Fault::PowerCut
+            | Fault::PowerCutAll
+            | Fault::Pause
+            | Fault::ClockJump
+            | Fault::Ambush
+            | Fault::Failpoint => {
+                self.disturb_process(fault, at);
                 Ok(())
             }
             Fault::DiskLoss => self.lose_disk(at),
+            Fault::Burst => self.burst(at),
+            Fault::Usurp => self.usurp(),
+            Fault::Doze => self.doze(),
+            Fault::Transfer => self.transfer(at),
+            Fault::Membership => self.change_members(),
+            Fault::Compact => self.compact(at),
             Fault::Defragment => {
                 let epoch = self.machines[at].epoch;
                 self.after(1, Event::Shrink { at, epoch });
                 Ok(())
             }
-            Fault::DiskError | Fault::PowerCutAtWrite => {
-                self.fail_disk(at, fault == Fault::PowerCutAtWrite);
-                Ok(())
-            }
         }
     }
 
-    fn end_and_restart(&mut self, at: usize, power: bool) {
+    fn disturb_network(&mut self, fault: Fault, at: usize) {
+        let machines = self.machines.len();
+        let other = self.random.index(machines);
+        if fault == Fault::Heal {
+            self.network.heal();
+        } else if fault == Fault::Isolate {
+            self.network.isolate(at, machines);
+        } else if fault == Fault::OneWay {
+            self.network.cut_one_way(at, other);
+        } else if fault == Fault::Bridge {
+            self.network.bridge(at, other);
+        } else if fault == Fault::Reset {
+            self.network.reset(at, other);
+        } else if fault == Fault::SlowLink {
+            let millis = self.random.between(50, 1500);
+            self.network.slow_down(at, other, millis);
+        } else {
+            self.network.split(&mut self.random, machines);
+        }
+    }
+
+    fn disturb_disk(&mut self, fault: Fault, at: usize) {
+        if fault == Fault::DiskFull {
+            self.fill_disk(at);
+        } else if fault == Fault::DiskHang {
+            self.machines[at].hangs_until = self.now + self.random.between(500, 12_000);
+        } else if fault == Fault::DiskSlow {
+            self.machines[at].slow_until = self.now + self.random.between(1000, 20_000);
+        } else if fault == Fault::BitFlip {
+            self.flip_bit(at);
+        } else if fault == Fault::DiskLie {
+            self.lie_of_disk(at);
+        } else if fault == Fault::OlderDisk {
+            self.roll_back_disk(at);
+        } else {
+            self.fail_disk(at, fault == Fault::PowerCutAtWrite);
+        }
+    }
+
+    fn disturb_process(&mut self, fault: Fault, at: usize) {
+        if fault == Fault::PowerCutAll {
+            for at in 0..self.machines.len() {
+                self.end_and_restart(at, true);
+            }
+        } else if fault == Fault::Pause {
+            self.pause(at);
+        } else if fault == Fault::ClockJump {
+            self.set_clock(at);
+        } else if fault == Fault::Ambush {
+            let ambush = if self.random.one_in(2) { Ambush::NewTerm } else { Ambush::Restored };
+            self.machines[at].ambush = Some(ambush);
+        } else if fault == Fault::Failpoint {
+            let name = self.random.choose(&failpoints::NAMES);
+            let id = self.machines[at].id;
+            self.note(|| format!("the power of {id} goes at {name}"));
+            failpoints::arm(at, name, &self.machines[at].plan);
+        } else {
+            self.end_and_restart(at, fault == Fault::PowerCut);
+        }
+    }
+
+    pub(crate) fn end_and_restart(&mut self, at: usize, power: bool) {
         if self.machines[at].process.is_some() {
             self.end(at, power);
             let pause = self.random.between(10, 5000);
@@ -103,12 +156,92 @@ impl World {
         }
     }
 
+    /// The wall clock is set, to a time that it never showed; or the monotonic clock leaps, as on a
+    /// machine that slept.
+    fn set_clock(&mut self, at: usize) {
+        let machine = &mut self.machines[at];
+        if !self.config.leaps || self.random.one_in(2) {
+            self.clocks_set += 1;
+            let far = self.clocks_set * 10_000_000;
+            if self.random.one_in(2) {
+                machine.wall_ahead_millis += far;
+            } else {
+                machine.wall_ahead_millis -= far;
+            }
+        } else {
+            machine.ahead_millis += self.random.between(100, 8000);
+        }
+    }
+
+    /// What the leader that is cut off was asked for will be in nobody else's log. It loses power
+    /// again when it hears what became of that.
+    fn usurp(&mut self) -> Verdict {
+        let Some(leader) = self.leader() else { return Ok(()) };
+        reached("sim: the leader is cut off and asked for much");
+        self.network.isolate(leader, self.machines.len());
+        self.machines[leader].ambush = Some(Ambush::Restored);
+        let pause = self.random.between(1000, 6000);
+        self.after(pause, Event::Heal);
+        self.burst(leader)
+    }
+
+    /// A client that does not wait for answers.
+    fn burst(&mut self, at: usize) -> Verdict {
+        let free = (0..self.clients.len()).find(|&number| self.clients[number].call.is_none());
+        let Some(number) = free else { return Ok(()) };
+        for _ in 0..self.random.between(10, BURST_MAX) {
+            if !self.machines[at].is_running() {
+                break;
+            }
+            self.clients[number].at = at;
+            let (key, value) = (format!("key-{:02}", self.random.below(self.config.keys)), "burst");
+            let put = pb::PutRequest { key: key.into(), value: value.into(), ..Default::default() };
+            self.call(number, history::Call::Put(put))?;
+            self.give_up(number, "nobody waits for the answer");
+        }
+        Ok(())
+    }
+
     fn pause(&mut self, at: usize) {
-        let (epoch, pause) = (self.machines[at].epoch, self.random.between(100, 6000));
+        // Longer than callers wait, now and then.
+        let longest = self.random.choose(&[1000, 6000, 14_000]);
+        let (epoch, pause) = (self.machines[at].epoch, self.random.between(100, longest));
         if self.machines[at].is_running() {
             self.machines[at].paused = true;
-            self.after(pause, Event::Resume { at, epoch });
+            self.after(pause, Event::Resume { at, epoch, first: None });
         }
+    }
+
+    /// The leader stands still while another one is elected. When it goes on, the first that it hears
+    /// is a client that renews a lease, and it does not know that another one leads; nor does that
+    /// one hear of the lease again.
+    fn doze(&mut self) -> Verdict {
+        let Some(at) = self.leader() else { return Ok(()) };
+        let owner = (0..self.clients.len()).find(|&number| !self.clients[number].leases.is_empty());
+        let Some(number) = owner else { return Ok(()) };
+        reached("sim: the leader stands still and then renews a lease");
+        let (epoch, pause) = (self.machines[at].epoch, self.random.between(1500, 5000));
+        for due in self.clients[number].leases.values_mut() {
+            *due = self.now + pause + 30_000;
+        }
+        self.machines[at].paused = true;
+        self.after(pause, Event::Resume { at, epoch, first: Some(number) });
+        Ok(())
+    }
+
+    pub(crate) fn on_resume(&mut self, at: usize, epoch: u64, first: Option<usize>) -> Verdict {
+        if self.machines[at].epoch != epoch {
+            return Ok(());
+        }
+        self.machines[at].paused = false;
+        self.mark_resumed(at);
+        let Some(number) = first.filter(|_| self.machines[at].process.is_some()) else {
+            return Ok(());
+        };
+        let Some(&id) = self.clients[number].leases.keys().next() else { return Ok(()) };
+        self.give_up(number, "it renews its lease instead");
+        self.clients[number].at = at;
+        self.call(number, history::Call::KeepAlive(pb::LeaseKeepAliveRequest { id }))
     }
 
     fn fill_disk(&mut self, at: usize) {
@@ -118,31 +251,6 @@ impl World {
         plan.tear(self.random.next());
         plan.fail_from(Kind::Write, plan.count(Kind::Write) + 1 + more, Failure::NoSpace);
         self.after(pause, Event::DiskHasRoom { at, epoch });
-    }
-
-    /// A member is gone with its disk; the others remove it. One at a time, and only while the rest
-    /// of the voters is a quorum that runs: more is a disaster that nothing survives.
-    fn lose_disk(&mut self, at: usize) -> Verdict {
-        let id = self.machines[at].id;
-        let Some(leader) = self.leader().filter(|&leader| leader != at) else { return Ok(()) };
-        let members = self.process(leader).member.state().members();
-        let voters = members.iter().filter(|member| !member.is_learner).count();
-        let all_run = members.iter().all(|member| {
-            self.by_id.get(&member.id).is_some_and(|&other| self.machines[other].is_running())
-        });
-        let is_member = members.iter().any(|member| member.id == id && !member.is_learner);
-        let lost = self.machines.iter().any(|machine| machine.lost && !machine.removed);
-        // Another one's removal may be on its way, and must leave a quorum too.
-        let changing = self.config.faults.contains(&Fault::Membership);
-        let voters_min = if changing { 5 } else { 3 };
-        if voters < voters_min || !all_run || !is_member || lost {
-            return Ok(());
-        }
-        reached("sim: a member loses its disk");
-        self.end(at, true);
-        self.machines[at].lost = true;
-        let kind = raftpb::ConfChangeType::ConfChangeRemoveNode;
-        self.propose_change(leader, kind, None, id)
     }
 
     /// One of the next operations of the disk fails, or finds the machine without power.
@@ -216,9 +324,10 @@ impl World {
                 let voters = members.iter().filter(|member| !member.is_learner).count();
                 let member = &members[self.random.index(members.len())];
                 let (id, is_learner) = (member.id, member.is_learner);
-                // Of two voters one may be the only one that knows that the other is out; if it
-                // crashes then, the other needs a vote that nobody gives. So it is in etcd.
-                if voters < 3 && !is_learner {
+                // A leader of two that is out may be the only one that knows; if it crashes then,
+                // the other needs a vote that nobody gives. So it is in etcd.
+                let leads = self.leader().is_some_and(|leader| self.machines[leader].id == id);
+                if voters < 2 && !is_learner || voters == 2 && leads {
                     return Ok(());
                 }
                 let kind = raftpb::ConfChangeType::ConfChangeRemoveNode;

@@ -7,7 +7,7 @@
 //! - revisions follow real time: what was answered before a call began is behind it;
 //! - a lease lives as long as its owner was told last.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use base::{Index, MemberId, Term};
 use history::{Answer, Call};
@@ -27,8 +27,8 @@ pub(crate) struct Judge {
     leaders: BTreeMap<Term, MemberId>,
     /// Every entry that was applied anywhere, from index 1 on.
     applied: Vec<Decided>,
-    /// Their requests.
-    requests: BTreeSet<u64>,
+    /// Their requests, and where they are.
+    requests: BTreeMap<u64, usize>,
     pub(crate) model: Model,
     /// The newest revision that any client was told.
     pub(crate) told: i64,
@@ -54,7 +54,7 @@ impl Judge {
         Self {
             leaders: BTreeMap::new(),
             applied: Vec::new(),
-            requests: BTreeSet::new(),
+            requests: BTreeMap::new(),
             model: Model::new(),
             told: 0,
             promised: BTreeMap::new(),
@@ -69,9 +69,9 @@ impl Judge {
         self.applied.len() as u64
     }
 
-    /// Whether a request was applied anywhere.
-    pub(crate) fn was_applied(&self, request: u64) -> bool {
-        self.requests.contains(&request)
+    /// What a request was answered, if it was applied anywhere.
+    pub(crate) fn answer(&self, request: u64) -> Option<&Applied> {
+        self.applied[*self.requests.get(&request)?].answer.as_ref()
     }
 
     /// Leases whose revoke was put into a log, in any order.
@@ -90,6 +90,20 @@ impl Judge {
         }
         let first = *self.leaders.entry(term).or_insert(id);
         if first == id { Ok(()) } else { Err(format!("{first} and {id} lead term {term}")) }
+    }
+
+    /// A leader put an entry into its log, of which `applied` is applied and `before` are the
+    /// entries behind that: while a change of the members is not applied, there must be no other
+    /// one, or two majorities may have nobody in common.
+    pub(crate) fn on_proposed(
+        id: MemberId,
+        entry: &Entry,
+        mut before: impl Iterator<Item = EntryKind>,
+    ) -> Verdict {
+        if entry.kind != EntryKind::Normal && before.any(|kind| kind != EntryKind::Normal) {
+            return Err(format!("{id} proposes a second change of the members at {}", entry.index));
+        }
+        Ok(())
     }
 
     /// An entry was put into a log.
@@ -153,7 +167,7 @@ impl Judge {
         if at != self.applied.len() {
             return Err(format!("{id} applied {index}, but nobody the entry before"));
         }
-        if request_id != 0 && !self.requests.insert(request_id) {
+        if request_id != 0 && self.requests.insert(request_id, at).is_some() {
             return Err(format!("request {request_id:x} is applied again at {index}"));
         }
         self.decide(entry, answer.as_ref()).map_err(|what| format!("at {index}: {what}"))?;

@@ -3,7 +3,7 @@
 //! Whole members of the real code (consensus, log, database, key space, leases, watches) live, fail
 //! and recover in one thread and in virtual time. Only time, network and disk are simulated: the
 //! clock is a number, the network a queue of messages, the disk a memory image that loses what was
-//! not synced (`vfs::memory`) or fails on purpose (`vfs::fault`).
+//! not synced and decays (`vfs::memory`), fails on purpose or lies (`vfs::fault`).
 //!
 //! A life has two parts. In the first, faults of the kinds that the seed chose happen while clients
 //! work, and after every step the promises of [`judge`] are checked. In the second, the faults end,
@@ -11,9 +11,12 @@
 //!
 //! Not here: sockets, codecs and threads, which process tests exercise.
 
+mod admission;
 mod calls;
 mod client;
 mod config;
+mod damage;
+mod failpoints;
 mod faults;
 mod judge;
 mod machine;
@@ -22,8 +25,10 @@ mod model;
 mod network;
 mod random;
 mod recorder;
+mod running;
 mod settle;
 mod trace;
+mod traffic;
 mod watcher;
 mod world;
 
@@ -134,5 +139,5 @@ fn live(world: &mut World) -> Verdict {
     world.note(|| config);
     world.begin()?;
     world.run_until(world.config.fault_millis)?;
-    world.settle()
+    if world.over { world.judge_history() } else { world.settle() }
 }

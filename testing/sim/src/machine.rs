@@ -10,7 +10,7 @@ use std::sync::Arc;
 use backend::{Backend, Bucket};
 use base::{ClusterId, Index, LogPosition, MemberId, Term};
 use bytes::Bytes;
-use member::{Input, Member, Outputs, RequestIds};
+use member::{Input, Member, Outputs, RequestIds, Turn};
 use prost::Message as _;
 use proto::{etcdserverpb as pb, raftpb};
 use raft::{ConfState, Entry, EntryKind, HardState, Message, Persist, Raft, Restored};
@@ -25,6 +25,7 @@ use crate::config::Config;
 
 /// One machine and what it is in the cluster.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "facts that have nothing to do with each other")]
 pub(crate) struct Machine {
     pub(crate) id: MemberId,
     pub(crate) disk: MemoryDir,
@@ -39,11 +40,34 @@ pub(crate) struct Machine {
     pub(crate) removed: bool,
     /// Whether its disk is gone: it never starts again.
     pub(crate) lost: bool,
+    /// Whether its disk was damaged: it may refuse to go on.
+    pub(crate) damaged: bool,
+    /// When its power goes.
+    pub(crate) ambush: Option<Ambush>,
+    /// Whether it goes now, and as badly as can be.
+    pub(crate) is_ambushed: bool,
+    /// Its disk as it was some time ago.
+    pub(crate) older: Option<MemoryDir>,
+    /// Milliseconds by which its monotonic clock, and its wall clock, are ahead.
+    pub(crate) ahead_millis: u64,
+    pub(crate) wall_ahead_millis: u64,
     /// Until when its disk answers nothing, or slowly.
     pub(crate) hangs_until: u64,
     pub(crate) slow_until: u64,
     /// The members it starts with; `None` if it joins.
     pub(crate) first: Option<Vec<MemberObject>>,
+}
+
+/// How many of the states that a crash may leave are looked at for the worst.
+const AMBUSH_TRIES: u64 = 32;
+
+/// A moment in which the power goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ambush {
+    /// Entries and the term they are of are written at once.
+    NewTerm,
+    /// A snapshot has just taken the place of the log.
+    Restored,
 }
 
 /// A process: a member with its files.
@@ -56,8 +80,12 @@ pub(crate) struct Process {
     /// Batches for the log, in order.
     pub(crate) unwritten: VecDeque<Persist>,
     pub(crate) is_writing: bool,
+    /// What came and is to be given to the member as one.
+    pub(crate) turn: Turn,
     /// What the log holds, as far as the member said.
     pub(crate) log: BTreeMap<Index, Entry>,
+    /// The term that the log holds or will hold.
+    pub(crate) term: Term,
     pub(crate) received: BTreeMap<Index, Received>,
     /// Copies for other members, until their message comes.
     pub(crate) copies: BTreeMap<MemberId, (LogPosition, Bytes)>,
@@ -69,6 +97,7 @@ pub(crate) struct Process {
     pub(crate) ids: RequestIds,
     snapshot_entries: u64,
     catchup_entries: u64,
+    joins_batches: bool,
 }
 
 /// Why a process ended or did not start.
@@ -109,6 +138,9 @@ pub(crate) enum Written {
 
 const CLUSTER: ClusterId = ClusterId(0xc1);
 
+/// What wall clocks show at the beginning; they may be set back from there.
+const WALL_FIRST_MILLIS: u64 = 1_700_000_000_000;
+
 impl Machine {
     pub(crate) fn new(id: MemberId, rate: u64, first: Option<Vec<MemberObject>>) -> Self {
         Self {
@@ -121,6 +153,12 @@ impl Machine {
             epoch: 0,
             removed: false,
             lost: false,
+            damaged: false,
+            ambush: None,
+            is_ambushed: false,
+            older: None,
+            ahead_millis: 0,
+            wall_ahead_millis: WALL_FIRST_MILLIS,
             hangs_until: 0,
             slow_until: 0,
             first,
@@ -129,7 +167,7 @@ impl Machine {
 
     /// This machine's monotonic clock.
     pub(crate) fn clock(&self, now_millis: u64) -> u64 {
-        now_millis * self.rate / 1000
+        now_millis * self.rate / 1000 + self.ahead_millis
     }
 
     pub(crate) fn is_running(&self) -> bool {
@@ -145,7 +183,21 @@ impl Machine {
     /// Cuts the power; `seed` chooses what of the unsynced is kept.
     pub(crate) fn cut_power(&mut self, seed: u64) {
         self.end();
-        self.disk = self.disk.crash(seed);
+        let worst = match self.is_ambushed {
+            true => (seed..seed.saturating_add(AMBUSH_TRIES)).find(|&seed| self.loses_term(seed)),
+            false => None,
+        };
+        self.is_ambushed = false;
+        self.disk = self.disk.crash(worst.unwrap_or(seed));
+    }
+
+    /// Whether after such a crash the log has entries of a term that nothing says has begun.
+    fn loses_term(&self, seed: u64) -> bool {
+        let newest = |marks: &[Mark]| marks.last().cloned();
+        let read = wal::read(&*self.disk.crash(seed).shared(), "wal", newest);
+        read.is_ok_and(|replay| {
+            replay.entries.last().is_some_and(|last| replay.hard_state.term < last.term)
+        })
     }
 
     fn end(&mut self) {
@@ -163,6 +215,7 @@ impl Machine {
         seed: u64,
     ) -> Result<(), Stop> {
         let dir = FaultDir::wrap(self.disk.shared(), &self.plan);
+        let now_millis = now_millis + self.wall_ahead_millis;
         let start = Start { id: self.id, dir, config, now_millis, seed };
         let process = start.process(self.first.as_deref())?;
         self.process = Some(process);
@@ -175,6 +228,7 @@ struct Start<'a> {
     id: MemberId,
     dir: Arc<dyn Dir>,
     config: &'a Config,
+    /// By its wall clock.
     now_millis: u64,
     seed: u64,
 }
@@ -305,6 +359,7 @@ impl Start<'_> {
             inflight_messages_max: self.config.inflight_messages_max,
             ..raft::Config::new(self.id, self.seed)
         };
+        let term = restored.hard_state.term;
         let log = restored.entries.iter().map(|entry| (entry.index, entry.clone())).collect();
         let last_mark = restored.snapshot.index;
         let judged = state.applied().index;
@@ -326,7 +381,10 @@ impl Start<'_> {
             snap_dir,
             unwritten: VecDeque::new(),
             is_writing: false,
+            turn: Turn::default(),
+            joins_batches: self.config.joins_batches,
             log,
+            term,
             received: BTreeMap::new(),
             copies: BTreeMap::new(),
             copying: BTreeMap::new(),
@@ -340,9 +398,18 @@ impl Start<'_> {
 }
 
 impl Process {
-    /// Writes the oldest batch to the log.
+    /// Writes the oldest batch to the log, with those that may be joined to it.
     pub(crate) fn write(&mut self) -> Result<Written, Stop> {
-        let persist = self.unwritten.pop_front().expect("a write was due");
+        let mut persist = self.unwritten.pop_front().expect("a write was due");
+        while self.joins_batches
+            && let Some(next) = self.unwritten.pop_front()
+        {
+            if let Err(next) = persist.absorb(next) {
+                self.unwritten.push_front(*next);
+                break;
+            }
+            base::probe::reached("sim: batches are written as one");
+        }
         let mark = persist.snapshot.clone();
         let persisted = persist.try_persist(|batch| {
             if let Some(meta) = &batch.snapshot {
@@ -485,7 +552,13 @@ impl Process {
     /// Takes note of what the log will hold.
     pub(crate) fn note_log(&mut self, out: &Outputs) {
         for persist in &out.persist {
+            if let Some(state) = &persist.hard_state {
+                self.term = state.term;
+            }
             if let Some(meta) = &persist.snapshot {
+                if self.log.last_key_value().is_some_and(|(&last, _)| meta.position.index < last) {
+                    base::probe::reached("sim: a snapshot takes the place of a longer log");
+                }
                 self.log.clear();
                 debug_assert!(meta.position.index > Index(0), "snapshots are of something");
             }
@@ -498,8 +571,21 @@ impl Process {
 }
 
 impl Process {
+    /// Everything that it holds, once all that was begun is done.
+    pub(crate) fn all(&mut self, member: u64) -> Result<(history::Final, Vec<String>), String> {
+        // As etcd's, the hash of a store without any live key depends on how far the removal
+        // of compacted rows got.
+        while self.member.compact_step().map_err(|error| format!("{error:?}"))?
+            != mvcc::CompactStep::Idle
+        {}
+        self.backend.check().map_err(|error| error.to_string())?;
+        // What was applied last is not written with the rest of a batch before.
+        self.backend.commit().map_err(|error| error.to_string())?;
+        Ok((self.end(member)?, self.facts()?))
+    }
+
     /// What the judges of histories want to know of a member at the end.
-    pub(crate) fn end(&self, member: u64) -> Result<history::Final, String> {
+    fn end(&self, member: u64) -> Result<history::Final, String> {
         let reads = self.member.state().reads();
         let hash = reads.keys().hash(0).map_err(|error| format!("{error:?}"))?;
         let all = pb::RangeRequest {
@@ -518,7 +604,7 @@ impl Process {
     }
 
     /// Every row of every bucket, and what the member says of itself: the same at all members.
-    pub(crate) fn facts(&self) -> Result<Vec<String>, String> {
+    fn facts(&self) -> Result<Vec<String>, String> {
         let reads = self.member.state().reads();
         let leases: Vec<_> = reads.leases().iter().map(|id| reads.lease(*id, true)).collect();
         let mut facts = vec![

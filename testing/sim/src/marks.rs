@@ -49,6 +49,11 @@ impl World {
             Fault::Isolate if follows => reached("sim: a follower is cut off"),
             Fault::OneWay if leads => reached("sim: the leader is heard by one less"),
             Fault::OneWay => reached("sim: a link works in one direction"),
+            Fault::ClockJump if leads => reached("sim: the leader's clock jumps"),
+            Fault::ClockJump => reached("sim: a clock jumps"),
+            Fault::Bridge => reached("sim: two members do not hear each other"),
+            Fault::SlowLink => reached("sim: a link is slow"),
+            Fault::Burst if leads => reached("sim: an impatient client asks the leader"),
             Fault::Split => reached("sim: the cluster falls into two parts"),
             Fault::Heal => reached("sim: links come back"),
             Fault::DiskFull if leads => reached("sim: the leader's disk is full"),
@@ -70,6 +75,15 @@ impl World {
             | Fault::DiskLoss
             | Fault::Defragment
             | Fault::Membership
+            | Fault::Failpoint
+            | Fault::BitFlip
+            | Fault::DiskLie
+            | Fault::OlderDisk
+            | Fault::Reset
+            | Fault::Burst
+            | Fault::Usurp
+            | Fault::Doze
+            | Fault::Ambush
             | Fault::Compact => {}
         }
     }

@@ -1,6 +1,6 @@
 //! The network: which links are up, and how long a message takes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::Config;
 use crate::random::Random;
@@ -9,6 +9,10 @@ use crate::random::Random;
 #[derive(Debug, Default)]
 pub(crate) struct Network {
     cut: BTreeSet<(usize, usize)>,
+    /// Milliseconds that links take more.
+    slow: BTreeMap<(usize, usize), u64>,
+    /// How often a connection was lost with all that was on its way.
+    resets: BTreeMap<(usize, usize), u64>,
 }
 
 impl Network {
@@ -18,6 +22,34 @@ impl Network {
 
     pub(crate) fn heal(&mut self) {
         self.cut.clear();
+        self.slow.clear();
+    }
+
+    /// The connection that a link has now, by number.
+    pub(crate) fn connection(&self, from: usize, to: usize) -> u64 {
+        self.resets.get(&(from, to)).copied().unwrap_or(0)
+    }
+
+    /// Both connections between two machines are lost, and others made.
+    pub(crate) fn reset(&mut self, one: usize, other: usize) {
+        for link in [(one, other), (other, one)] {
+            *self.resets.entry(link).or_insert(0) += 1;
+        }
+    }
+
+    /// Makes one direction of one link slow.
+    pub(crate) fn slow_down(&mut self, from: usize, to: usize, millis: u64) {
+        self.slow.insert((from, to), millis);
+    }
+
+    pub(crate) fn extra_millis(&self, from: usize, to: usize) -> u64 {
+        self.slow.get(&(from, to)).copied().unwrap_or(0)
+    }
+
+    /// Two machines do not hear each other, but all others hear both.
+    pub(crate) fn bridge(&mut self, one: usize, other: usize) {
+        self.cut.insert((one, other));
+        self.cut.insert((other, one));
     }
 
     pub(crate) fn cut_one_way(&mut self, from: usize, to: usize) {

@@ -2,8 +2,9 @@
 
 use history::{Call, Final, History, Observation, Operation, Outcome, Rule, WatchRecord};
 use proto::etcdserverpb as pb;
+use state::Applied;
 
-use crate::judge::Verdict;
+use crate::model::answer_of;
 
 /// Nanoseconds in a virtual millisecond.
 const NANOSECONDS: u64 = 1_000_000;
@@ -81,34 +82,46 @@ impl Recorder {
         self.history.finals.push(member);
     }
 
-    /// Tells the judges which calls without an answer are in no log that counts, and which leases
-    /// were ended in one, so that they need not try anything else as explanations.
-    pub(crate) fn resolve(
+    /// Tells the judges what the log says of calls without an answer, and which leases were ended in
+    /// it, so that they need not try anything else as explanations. What was applied counts as
+    /// answered at the end, when nobody listened any more.
+    pub(crate) fn resolve<'a>(
         &mut self,
-        was_applied: impl Fn(u64) -> bool,
+        answer: impl Fn(u64) -> Option<&'a Applied>,
         expired: impl Iterator<Item = i64>,
+        now_millis: u64,
     ) {
         self.history.expired = Some(expired.collect());
+        let end = self.moment(now_millis);
         for (operation, request) in self.history.operations.iter_mut().zip(&self.requests) {
-            if operation.is_unknown() && !was_applied(*request) {
-                operation.outcome = Outcome::Refused("it was never applied".to_owned());
+            if !operation.is_unknown() {
+                continue;
             }
+            let outcome = match answer(*request) {
+                None => Outcome::Refused("it was never applied".to_owned()),
+                Some(Applied::Refused(refusal)) => Outcome::Refused(refusal.to_string()),
+                Some(Applied::Done(reply)) => match answer_of(reply.clone()) {
+                    Some(said) => Outcome::Answered(said),
+                    None => continue,
+                },
+            };
+            (operation.outcome, operation.returned) = (outcome, end);
         }
     }
 
-    /// What the judges say. With clocks that run at different speeds, leases may end early by a
+    /// What the judges say; `false` if they came to no end. With clocks that run at different speeds, leases may end early by a
     /// clock that no member has; [`crate::judge`] knows by how much.
-    pub(crate) fn judge(&self, same_clocks: bool) -> Verdict {
-        let Err(violations) = history::judge(&self.history) else { return Ok(()) };
+    pub(crate) fn judge(&self, same_clocks: bool) -> Result<bool, String> {
+        let Err(violations) = history::judge(&self.history) else { return Ok(true) };
         // With very many calls without an answer the search for an order has a bound; the order of
         // the log was judged on the way.
         if violations.iter().any(|found| found.text.contains("given up")) {
-            return Ok(());
+            return Ok(false);
         }
         let counts = |rule: Rule| same_clocks || rule != Rule::LeaseEarly;
         let grave: Vec<_> = violations.iter().filter(|found| counts(found.rule)).collect();
         match grave.first() {
-            None => Ok(()),
+            None => Ok(true),
             Some(first) => {
                 let more = grave.len() - 1;
                 Err(format!("clients saw: {}\nand {more} more", first.story(&self.history)))

@@ -1,5 +1,7 @@
 //! The end of a life: the faults are over, and everybody must agree.
 
+use base::probe::reached;
+
 use crate::judge::Verdict;
 use crate::world::{Event, World};
 
@@ -11,6 +13,7 @@ impl World {
     pub(crate) fn settle(&mut self) -> Verdict {
         self.note(|| "the faults end".to_owned());
         self.faulty = false;
+        crate::failpoints::disarm();
         self.network.heal();
         for at in 0..self.machines.len() {
             let machine = &mut self.machines[at];
@@ -24,25 +27,45 @@ impl World {
         let end = self.now + SETTLE_MILLIS;
         let mut quiet = 0;
         while quiet < 3 {
+            if end <= self.now && self.may_stall {
+                reached("sim: of two members the leader is removed and the other never hears");
+                return self.judge_history();
+            }
             if end <= self.now {
                 return Err(format!("no agreement after the faults: {}", self.states()));
             }
             let until = self.now + 200;
             self.run_until(until)?;
+            if self.over {
+                return self.judge_history();
+            }
             self.remove_lost()?;
             quiet = if self.agrees() { quiet + 1 } else { 0 };
         }
-        let members = self.members();
-        for number in 0..self.watchers.len() {
-            self.finish_watch(number, &members)?;
+        // Of one with a damaged disk only what it says is judged, not whether it can say it.
+        let mut members = self.members();
+        members.retain(|&at| !self.machines[at].damaged);
+        if !members.is_empty() {
+            for number in 0..self.watchers.len() {
+                self.finish_watch(number, &members)?;
+            }
         }
         self.compare()?;
+        self.judge_history()
+    }
+
+    /// What clients saw is judged as a whole.
+    pub(crate) fn judge_history(&mut self) -> Verdict {
         for number in 0..self.clients.len() {
             self.give_up(number, "the end came first");
         }
         let judge = &self.judge;
-        self.recorder.resolve(|request| judge.was_applied(request), judge.revoked_leases());
-        self.recorder.judge(self.config.drift == 0)
+        let answer = |request| judge.answer(request);
+        self.recorder.resolve(answer, judge.revoked_leases(), self.now);
+        let judged =
+            self.recorder.judge(self.config.drift == 0 && !self.config.has_clock_jumps())?;
+        self.counts.unjudged += u64::from(!judged);
+        Ok(())
     }
 
     /// Whoever lost its disk does not come back: the others go on without it.
@@ -103,17 +126,18 @@ impl World {
         let pairs = self.judge.model.pairs();
         let mut first: Option<Vec<String>> = None;
         for at in self.members() {
-            let process = self.process(at);
-            // As etcd's, the hash of a store without any live key depends on how far the removal
-            // of compacted rows got.
-            while process.member.compact_step().map_err(|error| format!("{error:?}"))?
-                != mvcc::CompactStep::Idle
-            {}
-            process.backend.check().map_err(|error| format!("member {at}: {error}"))?;
-            // What was applied last is not written with the rest of a batch before.
-            process.backend.commit().map_err(|error| format!("member {at}: {error}"))?;
-            let end = process.end(at as u64)?;
-            let facts = process.facts()?;
+            let (end, facts) = match self.process(at).all(at as u64) {
+                Ok(all) => all,
+                Err(what) if self.machines[at].damaged => {
+                    reached("sim: damage is found at the end");
+                    self.note(|| format!("member {at}: {what}"));
+                    continue;
+                }
+                Err(what) => return Err(format!("member {at}: {what}")),
+            };
+            if self.machines[at].damaged {
+                reached("sim: a member lives to the end with a damaged disk");
+            }
             if end.pairs.as_ref() != Some(&pairs) {
                 return Err(format!("member {at} holds {:?} instead of {pairs:?}", end.pairs));
             }

@@ -7,15 +7,17 @@ use base::probe::reached;
 use bytes::Bytes;
 use member::{Answer, Input, Outputs, Proposal, Ticket};
 use prost::Message as _;
-use proto::{etcdserverpb as pb, raftpb};
-use raft::{Body, Message, RoleKind};
-use state::members::{ChangeContext, MemberObject};
+use proto::etcdserverpb as pb;
+use raft::{EntryKind, Message, RoleKind, Status};
+use state::members::MemberObject;
+
+use vfs::fault::Kind;
 
 use crate::Life;
 use crate::client::Client;
 use crate::config::Config;
 use crate::judge::{Judge, Verdict};
-use crate::machine::{Machine, Process, Stop, Written};
+use crate::machine::{Ambush, Machine, Process, Stop, Written};
 use crate::network::Network;
 use crate::random::Random;
 use crate::recorder::Recorder;
@@ -26,8 +28,10 @@ use crate::watcher::Watcher;
 #[derive(Debug)]
 pub(crate) enum Event {
     Tick { at: usize, epoch: u64 },
-    Deliver { from: usize, to: usize, message: Message },
-    DeliverSnapshot { from: usize, to: usize, message: Message, bytes: Bytes },
+    Deliver { from: usize, to: usize, connection: u64, message: Message },
+    DeliverSnapshot { from: usize, to: usize, message: Message, connection: u64, bytes: Bytes },
+    Turn { at: usize, epoch: u64 },
+    Retire { at: usize, epoch: u64 },
     SnapshotSent { at: usize, epoch: u64, to: MemberId, ok: bool },
     Write { at: usize, epoch: u64 },
     Commit { at: usize, epoch: u64 },
@@ -35,13 +39,14 @@ pub(crate) enum Event {
     Copy { at: usize, epoch: u64, to: MemberId },
     ReadCopy { at: usize, epoch: u64, to: MemberId },
     Start { at: usize },
-    Resume { at: usize, epoch: u64 },
+    Resume { at: usize, epoch: u64, first: Option<usize> },
     DiskHasRoom { at: usize, epoch: u64 },
     Call { at: usize, epoch: u64, input: Input },
     Client { number: usize },
     Watch { number: usize },
     Shrink { at: usize, epoch: u64 },
     Fault,
+    Heal,
     ClusterVersion,
 }
 
@@ -49,18 +54,20 @@ pub(crate) enum Event {
 const WATCHERS: usize = 4;
 
 /// Far more than a life has.
-const EVENTS_MAX: u64 = 3_000_000;
+const EVENTS_MAX: u64 = 1_000_000;
 
 /// Lines of the story that are kept.
 const STORY_LINES_MAX: usize = 300;
 
 /// One cluster's life.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "facts that have nothing to do with each other")]
 pub(crate) struct World {
     pub(crate) config: Config,
     pub(crate) random: Random,
     pub(crate) now: u64,
-    events: BTreeMap<(u64, u64), Event>,
+    /// Boxed: they are moved often while they wait.
+    events: BTreeMap<(u64, u64), Box<Event>>,
     sequence: u64,
     pub(crate) machines: Vec<Machine>,
     pub(crate) by_id: BTreeMap<MemberId, usize>,
@@ -81,6 +88,12 @@ pub(crate) struct World {
     pub(crate) faults: u64,
     /// Those that are left out.
     without: BTreeSet<u64>,
+    /// How often a wall clock was set.
+    pub(crate) clocks_set: u64,
+    /// Whether of two members the one that led was removed, which the other may never hear.
+    pub(crate) may_stall: bool,
+    /// Whether nobody is left.
+    pub(crate) over: bool,
 }
 
 /// How much happened.
@@ -100,8 +113,8 @@ pub struct Counts {
     pub changes: u64,
     /// Events delivered to watchers.
     pub watched: u64,
-    /// Leases that ended by time.
-    pub expired: u64,
+    /// Lives whose history had too many calls without an answer for the judges to come to an end.
+    pub unjudged: u64,
 }
 
 impl Counts {
@@ -114,7 +127,7 @@ impl Counts {
         self.snapshots += other.snapshots;
         self.changes += other.changes;
         self.watched += other.watched;
-        self.expired += other.expired;
+        self.unjudged += other.unjudged;
     }
 }
 
@@ -156,6 +169,9 @@ impl World {
             seed: life.seed,
             faults: 0,
             without: life.without.clone(),
+            clocks_set: 0,
+            may_stall: false,
+            over: false,
         }
     }
 
@@ -181,6 +197,7 @@ impl World {
     pub(crate) fn run_until(&mut self, until_millis: u64) -> Verdict {
         while let Some(entry) = self.events.first_entry()
             && entry.key().0 <= until_millis
+            && !self.over
         {
             let ((time, number), event) = entry.remove_entry();
             self.now = time;
@@ -190,9 +207,11 @@ impl World {
             if EVENTS_MAX < self.counts.events {
                 return Err("the life does not come to an end".to_owned());
             }
-            self.handle(event)?;
+            self.handle(*event)?;
         }
-        self.now = until_millis;
+        if !self.over {
+            self.now = until_millis;
+        }
         Ok(())
     }
 
@@ -208,7 +227,7 @@ impl World {
 
     pub(crate) fn after(&mut self, millis: u64, event: Event) {
         self.sequence += 1;
-        self.events.insert((self.now + millis, self.sequence), event);
+        self.events.insert((self.now + millis, self.sequence), Box::new(event));
     }
 
     pub(crate) fn note(&mut self, what: impl FnOnce() -> String) {
@@ -230,9 +249,16 @@ impl World {
     fn handle(&mut self, event: Event) -> Verdict {
         match event {
             Event::Tick { at, epoch } => self.on_tick(at, epoch),
-            Event::Deliver { from, to, message } => self.on_deliver(from, to, message),
-            Event::DeliverSnapshot { from, to, message, bytes } => {
-                self.on_deliver_snapshot(from, to, message, bytes)
+            Event::Deliver { from, to, connection, message } => {
+                self.on_deliver(from, to, connection, message)
+            }
+            Event::DeliverSnapshot { from, to, message, connection, bytes } => {
+                self.on_deliver_snapshot(from, to, message, connection, bytes)
+            }
+            Event::Turn { at, epoch } => self.on_turn(at, epoch),
+            Event::Retire { at, epoch } => {
+                self.on_retire(at, epoch);
+                Ok(())
             }
             Event::SnapshotSent { at, epoch, to, ok } => {
                 if self.is_current(at, epoch) {
@@ -246,13 +272,7 @@ impl World {
             Event::Copy { at, epoch, to } => self.on_copy(at, epoch, to),
             Event::ReadCopy { at, epoch, to } => self.on_read_copy(at, epoch, to),
             Event::Start { at } => self.on_start(at),
-            Event::Resume { at, epoch } => {
-                if self.machines[at].epoch == epoch {
-                    self.machines[at].paused = false;
-                    self.mark_resumed(at);
-                }
-                Ok(())
-            }
+            Event::Resume { at, epoch, first } => self.on_resume(at, epoch, first),
             Event::DiskHasRoom { at, epoch } => {
                 if self.machines[at].epoch == epoch {
                     self.machines[at].plan.clear();
@@ -264,6 +284,10 @@ impl World {
             Event::Watch { number } => self.on_watch(number),
             Event::Shrink { at, epoch } => self.on_shrink(at, epoch),
             Event::Fault => self.on_fault(),
+            Event::Heal => {
+                self.network.heal();
+                Ok(())
+            }
             Event::ClusterVersion => self.on_cluster_version(),
         }
     }
@@ -273,7 +297,7 @@ impl World {
         self.machines[at].epoch == epoch && self.machines[at].process.is_some()
     }
 
-    fn put_off(&mut self, at: usize, event: Event) -> Option<Event> {
+    pub(crate) fn put_off(&mut self, at: usize, event: Event) -> Option<Event> {
         if self.machines[at].paused {
             self.after(20, event);
             return None;
@@ -282,6 +306,7 @@ impl World {
     }
 
     pub(crate) fn process(&mut self, at: usize) -> &mut Process {
+        crate::failpoints::enter(at);
         self.machines[at].process.as_mut().expect("the caller knows that it runs")
     }
 
@@ -299,76 +324,13 @@ impl World {
         Ok(())
     }
 
-    fn on_deliver(&mut self, from: usize, to: usize, message: Message) -> Verdict {
-        if self.network.is_cut(from, to) || self.machines[to].process.is_none() {
-            reached("sim: a message is lost on a cut link or to a member that is down");
-            return self.report_unreachable(from, to);
-        }
-        let Some(Event::Deliver { message, .. }) =
-            self.put_off(to, Event::Deliver { from, to, message })
-        else {
-            return Ok(());
-        };
-        self.step(to, Input::Receive(vec![message]))
-    }
-
-    fn report_unreachable(&mut self, from: usize, to: usize) -> Verdict {
-        let id = self.machines[to].id;
-        if self.machines[from].is_running() && self.random.one_in(3) {
-            self.step(from, Input::Unreachable(id))?;
-        }
-        Ok(())
-    }
-
-    fn on_deliver_snapshot(
-        &mut self,
-        from: usize,
-        to: usize,
-        message: Message,
-        bytes: Bytes,
-    ) -> Verdict {
-        let (epoch, id) = (self.machines[from].epoch, self.machines[to].id);
-        let reachable = !self.network.is_cut(from, to) && self.machines[to].is_running();
-        if !reachable {
-            reached("sim: a snapshot is lost on its way");
-            self.after(10, Event::SnapshotSent { at: from, epoch, to: id, ok: false });
-            return Ok(());
-        }
-        let Body::Snapshot(meta) = &message.body else { unreachable!("a snapshot goes with it") };
-        let position = meta.position;
-        let stored = match self.process(to).receive_snapshot(position, &bytes) {
-            Ok(stored) => stored,
-            Err(stop) => {
-                reached("sim: the disk fails while a snapshot is stored");
-                self.after(10, Event::SnapshotSent { at: from, epoch, to: id, ok: false });
-                return self.stop(to, stop);
-            }
-        };
-        if !stored {
-            reached("sim: no room for a snapshot that arrives");
-        }
-        if self.process(to).is_writing {
-            reached("sim: a snapshot arrives while the log is written");
-        }
-        self.after(10, Event::SnapshotSent { at: from, epoch, to: id, ok: stored });
-        if stored {
-            self.note(|| format!("{id} got the snapshot at {position}"));
-            self.step(to, Input::Receive(vec![message]))?;
-            if self.machines[to].process.is_some()
-                && let Err(stop) = self.process(to).discard_unwanted()
-            {
-                return self.stop(to, stop);
-            }
-        }
-        Ok(())
-    }
-
     fn on_write(&mut self, at: usize, epoch: u64) -> Verdict {
         if !self.is_current(at, epoch) || self.put_off(at, Event::Write { at, epoch }).is_none() {
             return Ok(());
         }
         self.process(at).is_writing = false;
         match self.process(at).write() {
+            Ok(_) if self.is_out(at) => self.power_is_out(at),
             Ok(Written::Done(messages, input)) => {
                 self.send(at, messages);
                 self.step(at, input)
@@ -398,6 +360,7 @@ impl World {
             return Ok(());
         }
         match self.process(at).commit() {
+            Ok(_) if self.is_out(at) => self.power_is_out(at),
             Ok(inputs) => {
                 for input in inputs {
                     if self.is_current(at, epoch) {
@@ -449,149 +412,53 @@ impl World {
         }
     }
 
-    fn on_copy(&mut self, at: usize, epoch: u64, to: MemberId) -> Verdict {
-        if !self.is_current(at, epoch) || self.put_off(at, Event::Copy { at, epoch, to }).is_none()
-        {
-            return Ok(());
-        }
-        match self.process(at).begin_copy(to) {
-            Ok(true) => {
-                // It is read while the database goes on.
-                let pause = self.random.below(600);
-                self.after(pause, Event::ReadCopy { at, epoch, to });
-                Ok(())
-            }
-            Ok(false) => self.step(at, Input::SnapshotSent(to, false)),
-            Err(stop) => self.stop(at, stop),
-        }
-    }
-
-    fn on_read_copy(&mut self, at: usize, epoch: u64, to: MemberId) -> Verdict {
-        if !self.is_current(at, epoch)
-            || self.put_off(at, Event::ReadCopy { at, epoch, to }).is_none()
-        {
-            return Ok(());
-        }
-        match self.process(at).read_copy(to) {
-            Ok(input) => {
-                self.step(at, input)?;
-                if self.machines[at].process.is_some() {
-                    self.process(at).copies.remove(&to);
-                }
-                Ok(())
-            }
-            Err(stop) => self.stop(at, stop),
-        }
-    }
-
-    fn on_start(&mut self, at: usize) -> Verdict {
-        if self.machines[at].process.is_some()
-            || self.machines[at].removed
-            || self.machines[at].lost
-        {
-            return Ok(());
-        }
-        self.counts.restarts += 1;
-        self.start(at)
-    }
-
-    /// Starts a process on a machine.
-    pub(crate) fn start(&mut self, at: usize) -> Verdict {
-        let seed = self.random.next();
-        let (id, now) = (self.machines[at].id, self.now);
-        let started = self.machines[at].start(&self.config, now, seed);
-        if let Err(stop) = started {
-            self.mark_stop(at, "sim: the power goes while a member starts");
-            reached("sim: the disk fails while a member starts");
-            return self.stop(at, stop);
-        }
-        let (clock, epoch) = (self.machines[at].clock(now), self.machines[at].epoch);
-        let process = self.process(at);
-        let (applied, mut out) = (process.member.applied(), Outputs::default());
-        let log: Vec<_> = process.log.values().cloned().collect();
-        let begun = process.member.start(clock, &mut out);
-        self.note(|| format!("{id} starts at {applied}"));
-        for entry in &log {
-            self.judge.on_logged(entry, now);
-        }
-        if let Err(halt) = begun {
-            return self.halt(at, &halt);
-        }
-        let (tick, commit) = (self.random.below(100), self.random.between(50, 400));
-        self.after(tick, Event::Tick { at, epoch });
-        self.after(commit, Event::Commit { at, epoch });
-        self.after(1, Event::Compact { at, epoch });
-        self.absorb(at, out)
-    }
-
-    /// A process ends by its own will or the disk's.
-    fn stop(&mut self, at: usize, stop: Stop) -> Verdict {
-        let id = self.machines[at].id;
-        let what = match stop {
-            Stop::Disk(what) => what,
-            Stop::Broken(what) => return Err(format!("{id} does not go on: {what}")),
-        };
-        let power = self.machines[at].plan.is_stopped();
-        self.note(|| format!("{id} ends: {what}"));
-        self.end(at, power);
-        let pause = self.random.between(50, 2000);
-        self.after(pause, Event::Start { at });
-        Ok(())
-    }
-
-    fn halt(&mut self, at: usize, halt: &state::Halt) -> Verdict {
-        match halt {
-            state::Halt::Unknown { .. } => {
-                Err(format!("{}: {halt}", self.machines[at].id))
-            }
-            state::Halt::Backend { source: backend::ReadError::Damaged { .. }, .. } => {
-                Err(format!("{}: {halt:?}", self.machines[at].id))
-            }
-            state::Halt::Backend { .. } | state::Halt::Restore { .. } => {
-                self.stop(at, Stop::Disk(format!("{halt:?}")))
-            }
-        }
-    }
-
-    /// Ends a process; with `power`, what was not synced may be lost.
-    pub(crate) fn end(&mut self, at: usize, power: bool) {
-        let seed = self.random.next();
-        if power {
-            self.machines[at].cut_power(seed);
-        } else {
-            self.machines[at].kill();
-        }
-        for watcher in &mut self.watchers {
-            if watcher.at == at {
-                watcher.stream = None;
-            }
-        }
-        let lost: Vec<(usize, Ticket)> =
-            self.waiting.range((at, Ticket(0))..=(at, Ticket(u64::MAX))).map(|(k, _)| *k).collect();
-        for key in lost {
-            if let Some(number) = self.waiting.remove(&key) {
-                self.give_up(number, "the member went away");
-            }
-        }
-    }
-
     /// Gives a member one input and does what it asks for.
     pub(crate) fn step(&mut self, at: usize, input: Input) -> Verdict {
         let clock = self.machines[at].clock(self.now);
         let mut out = Outputs::default();
+        let before = self.process(at).member.status();
         let stepped = self.process(at).member.step(clock, input, &mut out);
         match stepped {
-            Ok(()) => self.absorb(at, out),
+            Ok(()) if self.is_out(at) => self.power_is_out(at),
+            Ok(()) => {
+                self.judge_campaign(at, &before)?;
+                self.absorb(at, out)
+            }
             Err(halt) => self.halt(at, &halt),
         }
     }
 
-    fn absorb(&mut self, at: usize, mut out: Outputs) -> Verdict {
+    /// A member that knows of a change of the members, and has not made it, must not ask for votes:
+    /// it would count those of a configuration that is over.
+    fn judge_campaign(&mut self, at: usize, before: &Status) -> Verdict {
+        let id = self.machines[at].id;
+        let process = self.process(at);
+        let now = process.member.status();
+        let campaigns = matches!(now.role, RoleKind::Candidate | RoleKind::PreCandidate)
+            && (now.role, now.term) != (before.role, before.term);
+        let known = (before.applied.next(), before.commit);
+        if campaigns
+            && known.0 <= known.1
+            && process
+                .log
+                .range(known.0..=known.1)
+                .any(|(_, entry)| entry.kind != EntryKind::Normal)
+        {
+            return Err(format!("{id} campaigns with a change of the members behind {}", known.0));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn absorb(&mut self, at: usize, mut out: Outputs) -> Verdict {
         let (id, now, epoch) = (self.machines[at].id, self.now, self.machines[at].epoch);
         for persist in &out.persist {
             for entry in &persist.entries {
                 self.judge.on_logged(entry, now);
             }
+        }
+        self.judge_proposed(at, &out)?;
+        if self.is_ambushed(at, &out) {
+            return Ok(());
         }
         self.process(at).note_log(&out);
         if let Some(position) = out.restored {
@@ -602,6 +469,7 @@ impl World {
         }
         let status = self.process(at).member.status();
         self.judge.on_role(id, status.role, status.term)?;
+        self.plan_retirement(at, &status, &out);
         if out.leader_changed {
             self.mark_leader(at);
             let (role, term, leader) = (status.role, status.term, status.leader);
@@ -626,6 +494,57 @@ impl World {
             self.on_answer(at, ticket, answer)?;
         }
         self.admit_decided();
+        Ok(())
+    }
+
+    /// Whether the moment has come for which an ambush waits, and the machine lost power at once. If
+    /// it is a write, that is torn later.
+    fn is_ambushed(&mut self, at: usize, out: &Outputs) -> bool {
+        match self.machines[at].ambush {
+            Some(Ambush::Restored) if out.restored.is_some() => {
+                reached("sim: the power goes when a snapshot took the place of the log");
+                self.machines[at].ambush = None;
+                self.end_and_restart(at, true);
+                true
+            }
+            Some(Ambush::NewTerm) => {
+                let told = self.process(at).term;
+                let tells_term = |batch: &raft::Persist| {
+                    batch.hard_state.as_ref().is_some_and(|state| told < state.term)
+                        && batch.entries.iter().any(|entry| told < entry.term)
+                };
+                if out.persist.iter().any(tells_term) {
+                    reached("sim: the power goes while a new term is written with its entries");
+                    let machine = &mut self.machines[at];
+                    (machine.ambush, machine.is_ambushed) = (None, true);
+                    machine.plan.stop_at(Kind::Sync, machine.plan.count(Kind::Sync) + 1);
+                }
+                false
+            }
+            Some(Ambush::Restored) | None => false,
+        }
+    }
+
+    /// Looks at what a leader puts into its own log.
+    fn judge_proposed(&mut self, at: usize, out: &Outputs) -> Verdict {
+        let id = self.machines[at].id;
+        let process = self.process(at);
+        let status = process.member.status();
+        if status.role != RoleKind::Leader {
+            return Ok(());
+        }
+        let all: Vec<_> = out.persist.iter().flat_map(|batch| &batch.entries).collect();
+        for (nth, entry) in all.iter().enumerate() {
+            if entry.term != status.term || entry.kind == EntryKind::Normal {
+                continue;
+            }
+            let first = all.first().map_or(entry.index, |entry| entry.index);
+            let unapplied = status.applied.next();
+            let logged = (unapplied < first)
+                .then(|| process.log.range(unapplied..first).map(|(_, entry)| entry.kind));
+            let same = all[..nth].iter().filter(|one| unapplied <= one.index).map(|one| one.kind);
+            Judge::on_proposed(id, entry, logged.into_iter().flatten().chain(same))?;
+        }
         Ok(())
     }
 
@@ -675,121 +594,6 @@ impl World {
         self.after(pause, Event::Write { at, epoch });
     }
 
-    fn send(&mut self, from: usize, messages: Vec<Message>) {
-        for message in messages {
-            let Some(&to) = self.by_id.get(&message.to) else { continue };
-            let mut delays = Network::delays(&mut self.random, &self.config, self.faulty);
-            if let Body::Propose(_) = message.body {
-                // Members talk over connections, which repeat nothing. Only here it would matter:
-                // what is proposed twice is applied twice.
-                delays.truncate(1);
-            }
-            match delays.len() {
-                0 => reached("sim: a message is lost"),
-                1 if self.config.election_millis() < delays[0] => {
-                    reached("sim: a message is later than an election");
-                }
-                1 => {}
-                _ => reached("sim: a message comes twice"),
-            }
-            for delay in delays {
-                let message = message.clone();
-                self.after(delay, Event::Deliver { from, to, message });
-            }
-        }
-    }
-
-    fn send_snapshot(&mut self, from: usize, message: Message) {
-        let copy = self.process(from).copies.remove(&message.to);
-        let (position, bytes) = copy.expect("a snapshot is sent with its copy");
-        let Body::Snapshot(meta) = &message.body else { unreachable!("a snapshot goes with it") };
-        assert_eq!(meta.position, position, "message and copy are of one moment");
-        let (id, epoch) = (message.to, self.machines[from].epoch);
-        let delay = self.random.below(self.config.latency_millis * 5 + 1);
-        match self.by_id.get(&id) {
-            Some(&to) if !(self.faulty && self.random.one_in(10)) => {
-                self.after(delay, Event::DeliverSnapshot { from, to, message, bytes });
-            }
-            _ => self.after(delay, Event::SnapshotSent { at: from, epoch, to: id, ok: false }),
-        }
-    }
-
-    /// Starts the machines of members that were added, and marks those that were removed.
-    fn admit_decided(&mut self) {
-        for (index, change) in std::mem::take(&mut self.judge.changes) {
-            let id = MemberId(change.node_id());
-            match change.r#type() {
-                raftpb::ConfChangeType::ConfChangeRemoveNode => {
-                    self.note(|| format!("{id} is removed at {index}"));
-                    self.mark_removed(id);
-                    self.counts.changes += 1;
-                }
-                raftpb::ConfChangeType::ConfChangeAddNode
-                | raftpb::ConfChangeType::ConfChangeAddLearnerNode
-                    if !self.by_id.contains_key(&id) =>
-                {
-                    self.note(|| format!("{id} is added at {index}"));
-                    if change.r#type() == raftpb::ConfChangeType::ConfChangeAddLearnerNode {
-                        reached("sim: a learner is added");
-                    } else {
-                        reached("sim: a voter is added");
-                    }
-                    self.counts.changes += 1;
-                    let drift = self.config.drift;
-                    let rate = 1000 - drift + self.random.below(2 * drift + 1);
-                    let at = self.machines.len();
-                    self.machines.push(Machine::new(id, rate, None));
-                    self.by_id.insert(id, at);
-                    let pause = self.random.between(10, 1500);
-                    self.after(pause, Event::Start { at });
-                }
-                raftpb::ConfChangeType::ConfChangeAddNode
-                | raftpb::ConfChangeType::ConfChangeAddLearnerNode
-                | raftpb::ConfChangeType::ConfChangeUpdateNode => {}
-            }
-        }
-    }
-
-    /// Ends members that were removed, once everybody who stays knows.
-    fn retire_removed(&mut self) {
-        let Some((members, removed)) = self.newest_members() else { return };
-        for id in removed {
-            let Some(&at) = self.by_id.get(&id) else { continue };
-            if self.machines[at].removed {
-                continue;
-            }
-            if self.machines[at].lost {
-                self.machines[at].removed = true;
-                continue;
-            }
-            let known = members.iter().all(|member| {
-                self.by_id.get(member).is_none_or(|&other| {
-                    // Durably, or a member that lost power would ask the one that is gone for
-                    // its vote.
-                    self.machines[other].process.as_ref().is_some_and(|process| {
-                        process.member.state().is_removed(id)
-                            && process.backend.durable() == process.member.applied()
-                    })
-                })
-            });
-            if known {
-                self.note(|| format!("{id} is retired"));
-                reached("sim: a member that was removed is retired");
-                self.end(at, false);
-                self.machines[at].removed = true;
-            }
-        }
-    }
-
-    /// The members, and those that were removed, as the most advanced process knows them.
-    pub(crate) fn newest_members(&self) -> Option<(Vec<MemberId>, Vec<MemberId>)> {
-        let processes = self.machines.iter().filter_map(|machine| machine.process.as_ref());
-        let newest = processes.max_by_key(|process| process.member.applied().index)?;
-        let state = newest.member.state();
-        let members = state.members().iter().map(|member| member.id).collect();
-        Some((members, state.removed_members()))
-    }
-
     /// The leader of the newest term, if one runs.
     pub(crate) fn leader(&self) -> Option<usize> {
         let leading = (0..self.machines.len()).filter_map(|at| {
@@ -818,25 +622,6 @@ impl World {
         request.header = Some(pb::RequestHeader { id, ..Default::default() });
         let request = request.encode_to_vec().into();
         self.step(at, Input::Propose(vec![Proposal { ticket: Ticket(id), request }]))
-    }
-
-    /// Proposes a change of the members for nobody.
-    pub(crate) fn propose_change(
-        &mut self,
-        at: usize,
-        kind: raftpb::ConfChangeType,
-        context: Option<&ChangeContext>,
-        id: MemberId,
-    ) -> Verdict {
-        let ticket = self.process(at).ids.next_id();
-        let change = raftpb::ConfChange {
-            id: Some(ticket),
-            r#type: Some(kind as i32),
-            node_id: Some(id.0),
-            context: context.map(ChangeContext::to_json),
-        };
-        let request = change.encode_to_vec().into();
-        self.step(at, Input::ProposeChange(Proposal { ticket: Ticket(ticket), request }))
     }
 }
 

@@ -18,6 +18,11 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a member and waits until it serves.
     pub(crate) fn start(program: &Path) -> Self {
+        Self::start_with(program, &[])
+    }
+
+    /// As [`Server::start`], with flags behind those every member gets.
+    pub(crate) fn start_with(program: &Path, flags: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (client_port, peer_port) = (ports::free().unwrap(), ports::free().unwrap());
         let (client, peer) =
@@ -28,6 +33,7 @@ impl Server {
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
             .args(["--initial-cluster", &format!("s1={peer}"), "--log-level", "info"])
+            .args(flags)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

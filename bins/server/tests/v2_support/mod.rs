@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail, ensure};
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
-use retcd_conformance::http::{HttpAnswer, HttpOpen, ask};
+use retcd_conformance::http::{HttpAnswer, HttpOpen, HttpQuestion, ask};
 use retcd_conformance::{Server, ServerOptions};
 use serde_json::Value;
 
@@ -45,7 +45,10 @@ pub(crate) struct V2 {
 
 impl V2 {
     pub(crate) fn of(server: &Server) -> anyhow::Result<Self> {
-        let endpoint = server.endpoint();
+        Self::at(&server.endpoint())
+    }
+
+    pub(crate) fn at(endpoint: &str) -> anyhow::Result<Self> {
         Ok(Self { address: endpoint.strip_prefix("http://").context("no TLS here")?.parse()? })
     }
 
@@ -61,6 +64,23 @@ impl V2 {
 
     pub(crate) fn get(&self, path: &str) -> anyhow::Result<HttpAnswer> {
         self.ask("GET", path, "", "")
+    }
+
+    /// As [`Self::ask`], with a header that says who asks, if it is not empty.
+    pub(crate) fn ask_as(
+        &self,
+        authorization: Option<&str>,
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> anyhow::Result<HttpAnswer> {
+        let kind = if body.starts_with('{') { "application/json" } else { FORM };
+        let mut headers = Vec::new();
+        headers.extend((!body.is_empty()).then_some(("Content-Type", kind)));
+        headers.extend(authorization.map(|value| ("Authorization", value)));
+        let path = format!("/v2{path}");
+        let question = HttpQuestion { method, path: &path, headers: &headers, body };
+        HttpOpen::question(self.address, &question)?.finish()
     }
 
     /// A question whose answer may take its time.

@@ -45,6 +45,17 @@ pub enum DiscoveryError {
         /// How many there may be.
         size: usize,
     },
+    /// Not all founders have registered.
+    #[error(
+        "discovery: {found} of {size} members have registered with this token; start the others \
+         first"
+    )]
+    Incomplete {
+        /// How many have.
+        found: usize,
+        /// How many there must be.
+        size: usize,
+    },
     /// What founders wrote is no cluster.
     #[error("discovery: invalid peer URL in {0:?}")]
     InvalidUrl(String),
@@ -102,6 +113,21 @@ pub(super) async fn join(
         }
     }
     joined
+}
+
+/// The founders of a cluster that is complete, in the form of `--initial-cluster`, for somebody who
+/// is none of them (SRV-170).
+///
+/// # Errors
+///
+/// See [`DiscoveryError`]; also [`DiscoveryError::Incomplete`].
+pub(crate) async fn founders_of(settings: &Discovery) -> Result<String, DiscoveryError> {
+    let mut service = Service::connect(settings, MemberId::NONE).await?;
+    let (registry, size, _) = service.look().await?;
+    if registry.members.len() < size {
+        return Err(DiscoveryError::Incomplete { found: registry.members.len(), size });
+    }
+    registry.cluster(size)
 }
 
 struct Service<'a> {
@@ -209,8 +235,17 @@ impl<'a> Service<'a> {
         self.key(&format!("members/{}", self.own))
     }
 
-    /// Who has registered, how many may, and the revision at which that was seen.
+    /// As [`Self::look`], if there is room for this member.
     async fn check(&mut self) -> Result<(Registry, usize, i64), DiscoveryError> {
+        let (registry, size, revision) = self.look().await?;
+        if !registry.has_room(&self.own_key(), size) {
+            return Err(DiscoveryError::Full { size });
+        }
+        Ok((registry, size, revision))
+    }
+
+    /// Who has registered, how many may, and the revision at which that was seen.
+    async fn look(&mut self) -> Result<(Registry, usize, i64), DiscoveryError> {
         let size_key = self.key("_config/size");
         let members_key = self.key("members");
         loop {
@@ -242,9 +277,6 @@ impl<'a> Service<'a> {
             self.failures = 0;
             let mut registry = Registry::default();
             response.kvs.iter().for_each(|pair| registry.take(pair));
-            if !registry.has_room(&self.own_key(), size) {
-                return Err(DiscoveryError::Full { size });
-            }
             let revision = response.header.map_or(0, |header| header.revision);
             return Ok((registry, size, revision));
         }

@@ -116,6 +116,19 @@ pub(super) async fn fetch(
     Err(FetchError::NoAnswer)
 }
 
+/// The members of a running cluster, by id, as the first that answers knows them.
+///
+/// # Errors
+///
+/// Nobody answers, or who does is in no cluster.
+pub(crate) async fn members_of(
+    asker: &Asker,
+    urls: &[String],
+    timeout: Duration,
+) -> Result<Vec<MemberObject>, FetchError> {
+    fetch(asker, urls, timeout, Silence::Told).await.map(|found| found.members)
+}
+
 fn tell(url: &str, error: &ReadError, silence: Silence) {
     let address = format!("{url}/members");
     let error: &(dyn std::error::Error + 'static) = error;

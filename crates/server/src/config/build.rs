@@ -9,8 +9,8 @@ use std::time::Duration;
 use super::duration::{GoDuration, parse_duration};
 use super::model::{
     Advertise, Auth, AutoCompaction, Bootstrap, Cluster, ClusterState, Compaction, Config,
-    Discovery, Features, Http, KeepAlive, Limits, Listen, Logging, MetricsDetail, Quota, Storage,
-    Tls, TlsVersion, Tracing, TransportSecurity,
+    Discovery, Features, Http, KeepAlive, Limits, Listen, Logging, MetricsDetail, Proxy, ProxyMode,
+    ProxyTimeouts, Quota, Storage, Tls, TlsVersion, Tracing, TransportSecurity,
 };
 use super::notice::Notice;
 use super::refusal::Refusal;
@@ -67,7 +67,28 @@ pub(crate) fn build(settings: &Settings, notices: &mut Vec<Notice>) -> Result<Co
             )
             .unwrap_or(0),
         },
+        proxy: proxy(settings),
     })
+}
+
+/// SRV-170, SRV-171.
+fn proxy(settings: &Settings) -> Proxy {
+    let millis = |flag: &str| Duration::from_millis(settings.unsigned(flag));
+    Proxy {
+        mode: match settings.text("proxy") {
+            "on" => ProxyMode::On,
+            "readonly" => ProxyMode::Readonly,
+            _ => ProxyMode::Off,
+        },
+        is_fallback: settings.text("discovery-fallback") == "proxy",
+        failure_wait: millis("proxy-failure-wait"),
+        refresh_interval: millis("proxy-refresh-interval"),
+        timeouts: ProxyTimeouts {
+            dial: millis("proxy-dial-timeout"),
+            write: millis("proxy-write-timeout"),
+            read: Some(millis("proxy-read-timeout")).filter(|limit| !limit.is_zero()),
+        },
+    }
 }
 
 struct Builder<'a> {

@@ -17,14 +17,16 @@ pub enum DataDir {
     Empty,
     /// A member's files.
     Member,
+    /// A proxy's file.
+    Proxy,
 }
 
 /// Makes the folder if need be (mode 0700) and looks into it.
 ///
 /// # Errors
 ///
-/// [`Refusal::DataDir`] if it cannot be made, listed or written, [`Refusal::MemberAndProxy`] and
-/// [`Refusal::ProxyDir`] if a v2 proxy used it.
+/// [`Refusal::DataDir`] if it cannot be made, listed or written, [`Refusal::MemberAndProxy`] if both
+/// used it.
 pub fn open_data_dir(path: &Path) -> Result<(DataDir, Vec<Notice>), Refusal> {
     let refuse = |source| Refusal::DataDir {
         path: path.to_owned(),
@@ -48,14 +50,18 @@ pub fn open_data_dir(path: &Path) -> Result<(DataDir, Vec<Notice>), Refusal> {
             ),
         }
     }
-    if proxy {
-        let path = path.to_owned();
-        return Err(if member { Refusal::MemberAndProxy(path) } else { Refusal::ProxyDir(path) });
+    if member && proxy {
+        return Err(Refusal::MemberAndProxy(path.to_owned()));
     }
     if existed {
         notices.extend(permission_notice(path));
     }
-    Ok((if member { DataDir::Member } else { DataDir::Empty }, notices))
+    let found = match (member, proxy) {
+        (true, _) => DataDir::Member,
+        (false, true) => DataDir::Proxy,
+        (false, false) => DataDir::Empty,
+    };
+    Ok((found, notices))
 }
 
 /// Writes and removes an empty file.
@@ -104,11 +110,10 @@ mod tests {
 
     /// SRV-035.
     #[test]
-    fn a_folder_of_a_proxy_is_refused() {
+    fn a_folder_is_a_members_or_a_proxys() {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("proxy")).unwrap();
-        let alone = open_data_dir(folder.path()).unwrap_err();
-        assert_eq!(alone.to_string(), "v2 http proxy has already been deprecated in 3.6");
+        assert_eq!(open_data_dir(folder.path()).unwrap().0, DataDir::Proxy);
         fs::create_dir(folder.path().join("member")).unwrap();
         let both = open_data_dir(folder.path()).unwrap_err();
         assert_eq!(both.to_string(), "invalid datadir; both member and proxy directories exist");

@@ -45,6 +45,8 @@ pub struct Config {
     pub features: Features,
     /// Traces.
     pub tracing: Tracing,
+    /// Whether it is a proxy rather than a member.
+    pub proxy: Proxy,
 }
 
 impl Config {
@@ -82,6 +84,43 @@ impl Config {
     pub fn request_timeout(&self) -> Duration {
         Duration::from_secs(5) + 2 * self.cluster.election_timeout()
     }
+}
+
+/// What a server does that shall be no member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyMode {
+    /// It is a member.
+    Off,
+    /// It forwards what only reads.
+    Readonly,
+    /// It forwards everything.
+    On,
+}
+
+/// How requests of the second generation are forwarded.
+#[derive(Clone, Copy, Debug)]
+pub struct Proxy {
+    /// Whether they are.
+    pub mode: ProxyMode,
+    /// Whether they are if discovery finds that there are members enough.
+    pub is_fallback: bool,
+    /// For how long a member that does not answer is left out.
+    pub failure_wait: Duration,
+    /// Between two looks at the list of members.
+    pub refresh_interval: Duration,
+    /// Of connections to members.
+    pub timeouts: ProxyTimeouts,
+}
+
+/// How long a proxy waits for members.
+#[derive(Clone, Copy, Debug)]
+pub struct ProxyTimeouts {
+    /// To connect.
+    pub dial: Duration,
+    /// While nothing can be written.
+    pub write: Duration,
+    /// While nothing comes; `None` for ever.
+    pub read: Option<Duration>,
 }
 
 /// Where a member listens. Hosts are IP addresses or `localhost`.

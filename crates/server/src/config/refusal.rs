@@ -101,12 +101,6 @@ pub enum Refusal {
     /// An empty address of the discovery service.
     #[error("--discovery-endpoints must not contain empty endpoints")]
     EmptyDiscoveryEndpoint,
-    /// The v2 proxy as a way out of failed discovery.
-    #[error("v2 proxy is deprecated, and --discovery-fallback can't be configured as \"proxy\"")]
-    FallbackProxy,
-    /// The v2 proxy.
-    #[error("--proxy={0} is not supported: this program is always a member")]
-    Proxy(String),
     /// No name.
     #[error("--name is empty")]
     EmptyName,
@@ -291,9 +285,6 @@ pub enum Refusal {
     /// The data folder is a member's and a proxy's.
     #[error("invalid datadir; both member and proxy directories exist")]
     MemberAndProxy(PathBuf),
-    /// The data folder is a proxy's.
-    #[error("v2 http proxy has already been deprecated in 3.6")]
-    ProxyDir(PathBuf),
     /// v2 discovery, which etcd 3.7 has no more.
     #[error("--discovery={0} is v2 discovery, which is not supported since etcd 3.7")]
     DiscoveryUrl(String),
@@ -360,7 +351,6 @@ impl Refusal {
             Self::ClientTlsMissing(_) | Self::MetricsTlsMissing | Self::PeerTlsMissing(_) => {
                 "give the certificate and the key, or use an http URL".to_owned()
             }
-            Self::ProxyDir(path) => format!("set --data-dir to another folder than {}", path.display()),
             // These say themselves what to do.
             Self::LogFormat(_)
             | Self::SeveralDefaultOutputs
@@ -371,8 +361,6 @@ impl Refusal {
             | Self::SeveralBootstraps
             | Self::HalfDiscovery
             | Self::EmptyDiscoveryEndpoint
-            | Self::FallbackProxy
-            | Self::Proxy(_)
             | Self::PersistWithoutCheckpoint
             | Self::GateTwice { .. }
             | Self::Gate(_)

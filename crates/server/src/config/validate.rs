@@ -25,7 +25,9 @@ pub(crate) fn check(settings: &Settings, notices: &mut Vec<Notice>) -> Result<()
     urls(settings, notices)?;
     cluster(settings)?;
     timing(settings)?;
-    let listens = settings.is_given("listen-client-urls") && !settings.from_file;
+    // Nobody is told of a proxy.
+    let is_member = settings.text("proxy") == "off";
+    let listens = settings.is_given("listen-client-urls") && !settings.from_file && is_member;
     if listens && !settings.is_given("advertise-client-urls") {
         return Err(Refusal::AdvertiseMissing);
     }
@@ -37,12 +39,6 @@ pub(crate) fn check(settings: &Settings, notices: &mut Vec<Notice>) -> Result<()
     name(settings, notices)?;
     tls_settings(settings)?;
     tls_of_listeners(settings, notices)?;
-    if settings.text("proxy") != "off" {
-        return Err(Refusal::Proxy(settings.text("proxy").to_owned()));
-    }
-    if settings.text("discovery-fallback") == "proxy" {
-        return Err(Refusal::FallbackProxy);
-    }
     Ok(())
 }
 

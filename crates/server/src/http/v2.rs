@@ -10,7 +10,9 @@
 mod accounts;
 mod auth;
 mod form;
+mod go_json;
 mod keys;
+mod media_type;
 mod members;
 mod path;
 mod stats;
@@ -40,9 +42,9 @@ static ETCD_INDEX: HeaderName = HeaderName::from_static("x-etcd-index");
 static RAFT_INDEX: HeaderName = HeaderName::from_static("x-raft-index");
 static RAFT_TERM: HeaderName = HeaderName::from_static("x-raft-term");
 
-/// Whether a path, as it came, is of this API, cleaned or not.
+/// Whether a path, as it came, is of this API, cleaned or not; or not readable at all.
 pub(super) fn is_path(raw: &str) -> bool {
-    path::decode(raw).is_some_and(|path| {
+    path::decode(raw).is_none_or(|path| {
         let path = path::clean(&path);
         path == "/v2" || path.starts_with("/v2/")
     })
@@ -69,7 +71,7 @@ impl V2 {
 async fn answer(v2: &V2, request: http::Request<Incoming>) -> Response {
     let handle = &v2.handle;
     let (head, body) = request.into_parts();
-    let Some(asked) = path::decode(head.uri.path()) else { return not_found() };
+    let Some(asked) = path::decode(head.uri.path()) else { return bad_request() };
     let path = path::clean(&asked);
     if path != asked {
         return path::redirect(&path, head.uri.query(), &head.method);
@@ -96,6 +98,14 @@ async fn answer(v2: &V2, request: http::Request<Incoming>) -> Response {
         "/v2/stats/store" => stats::store(handle, method),
         _ => not_found(),
     }
+}
+
+/// What Go's server says when it cannot read a request's first line; it hangs up then.
+fn bad_request() -> Response {
+    let kind = "text/plain; charset=utf-8";
+    let mut response = with_type(StatusCode::BAD_REQUEST, kind, "400 Bad Request");
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 /// Nanoseconds since 1970, by the clock of the wall.

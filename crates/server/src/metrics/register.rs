@@ -17,7 +17,7 @@ pub(super) struct Buckets {
 pub(super) const SECONDS: Buckets = Buckets { start: 0.001, count: 14 };
 
 impl Buckets {
-    fn bounds(self) -> Vec<f64> {
+    pub(super) fn bounds(self) -> Vec<f64> {
         exponential_buckets(self.start, 2.0, self.count).expect("bounds grow from above zero")
     }
 }

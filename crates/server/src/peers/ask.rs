@@ -147,7 +147,7 @@ impl Asker {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_MAX)
             .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
-            .build(Connector { dial });
+            .build(Connector::new(dial));
         Self { client }
     }
 
@@ -217,7 +217,7 @@ impl Asker {
 const UNIX_HOST: &str = ".unix-socket";
 
 /// A URL as the HTTP client takes it, from which [`from_uri`] makes it again.
-fn to_uri(url: &MemberUrl, path: &str) -> Option<Uri> {
+pub(crate) fn to_uri(url: &MemberUrl, path: &str) -> Option<Uri> {
     let authority = match url.address() {
         Address::Tcp { .. } => url.as_str().split_once("//")?.1.to_owned(),
         Address::Unix(file) => {
@@ -243,8 +243,14 @@ fn from_uri(uri: &Uri) -> Option<MemberUrl> {
 
 /// Lets the HTTP client open connections with a [`Dial`].
 #[derive(Clone, Debug)]
-struct Connector {
+pub(crate) struct Connector {
     dial: Arc<dyn Dial>,
+}
+
+impl Connector {
+    pub(crate) fn new(dial: Arc<dyn Dial>) -> Self {
+        Self { dial }
+    }
 }
 
 impl Service<Uri> for Connector {

@@ -212,6 +212,27 @@ impl Disk {
         }
     }
 
+    /// Every file that has bytes, by its visible path.
+    pub(super) fn files(&self) -> Vec<(Vec<String>, u64)> {
+        let mut found = Vec::new();
+        let mut left: Vec<(Vec<String>, NodeId)> = vec![(Vec::new(), ROOT)];
+        while let Some((path, node)) = left.pop() {
+            match &self.nodes[node] {
+                Node::File(file) if 0 < file.content.len() => {
+                    found.push((path, file.content.len()));
+                }
+                Node::File(_) => {}
+                Node::Folder(folder) => {
+                    for (name, &inner) in &folder.live {
+                        let path = path.iter().chain([name]).cloned().collect();
+                        left.push((path, inner));
+                    }
+                }
+            }
+        }
+        found
+    }
+
     pub(super) fn names(&self, path: &[String]) -> io::Result<Vec<String>> {
         Ok(self.folder(path)?.live.keys().cloned().collect())
     }

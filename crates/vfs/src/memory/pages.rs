@@ -154,6 +154,17 @@ impl Content {
         self.durable.len = self.live.len;
     }
 
+    /// Changes bits of one byte in both images, each if it is that long.
+    pub(super) fn flip(&mut self, offset: u64, mask: u8) {
+        for image in [&mut self.live, &mut self.durable] {
+            if offset < image.len {
+                let mut byte = [0];
+                image.read(&mut byte, offset);
+                image.write(&[byte[0] ^ mask], offset);
+            }
+        }
+    }
+
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }

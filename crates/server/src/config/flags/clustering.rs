@@ -26,7 +26,7 @@ pub(super) const FLAGS: &[Flag] = &[
     Flag::new(Clustering, "discovery-cacert", Kind::Text, "", "v3 discovery: file of the authorities that sign the server's certificate.").since("3.6").acts(),
     Flag::new(Clustering, "discovery-user", Kind::Text, "", "v3 discovery: NAME or NAME:PASSWORD to log in with.").since("3.6").acts(),
     Flag::new(Clustering, "discovery-password", Kind::Text, "", "v3 discovery: password to log in with.").since("3.6").acts(),
-    Flag::new(Clustering, "discovery-fallback", Kind::Choice(&["exit", "proxy"]), "exit", "What to do when discovery fails; only 'exit' is left.").acts(),
+    Flag::new(Clustering, "discovery-fallback", Kind::Choice(&["exit", "proxy"]), "exit", "What to do when discovery finds members enough: 'exit', or 'proxy' to forward v2 requests to them.").acts(),
     Flag::new(Clustering, "discovery-proxy", Kind::Text, "", "HTTP proxy towards the v2 discovery service.").since("up to 3.6"),
     Flag::new(Clustering, "discovery-srv", Kind::Text, "", "DNS domain whose SRV records name the members.").acts(),
     Flag::new(Clustering, "discovery-srv-name", Kind::Text, "", "Suffix of the SRV service name.").acts(),

@@ -81,7 +81,8 @@ pub(super) const FLAGS: &[Flag] = &[
         "off",
         "Forward v2 requests instead of being a member.",
     )
-    .since("up to 3.5"),
+    .since("up to 3.5")
+    .acts(),
     Flag::new(
         Older,
         "proxy-failure-wait",
@@ -89,7 +90,8 @@ pub(super) const FLAGS: &[Flag] = &[
         "5000",
         "Milliseconds for which the proxy avoids a failed endpoint.",
     )
-    .since("up to 3.5"),
+    .since("up to 3.5")
+    .acts(),
     Flag::new(
         Older,
         "proxy-refresh-interval",
@@ -97,7 +99,8 @@ pub(super) const FLAGS: &[Flag] = &[
         "30000",
         "Milliseconds between two looks of the proxy at the member list.",
     )
-    .since("up to 3.5"),
+    .since("up to 3.5")
+    .acts(),
     Flag::new(
         Older,
         "proxy-dial-timeout",
@@ -105,7 +108,8 @@ pub(super) const FLAGS: &[Flag] = &[
         "1000",
         "Milliseconds for the proxy to connect.",
     )
-    .since("up to 3.5"),
+    .since("up to 3.5")
+    .acts(),
     Flag::new(
         Older,
         "proxy-write-timeout",
@@ -113,7 +117,8 @@ pub(super) const FLAGS: &[Flag] = &[
         "5000",
         "Milliseconds for the proxy to write.",
     )
-    .since("up to 3.5"),
+    .since("up to 3.5")
+    .acts(),
     Flag::new(
         Older,
         "proxy-read-timeout",
@@ -121,7 +126,8 @@ pub(super) const FLAGS: &[Flag] = &[
         "0",
         "Milliseconds for the proxy to read, 0 for ever.",
     )
-    .since("up to 3.5"),
+    .since("up to 3.5")
+    .acts(),
     ignored("cluster-active-size"),
     ignored("cluster-remove-delay"),
     ignored("cluster-sync-interval"),

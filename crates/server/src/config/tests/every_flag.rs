@@ -71,11 +71,11 @@ fn taken(config: &Config) -> String {
     let options = Options::new(config, cluster, authentication);
     let reused = (listen.reuse_port, listen.reuse_address);
     let bound = [&listen.peers, &listen.clients, &listen.clients_http, &listen.metrics];
-    let advertised = &config.advertise.peers;
+    let (advertised, proxy) = (&config.advertise.peers, &config.proxy);
     let (in_options, outside) = (
         format!("{options:?}"),
         format!(
-            "{bound:?} {reused:?} {advertised:?} {state:?} {logging:?} {tls:?} {bootstrap:?} {password} {}",
+            "{bound:?} {reused:?} {advertised:?} {state:?} {logging:?} {tls:?} {bootstrap:?} {password} {proxy:?} {}",
             auth.token,
         ),
     );

@@ -52,8 +52,6 @@ fn rules_between_settings_are_kept() {
         (&["--cert-file=a"], "KeyFile and CertFile must both be present[key: false, cert: true]"),
         (&["--peer-cert-allowed-cn=a", "--peer-cert-allowed-hostname=b"], "--peer-cert-allowed-cn and --peer-cert-allowed-hostname cannot both be set"),
         (&["--listen-client-urls=http://127.0.0.1:1", advertise, "--listen-client-http-urls=http://127.0.0.1:1"], "cannot bind both --listen-client-urls and --listen-client-http-urls on the same url http://127.0.0.1:1"),
-        (&["--discovery-fallback=proxy"], "v2 proxy is deprecated, and --discovery-fallback can't be configured as \"proxy\""),
-        (&["--proxy=on"], "--proxy=on is not supported: this program is always a member"),
         (&["--compact-hash-check-time=0"], "--compact-hash-check-time must be >0 (set to 0s)"),
         (&["--max-learners=-1"], "--max-learners must be >=0 (set to -1)"),
         (&["--compaction-batch-limit=-1"], "--compaction-batch-limit must be >=0 (set to -1)"),

@@ -273,7 +273,7 @@ impl Accounts {
         };
         let roles = Some(roles.into_iter().collect());
         let new = User { user: name.clone(), password, roles, ..User::default() };
-        if new.password == old.password && !asked.changes_roles() {
+        if new == old {
             let text = "User not updated. Use grant/revoke/password to update the user.";
             return Err(refused(StatusCode::BAD_REQUEST, text));
         }
@@ -414,7 +414,7 @@ impl Accounts {
         if !self.are_enabled() {
             return true;
         }
-        let user = match head.headers.contains_key(header::AUTHORIZATION) {
+        let user = match gives_password(head) {
             true => self.of_password(head).await,
             false => self.of_certificate(head),
         };
@@ -427,7 +427,7 @@ impl Accounts {
             return true;
         }
         let write = ![Method::GET, Method::HEAD].contains(&head.method);
-        let user = if head.headers.contains_key(header::AUTHORIZATION) {
+        let user = if gives_password(head) {
             let Some(user) = self.of_password(head).await else { return false };
             user
         } else {
@@ -463,6 +463,11 @@ impl Accounts {
         let identity = head.extensions.get::<Secured>()?.identity.as_ref()?;
         self.user(&identity.common_name).ok()
     }
+}
+
+/// Whether a request says who asks; an empty header says nothing.
+fn gives_password(head: &Parts) -> bool {
+    head.headers.get(header::AUTHORIZATION).is_some_and(|value| !value.is_empty())
 }
 
 /// A password as it is stored, in the form that Go writes.

@@ -5,14 +5,14 @@
 //!
 //! Source: etcd v3.4.23 etcdserver/api/v2http/client_auth.go.
 
-use axum::http::StatusCode;
 use axum::http::request::Parts;
+use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use hyper::body::Incoming;
 use serde::Serialize;
 
 use super::accounts::{Accounts, AuthError, Role, User};
-use super::{JSON, message, of_cluster, read, refuse_method};
+use super::{JSON, go_json, message, of_cluster, read, refuse_method};
 use crate::handle::Handle;
 use crate::http::{not_found, with_type};
 
@@ -96,7 +96,11 @@ fn empty() -> Response {
 
 /// V2-150 to V2-152.
 async fn enable(handle: &Handle, head: &Parts) -> Result<Response, Response> {
-    let accounts = check(handle, head, "GET,PUT,DELETE").await?;
+    // V2-168: whether it is enabled everybody may know.
+    let accounts = match head.method {
+        Method::GET => Accounts::of(handle),
+        _ => check(handle, head, "GET,PUT,DELETE").await?,
+    };
     let failed = |error| refuse(handle, &error);
     match head.method.as_str() {
         "PUT" => accounts.enable().await.map_err(failed)?,
@@ -128,14 +132,16 @@ async fn roles(handle: &Handle, head: &Parts) -> Result<Response, Response> {
     Ok(json(StatusCode::OK, &Roles { roles }))
 }
 
+fn wrong(handle: &Handle, text: &str) -> Response {
+    of_cluster(handle, message(StatusCode::BAD_REQUEST, text))
+}
+
 async fn decode<T: serde::de::DeserializeOwned>(
     handle: &Handle,
     body: Incoming,
 ) -> Result<T, Response> {
     let body = read(handle, body).await.unwrap_or_default();
-    let mut values = serde_json::Deserializer::from_slice(&body).into_iter::<T>();
-    let wrong = || message(StatusCode::BAD_REQUEST, "Invalid JSON in request body.");
-    values.next().and_then(Result::ok).ok_or_else(wrong)
+    go_json::first(&body).ok_or_else(|| wrong(handle, "Invalid JSON in request body."))
 }
 
 /// V2-156 to V2-161.
@@ -147,16 +153,15 @@ async fn user(
 ) -> Result<Response, Response> {
     let accounts = check(handle, head, "GET,PUT,DELETE").await?;
     let failed = |error| refuse(handle, &error);
-    let wrong = |text: &str| message(StatusCode::BAD_REQUEST, text);
     match head.method.as_str() {
         "PUT" => {
             let user: User = decode(handle, body).await?;
             if user.user != name {
-                return Err(wrong("User JSON name does not match the name in the URL"));
+                return Err(wrong(handle, "User JSON name does not match the name in the URL"));
             }
             let (status, mut user) = if user.changes_roles() {
                 if user.has_roles() {
-                    return Err(wrong("User JSON contains both roles and grant/revoke"));
+                    return Err(wrong(handle, "User JSON contains both roles and grant/revoke"));
                 }
                 (StatusCode::OK, accounts.update_user(user).await.map_err(failed)?)
             } else if user.has_roles() {
@@ -189,19 +194,18 @@ async fn role(
 ) -> Result<Response, Response> {
     let accounts = check(handle, head, "GET,PUT,DELETE").await?;
     let failed = |error| refuse(handle, &error);
-    let wrong = |text: &str| message(StatusCode::BAD_REQUEST, text);
     match head.method.as_str() {
         "PUT" => {
             let role: Role = decode(handle, body).await?;
             if role.role != name {
-                return Err(wrong("Role JSON name does not match the name in the URL"));
+                return Err(wrong(handle, "Role JSON name does not match the name in the URL"));
             }
             if !role.changes() {
                 accounts.create_role(&role).await.map_err(failed)?;
                 return Ok(json(StatusCode::CREATED, &role));
             }
             if !role.permissions.is_empty() {
-                return Err(wrong("Role JSON contains both permissions and grant/revoke"));
+                return Err(wrong(handle, "Role JSON contains both permissions and grant/revoke"));
             }
             let role = accounts.update_role(&role).await.map_err(failed)?;
             Ok(json(StatusCode::OK, &role))

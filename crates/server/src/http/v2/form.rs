@@ -5,7 +5,7 @@
 
 use axum::http::{HeaderMap, Method, header};
 
-use super::BodyError;
+use super::{BodyError, media_type};
 
 /// Parameters in their order.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -34,11 +34,7 @@ impl Form {
     ) -> Result<(), String> {
         let kind = headers.get(header::CONTENT_TYPE).map(|kind| kind.to_str().unwrap_or_default());
         let Some(kind) = kind.filter(|kind| !kind.is_empty()) else { return Ok(()) };
-        let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        if kind.is_empty() {
-            return Err("mime: no media type".to_owned());
-        }
-        if kind != "application/x-www-form-urlencoded" {
+        if media_type::parse(kind)? != "application/x-www-form-urlencoded" {
             return Ok(());
         }
         match body {

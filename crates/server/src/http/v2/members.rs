@@ -8,11 +8,12 @@ use axum::response::Response;
 use base::MemberId;
 use hyper::body::Incoming;
 use proto::etcdserverpb as pb;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde_json::Value;
 use state::Refusal;
 
 use super::accounts::Accounts;
-use super::{JSON, message, of_cluster, read, refuse_method, unauthorized};
+use super::{JSON, go_json, message, of_cluster, read, refuse_method, unauthorized};
 use crate::config::MemberUrl;
 use crate::handle::{Handle, ProposeError};
 use crate::http::{text, with_type};
@@ -32,13 +33,6 @@ struct Member {
 #[derive(Debug, Serialize)]
 struct Members {
     members: Vec<Member>,
-}
-
-/// Where a member shall be reached.
-#[derive(Debug, Default, Deserialize)]
-struct Urls {
-    #[serde(rename = "peerURLs", default)]
-    peer_urls: Option<Vec<String>>,
 }
 
 impl Member {
@@ -182,17 +176,36 @@ fn no_id(rest: &str) -> Response {
     }
 }
 
-/// Why a text is no JSON, in Go's words where they are simple.
-fn no_json(text: &[u8], error: &serde_json::Error) -> String {
-    let first = text.iter().find(|byte| !byte.is_ascii_whitespace());
-    match first {
-        None => "unexpected end of JSON input".to_owned(),
-        Some(first) if !b"{[\"tfn-0123456789".contains(first) => {
-            let first = char::from(*first);
-            format!("invalid character {first:?} looking for beginning of value")
+/// What stands at `peerURLs` of a request; the error is Go's text.
+fn peer_urls(body: &[u8]) -> Result<Vec<String>, String> {
+    let value = serde_json::from_slice(body).map_err(|error| go_json::fault(body, &error))?;
+    let mismatch = |value: &Value, place: &str| {
+        format!("json: cannot unmarshal {} into Go {place}", go_json::kind(value))
+    };
+    let fields = match value {
+        Value::Null => return Ok(Vec::new()),
+        Value::Object(fields) => fields,
+        other @ (Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_)) => {
+            let place = "value of type struct { PeerURLs []string \"json:\\\"peerURLs\\\"\" }";
+            return Err(mismatch(&other, place));
         }
-        Some(_) => error.to_string(),
-    }
+    };
+    let mut urls = fields.into_iter().filter(|(name, _)| name.eq_ignore_ascii_case("peerURLs"));
+    let urls = match urls.next_back() {
+        None | Some((_, Value::Null)) => return Ok(Vec::new()),
+        Some((_, Value::Array(urls))) => urls,
+        Some((_, other)) => {
+            return Err(mismatch(&other, "struct field .peerURLs of type []string"));
+        }
+    };
+    let texts = urls.into_iter().map(|url| match url {
+        Value::String(url) => Ok(url),
+        Value::Null => Ok(String::new()),
+        other @ (Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
+            Err(mismatch(&other, "struct field .peerURLs of type string"))
+        }
+    });
+    texts.collect()
 }
 
 /// The URLs of a request, checked and sorted.
@@ -209,9 +222,7 @@ async fn urls(handle: &Handle, head: &Parts, body: Incoming) -> Result<Vec<Strin
     }
     let wrong = |text: &str| message(StatusCode::BAD_REQUEST, text);
     let body = read(handle, body).await.map_err(|_| wrong("unexpected EOF"))?;
-    let urls: Urls =
-        serde_json::from_slice(&body).map_err(|error| wrong(&no_json(&body, &error)))?;
-    let urls = urls.peer_urls.unwrap_or_default();
+    let urls = peer_urls(&body).map_err(|text| wrong(&text))?;
     if urls.is_empty() {
         return Err(wrong("no valid URLs given"));
     }
@@ -219,4 +230,46 @@ async fn urls(handle: &Handle, head: &Parts, body: Incoming) -> Result<Vec<Strin
     let mut parsed = parsed.map_err(|error| wrong(&error.to_string()))?;
     parsed.sort();
     Ok(parsed.iter().map(ToString::to_string).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// V2-143: the texts are those of etcd 3.4.23.
+    #[test]
+    fn bodies_are_read_as_go_does() {
+        let read = |text: &str| peer_urls(text.as_bytes());
+        assert_eq!(read("{\"PEERurls\":[\"a\",null]}"), Ok(vec!["a".to_owned(), String::new()]));
+        for empty in ["{}", "null", "{\"peerURLs\":null}", "{\"peerURLs\":[]}"] {
+            assert_eq!(read(empty), Ok(Vec::new()));
+        }
+        for (text, expected) in [
+            ("", "unexpected end of JSON input"),
+            ("[", "unexpected end of JSON input"),
+            ("x", "invalid character 'x' looking for beginning of value"),
+            ("{\"a\":}", "invalid character '}' looking for beginning of value"),
+            ("{\"a\" 1}", "invalid character '1' after object key"),
+            ("{\"a\":1 2}", "invalid character '2' after object key:value pair"),
+            ("{1}", "invalid character '1' looking for beginning of object key string"),
+            ("[1,]", "invalid character ']' looking for beginning of value"),
+            ("[1 2]", "invalid character '2' after array element"),
+            ("{} x", "invalid character 'x' after top-level value"),
+            (
+                "\"x\"",
+                "json: cannot unmarshal string into Go value of type struct { PeerURLs []string \
+                 \"json:\\\"peerURLs\\\"\" }",
+            ),
+            (
+                "{\"peerURLs\":1}",
+                "json: cannot unmarshal number into Go struct field .peerURLs of type []string",
+            ),
+            (
+                "{\"peerURLs\":[true]}",
+                "json: cannot unmarshal bool into Go struct field .peerURLs of type string",
+            ),
+        ] {
+            assert_eq!(read(text), Err(expected.to_owned()), "{text}");
+        }
+    }
 }

@@ -1,0 +1,62 @@
+//! Why there is no copy.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why there is no copy.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// LEG-02: the target has files already; nothing was done.
+    #[error(
+        "failed creating backup snapshot dir {folder}: expected \"{folder}\" to be empty, got {}",
+        listed(found), folder = folder.display()
+    )]
+    NotEmpty {
+        /// Where the copy's database would be.
+        folder: PathBuf,
+        /// What is there, in order.
+        found: Vec<String>,
+    },
+    /// What the operating system refused.
+    #[error("{doing} {}: {source}", path.display())]
+    Path {
+        /// What was being done.
+        doing: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Its answer.
+        source: io::Error,
+    },
+    /// The member's log.
+    #[error("reading the log")]
+    Log(#[from] wal::OpenError),
+    /// The copy of the log cannot be made, or is there already.
+    #[error("making the copy of the log")]
+    NewLog(#[from] wal::CreateError),
+    /// The copy of the log.
+    #[error("writing the copy of the log")]
+    Append(#[from] wal::AppendError),
+    /// The copy of the database.
+    #[error("opening the copy of the database")]
+    Database(#[from] backend::OpenError),
+    /// The copy of the database.
+    #[error("reading the copy of the database")]
+    Read(#[from] backend::ReadError),
+    /// The copy of the database.
+    #[error("writing the copy of the database")]
+    Commit(#[from] backend::CommitError),
+}
+
+impl BackupError {
+    /// For `map_err`.
+    pub(crate) fn path(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self::Path { doing, path: path.clone(), source }
+    }
+}
+
+/// As Go lists texts.
+fn listed(names: &[String]) -> String {
+    let names: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
+    format!("[{}]", names.join(" "))
+}
