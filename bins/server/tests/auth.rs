@@ -302,20 +302,31 @@ fn ask(
 /// away while users were made gets them with a snapshot.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_members_know_the_same_users() -> anyhow::Result<()> {
-    know_the_same_users([Path::new(OURS); 3]).await
+    know_the_same_users([Path::new(OURS); 3], &BY_SNAPSHOT).await
 }
+
+/// A member that was away gets a snapshot.
+const BY_SNAPSHOT: [&str; 3] =
+    [CHEAP, "--snapshot-count=20", "--experimental-snapshot-catchup-entries=5"];
 
 /// The same among members of real etcd.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mixed_cluster_knows_the_same_users() -> anyhow::Result<()> {
     let Some(real) = real_etcd("3.5") else { return Ok(()) };
     let theirs = real.join("etcd");
-    know_the_same_users([Path::new(OURS), &theirs, Path::new(OURS)]).await?;
-    know_the_same_users([&theirs, Path::new(OURS), &theirs]).await
+    know_the_same_users([Path::new(OURS), &theirs, Path::new(OURS)], &BY_SNAPSHOT).await?;
+    know_the_same_users([&theirs, Path::new(OURS), &theirs], &BY_SNAPSHOT).await
 }
 
-async fn know_the_same_users(programs: [&Path; 3]) -> anyhow::Result<()> {
-    let flags = [CHEAP, "--snapshot-count=20", "--experimental-snapshot-catchup-entries=5"];
+/// Members of 3.4 name tokens in a way of their own, and want passwords as they are.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_with_3_4_knows_the_same_users() -> anyhow::Result<()> {
+    let Some(real) = real_etcd("3.4") else { return Ok(()) };
+    let theirs = real.join("etcd");
+    know_the_same_users([Path::new(OURS), &theirs, &theirs], &[CHEAP]).await
+}
+
+async fn know_the_same_users(programs: [&Path; 3], flags: &[&str]) -> anyhow::Result<()> {
     let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
     let options = ClusterOptions { flags, ..ClusterOptions::default() };
     let mut cluster = Cluster::start(&programs, options).await?;
@@ -374,7 +385,17 @@ async fn put_with_patience(endpoint: &str, key: &str, token: &str) -> Result<(),
 /// U5: users, hashes of passwords and permissions go from real etcd to ours and back.
 #[tokio::test]
 async fn a_protected_directory_of_3_5_comes_and_goes() -> anyhow::Result<()> {
-    let Some(real) = real_etcd("3.5") else { return Ok(()) };
+    there_and_back("3.5").await
+}
+
+/// U5.
+#[tokio::test]
+async fn a_protected_directory_of_3_4_comes_and_goes() -> anyhow::Result<()> {
+    there_and_back("3.4").await
+}
+
+async fn there_and_back(line: &str) -> anyhow::Result<()> {
+    let Some(real) = real_etcd(line) else { return Ok(()) };
     let theirs = real.join("etcd");
     let temporary = tempfile::tempdir()?;
     let options = ServerOptions { flags: vec![CHEAP.to_owned()] };

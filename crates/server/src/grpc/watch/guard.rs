@@ -135,13 +135,13 @@ impl StreamGuard {
     ) {
         if self.watches.is_empty() {
             self.streams.add(Arc::downgrade(stream));
+            // What changed since it was let in is found with the next look.
+            self.looked_at = 0;
         }
         // Only the keys matter from now on.
         let pb::WatchCreateRequest { key, range_end, .. } = request;
         let request = pb::WatchCreateRequest { key, range_end, ..Default::default() };
         self.watches.insert(id, Owned { user, request });
-        // They may have changed since it was entered.
-        self.looked_at = 0;
     }
 
     pub(super) fn remove(&mut self, id: WatchId) {
