@@ -54,6 +54,8 @@ impl Call {
             .filter_map(|(name, value)| {
                 Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
             })
+            // It has chosen the dialect, and is no surprise.
+            .filter(|(name, _)| name != "ETCDCTL_API")
             .collect();
         let mut names = self.inherited.clone();
         names.sort_unstable();

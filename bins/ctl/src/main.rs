@@ -11,6 +11,7 @@
 mod call;
 mod commands;
 mod concurrency;
+mod hint;
 mod run;
 mod terminal;
 mod v2;

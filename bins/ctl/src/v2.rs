@@ -12,6 +12,7 @@ mod access;
 mod app;
 mod backup;
 pub(crate) mod dialect;
+pub(crate) mod elsewhere;
 mod escape;
 mod flags;
 mod health;

@@ -17,6 +17,7 @@ fn help_is_that_of_etcdctl_3_7() {
     for line in LINES.lines() {
         let output = Command::new(env!("CARGO_BIN_EXE_etcdctl"))
             .env_clear()
+            .env("ETCDCTL_API", "3")
             .args(line.split_whitespace())
             .output()
             .unwrap();

@@ -450,6 +450,95 @@ async fn bad_clients_are_refused_as_by_real_etcd() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Sends requests with JSON bodies to a plain port; each must be answered well.
+fn tell_plainly(address: SocketAddr, requests: &[(&str, &str, &str)]) -> anyhow::Result<()> {
+    for (method, path, body) in requests {
+        let kind = if body.starts_with('{') { "json" } else { "x-www-form-urlencoded" };
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
+        let len = body.len();
+        let request = format!(
+            "{head}Content-Type: application/{kind}\r\nContent-Length: {len}\r\n\r\n{body}"
+        );
+        let answer = ask_plainly(address, request.as_bytes())?;
+        anyhow::ensure!(answer.starts_with("HTTP/1.1 20"), "{method} {path}: {answer}");
+    }
+    Ok(())
+}
+
+/// V2-166: who shows a certificate is the v2 user of its name, on ours as on etcd 3.4.
+#[tokio::test]
+async fn a_certificate_names_a_v2_user() -> anyhow::Result<()> {
+    let mut programs = vec![PathBuf::from(OURS)];
+    programs.extend(real_etcd("3.4").map(|folder| folder.join("etcd")));
+    for program in programs {
+        let site = Site::new()?;
+        let (secure, plain) = (free_address()?, free_address()?);
+        let urls = client_urls(&format!("https://{secure},http://{plain}"));
+        let more = vec!["--enable-v2".to_owned()];
+        let peers = peer_urls("http", free_address()?);
+        let flags = [urls, peers, site.files("--"), more].concat();
+        let _member = Member::start(&program, site.path(), &flags)?;
+        // 3.4 says that it serves before it does.
+        let began = Instant::now();
+        while tell_plainly(plain, &[("PUT", "/v2/keys/a", "value=x")]).is_err() {
+            anyhow::ensure!(began.elapsed() < PATIENCE, "it does not serve v2 keys");
+            thread::sleep(Duration::from_millis(20));
+        }
+        let role = "{\"role\":\"reader\",\"permissions\":{\"kv\":{\"read\":[\"/a\"]}}}";
+        let guest = "{\"role\":\"guest\",\"permissions\":{\"kv\":{\"read\":[\"/guests\"]}}}";
+        let alice = "{\"user\":\"alice\",\"password\":\"x\",\"roles\":[\"reader\"]}";
+        tell_plainly(
+            plain,
+            &[
+                ("PUT", "/v2/keys/guests", "value=x"),
+                ("PUT", "/v2/auth/roles/reader", role),
+                ("PUT", "/v2/auth/roles/guest", guest),
+                ("PUT", "/v2/auth/users/alice", alice),
+                ("PUT", "/v2/auth/users/root", "{\"user\":\"root\",\"password\":\"x\"}"),
+                ("PUT", "/v2/auth/enable", ""),
+            ],
+        )?;
+        for (name, path, expected) in [
+            ("alice", "/v2/keys/a", "200"),
+            ("alice", "/v2/keys/guests", "401"),
+            ("stranger", "/v2/keys/a", "401"),
+            ("stranger", "/v2/keys/guests", "200"),
+            ("root", "/v2/keys/a", "200"),
+            ("root", "/v2/auth/users", "200"),
+            ("alice", "/v2/auth/users", "401"),
+        ] {
+            let client = site.client(&Holder::new(name, &[]))?;
+            let answer = ask(&client, secure, path).await.map_err(anyhow::Error::msg)?;
+            let begin = format!("HTTP/1.1 {expected}");
+            assert!(answer.starts_with(&begin), "{} {name} {path}: {answer}", program.display());
+        }
+    }
+    Ok(())
+}
+
+/// SRV-170: a proxy shows its certificate to members that ask for one.
+#[test]
+fn a_proxy_reaches_members_with_tls() -> anyhow::Result<()> {
+    let site = Site::new()?;
+    let (secure, peer) = (free_address()?, free_address()?);
+    let urls = client_urls(&format!("https://{secure}"));
+    let peers = [peer_urls("https", peer), site.files("--peer-")].concat();
+    let flags = [urls, peers, site.files("--")].concat();
+    let _member = Member::start(Path::new(OURS), site.path(), &flags)?;
+    let folder = site.path().join("proxy");
+    fs::create_dir(&folder)?;
+    let plain = free_address()?;
+    let more = vec![
+        "--proxy=on".to_owned(),
+        format!("--listen-client-urls=http://{plain}"),
+        format!("--initial-cluster=m0=https://{peer}"),
+    ];
+    let flags = [more, site.files("--"), site.files("--peer-")].concat();
+    let mut proxy = Member::spawn(Path::new(OURS), &folder, "proxy", &flags)?;
+    proxy.await_line(|line| line.contains("endpoints found"))?;
+    tell_plainly(plain, &[("PUT", "/v2/keys/a", "value=x"), ("GET", "/v2/keys/a", "")])
+}
+
 /// Starts members with TLS everywhere, writes through each and reads through the next, also after
 /// the members' certificates were replaced.
 async fn a_cluster_works(programs: &[PathBuf]) -> anyhow::Result<()> {

@@ -104,7 +104,7 @@ const STEPS: &[(&str, u16, &str)] = &[
     ("PUT /e prevExist=true&value=x", 404, "{\"errorCode\":100,"),
 ];
 
-/// V2-008, V2-009, V2-012, V2-040 to V2-062: one after the other on a fresh member, whose index is 3.
+/// V2-007 to V2-009, V2-012, V2-040 to V2-062, V2-090 to V2-099: one after the other on a fresh member, whose index is 3.
 #[test]
 fn keys_are_as_in_etcd() -> anyhow::Result<()> {
     let (server, _folder) = start(&[])?;
@@ -214,7 +214,7 @@ fn keys_end() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// V2-070 to V2-082.
+/// V2-070 to V2-082, V2-084, V2-117.
 #[test]
 fn watches_wait() -> anyhow::Result<()> {
     let (server, _folder) = start(&[])?;
@@ -250,7 +250,7 @@ fn watches_wait() -> anyhow::Result<()> {
     })
 }
 
-/// V2-130 to V2-146.
+/// V2-122, V2-130 to V2-146.
 #[test]
 fn members_and_stats_are_as_in_etcd() -> anyhow::Result<()> {
     let (server, _folder) = start(&[])?;
@@ -305,6 +305,32 @@ fn members_and_stats_are_as_in_etcd() -> anyhow::Result<()> {
         v2.get("/stats/leader")?.body,
         format!("{{\"leader\":\"{id}\",\"followers\":{{}}}}")
     );
+    Ok(())
+}
+
+/// V2-181, V2-184, VER-01: two unrelated stores on one port.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_generations_are_apart() -> anyhow::Result<()> {
+    let (server, _folder) = start(&[])?;
+    let v2 = V2::of(&server)?;
+    v2.step("PUT /a value=two")?;
+    let client = client::Client::connect(client::Options::new(vec![server.endpoint()])).await?;
+    let read = async |key: &'static str| {
+        let key = key.into();
+        let request = proto::etcdserverpb::RangeRequest { key, ..Default::default() };
+        client.get(request).await.map(|found| found.kvs)
+    };
+    for key in ["/a", "a", "/1/a"] {
+        assert!(read(key).await?.is_empty(), "{key}");
+    }
+    let (key, value) = ("/a".into(), "three".into());
+    client.put(proto::etcdserverpb::PutRequest { key, value, ..Default::default() }).await?;
+    assert!(v2.get("/keys/a")?.body.contains("\"value\":\"two\""));
+    v2.step("DELETE /a")?;
+    assert_eq!(&read("/a").await?[0].value[..], b"three");
+    // What clients use from here on.
+    let members: serde_json::Value = serde_json::from_str(&v2.get("/members")?.body)?;
+    assert_eq!(members["members"][0]["clientURLs"][0], server.endpoint());
     Ok(())
 }
 

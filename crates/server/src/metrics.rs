@@ -14,6 +14,7 @@ mod register;
 mod server;
 mod store;
 mod striped;
+mod v2;
 mod zero;
 
 use std::sync::Arc;
@@ -27,6 +28,7 @@ pub(crate) use process::{open_files_max, resident_bytes};
 pub(crate) use proxy::ProxyMetrics;
 pub(crate) use server::{Operation, Server};
 pub(crate) use store::{Leases, Store, StreamWatches};
+pub(crate) use v2::{V2, V2Method};
 
 use crate::handle::Handle;
 use facts::Facts;
@@ -51,6 +53,8 @@ pub(crate) struct Metrics {
     pub(crate) leases: Leases,
     /// Consensus, applying, requests and health.
     pub(crate) server: Server,
+    /// The second generation.
+    pub(crate) v2: V2,
     /// What is looked up while scraping; one scrape at a time.
     scraped: Mutex<Scraped>,
 }
@@ -73,6 +77,7 @@ impl Metrics {
             store: Store::new(&register),
             leases: Leases::new(&register),
             server: Server::new(&register),
+            v2: V2::new(&register),
             scraped: Mutex::new(Scraped {
                 facts: Facts::new(&register),
                 process: Process::new(&register),
@@ -102,6 +107,7 @@ impl Metrics {
     pub(crate) fn text(&self, handle: &Handle) -> String {
         let scraped = self.scraped.lock();
         scraped.facts.refresh(handle);
+        self.v2.refresh(handle.reads().v2());
         scraped.process.refresh();
         self.encode()
     }

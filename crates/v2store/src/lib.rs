@@ -42,6 +42,7 @@ pub use load::LoadError;
 pub use reader::Reader;
 pub use rows::{DamagedRow, Row};
 pub use save::ClusterNode;
+pub use stats::Totals;
 pub use store::{Change, Expected, Store, Write};
 pub use when::Nanos;
 

@@ -6,7 +6,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::history::History;
 use crate::hub::Hub;
-use crate::stats::{Counted, Stats};
+use crate::stats::{Counted, Stats, Totals};
 use crate::tree::{Missing, Tree};
 use crate::{Action, Code, Error, Event, Nanos, Watch, Watcher, path};
 
@@ -60,7 +60,8 @@ impl Reader {
         let path = path::clean(path);
         let content = self.shared.content.read();
         let found = content.tree.find(&path);
-        self.shared.stats.count(Counted::Get, found.is_ok());
+        let counted = if recursive { Counted::GetRecursive } else { Counted::Get };
+        self.shared.stats.count(counted, found.is_ok());
         let node = found.map_err(|missing| content.missing(missing))?.view(&path);
         let below = content.tree.list(&path, recursive, path::is_hidden_name);
         Ok(Event {
@@ -87,6 +88,7 @@ impl Reader {
     /// [`Code::EventIndexCleared`] if the events from [`Watch::since`] on are not known any more.
     pub fn watch(&self, mut watch: Watch) -> Result<Watcher, Error> {
         watch.path = path::clean(&watch.path);
+        self.shared.stats.count_watch();
         let content = self.shared.content.read();
         if watch.since == 0 {
             watch.since = content.index + 1;
@@ -118,6 +120,12 @@ impl Reader {
     #[must_use]
     pub fn watchers(&self) -> usize {
         self.shared.hub.lock().count()
+    }
+
+    /// What was counted since this process began.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        self.shared.stats.totals(self.watchers())
     }
 
     /// What was counted since this process began, as JSON without a newline (V2-133).

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Counted {
     Get,
+    GetRecursive,
     Set,
     Delete,
     Update,
@@ -35,10 +36,36 @@ const FIELDS: [(&str, Counted, bool); 14] = [
     ("compareAndDeleteFail", Counted::CompareAndDelete, false),
 ];
 
+/// Names of the metrics' label.
+const ACTIONS: [(&str, Counted); 8] = [
+    ("get", Counted::Get),
+    ("getRecursive", Counted::GetRecursive),
+    ("set", Counted::Set),
+    ("delete", Counted::Delete),
+    ("update", Counted::Update),
+    ("create", Counted::Create),
+    ("compareAndSwap", Counted::CompareAndSwap),
+    ("compareAndDelete", Counted::CompareAndDelete),
+];
+
+/// What was counted since this process began.
+#[derive(Clone, Copy, Debug)]
+pub struct Totals {
+    /// By name: how often it worked, and how often not.
+    pub actions: [(&'static str, u64, u64); 8],
+    /// Nodes that ended.
+    pub expired: u64,
+    /// Watches that were asked for.
+    pub watches: u64,
+    /// How many wait.
+    pub watchers: usize,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Stats {
-    counts: [[AtomicU64; 2]; 7],
+    counts: [[AtomicU64; 2]; 8],
     expired: AtomicU64,
+    watches: AtomicU64,
 }
 
 impl Stats {
@@ -50,12 +77,32 @@ impl Stats {
         self.expired.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(crate) fn count_watch(&self) {
+        self.watches.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn of(&self, counted: Counted, success: bool) -> u64 {
+        self.counts[counted as usize][usize::from(success)].load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn totals(&self, watchers: usize) -> Totals {
+        let total = |(name, counted)| (name, self.of(counted, true), self.of(counted, false));
+        Totals {
+            actions: ACTIONS.map(total),
+            expired: self.expired.load(Ordering::Relaxed),
+            watches: self.watches.load(Ordering::Relaxed),
+            watchers,
+        }
+    }
+
     pub(crate) fn to_json(&self, watchers: usize) -> Vec<u8> {
         let mut text = Vec::with_capacity(400);
         for (at, (name, counted, success)) in FIELDS.into_iter().enumerate() {
-            let count = &self.counts[counted as usize][usize::from(success)];
+            let mut count = self.of(counted, success);
+            if counted == Counted::Get {
+                count += self.of(Counted::GetRecursive, success);
+            }
             let comma = if at == 0 { "{" } else { "," };
-            let count = count.load(Ordering::Relaxed);
             text.extend_from_slice(format!("{comma}\"{name}\":{count}").as_bytes());
         }
         let expired = self.expired.load(Ordering::Relaxed);

@@ -10,7 +10,9 @@ use proto::etcdserverpb::RangeRequest;
 use proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 
 use super::{Command, KEY_VALUE};
-use crate::call::{Call, is_serializable};
+use crate::call::{Call, connect, is_serializable};
+use crate::hint;
+use crate::v2::elsewhere;
 
 pub(crate) fn command() -> Command {
     Command::new("get [options] <key> [range_end]", "Gets the key or a range of keys")
@@ -43,7 +45,11 @@ pub(crate) fn command() -> Command {
 
 async fn run(mut call: Call) -> Result<(), Failure> {
     let request = request(&call.flags, &call.arguments)?;
-    let (client, mut printer) = call.connect().await?;
+    let globals = call.globals().await?;
+    let (options, mut printer) = (globals.client.clone(), globals.printer);
+    let client = connect(globals.client).await?;
+    let (key, is_prefix) = (request.key.clone(), call.flags.bool("prefix"));
+    let is_one_place = request.range_end.is_empty() || is_prefix;
     let response = if call.flags.bool("stream") {
         client.get_stream(request).await
     } else {
@@ -61,7 +67,16 @@ async fn run(mut call: Call) -> Result<(), Failure> {
         }
         printer.value_only = true;
     }
-    printer.print(&Response::Get(&response))
+    let is_empty = response.kvs.is_empty() && response.count == 0;
+    printer.print(&Response::Get(&response))?;
+    if is_empty
+        && is_one_place
+        && hint::are_wanted()
+        && let Some(text) = elsewhere::hint(&options, &key).await
+    {
+        eprintln!("{text}");
+    }
+    Ok(())
 }
 
 /// Makes the request, also for a line of a transaction.

@@ -13,6 +13,7 @@ use proto::etcdserverpb::{
 
 use super::{Command, MAINTENANCE};
 use crate::call::{Call, is_serializable, member_id};
+use crate::hint::{self, Change};
 use crate::terminal::say;
 
 const LIST_LONG: &str = "When --write-out is set to simple, this command prints out \
@@ -59,7 +60,10 @@ async fn add(mut call: Call) -> Result<(), Failure> {
     let is_learner = call.flags.bool("learner");
     let (client, printer) = call.connect().await?;
     let request = MemberAddRequest { peer_ur_ls: split(&peer_urls), is_learner };
-    let response = client.member_add(request).await.map_err(Failure::error)?;
+    let response = match client.member_add(request).await {
+        Ok(response) => response,
+        Err(error) => return Err(hint::refused(&client, Change::Add, error).await),
+    };
     printer.print(&Response::MemberAdd(&response))?;
     if printer.format == Format::Simple {
         say!("");
@@ -67,6 +71,9 @@ async fn add(mut call: Call) -> Result<(), Failure> {
         say!("ETCD_INITIAL_CLUSTER={}", quote(initial_cluster(&name, &response).as_bytes()));
         say!("ETCD_INITIAL_ADVERTISE_PEER_URLS={}", quote(peer_urls.as_bytes()));
         say!("ETCD_INITIAL_CLUSTER_STATE=\"existing\"");
+        if let Some(text) = hint::after_adding(&name, &response.members) {
+            hint::give(text);
+        }
     }
     Ok(())
 }
@@ -103,8 +110,10 @@ async fn remove(mut call: Call) -> Result<(), Failure> {
     let [id] = call.exactly(NO_ID)?;
     let id = member_id(&id)?;
     let (client, printer) = call.connect().await?;
-    let response = client.member_remove(MemberRemoveRequest { id }).await;
-    let response = response.map_err(Failure::error)?;
+    let response = match client.member_remove(MemberRemoveRequest { id }).await {
+        Ok(response) => response,
+        Err(error) => return Err(hint::refused(&client, Change::Remove(id), error).await),
+    };
     printer.print(&Response::MemberRemove { id, response: &response })
 }
 

@@ -41,7 +41,9 @@ impl Server {
             .unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
-        while !line.contains("ready to serve client requests") {
+        // etcd 3.4 tells only the second.
+        let ready = ["ready to serve client requests", "serving client traffic insecurely"];
+        while !ready.iter().any(|text| line.contains(text)) {
             line.clear();
             assert_ne!(log.read_line(&mut line).unwrap(), 0, "the member ended");
         }
@@ -51,9 +53,16 @@ impl Server {
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
+impl Server {
+    /// Ends the member; its files stay.
+    pub(crate) fn stop(&mut self) {
         self.child.kill().ok();
         self.child.wait().ok();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop();
     }
 }

@@ -84,6 +84,7 @@ impl<'a> Side<'a> {
         command
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("ETCDCTL_API", "3")
             .args(words)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

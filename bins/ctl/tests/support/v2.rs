@@ -101,12 +101,13 @@ impl<'s> Side<'s> {
     }
 
     fn name(&self, text: &str) -> String {
+        // Ids first: the digits of a port may stand in one.
+        let text = text.replace(&self.member, "MEMBER");
+        let text = if self.added.is_empty() { text } else { text.replace(&self.added, "ADDED") };
         let text = text
             .replace(&self.server.client_port.to_string(), "PORT")
             .replace(&self.server.peer_port.to_string(), "PEER")
-            .replace(&self.server.folder.path().display().to_string(), "DIR")
-            .replace(&self.member, "MEMBER");
-        let text = if self.added.is_empty() { text } else { text.replace(&self.added, "ADDED") };
+            .replace(&self.server.folder.path().display().to_string(), "DIR");
         let mut lines: Vec<String> = text.lines().map(without_chance).collect();
         // Members stand in the order of their ids, and that of an added one is anything.
         for at in 1..lines.len() {

@@ -302,14 +302,31 @@ fn tell(v2: &V2, steps: &[Step]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// V2-101, V2-150 to V2-170: on ours, also across a restart.
+/// V2-013: changes of users and roles count in the index that is seen of keys.
+fn tell_all(v2: &V2, between: impl FnOnce() -> anyhow::Result<V2>) -> anyhow::Result<()> {
+    tell(v2, BEFORE)?;
+    let v2 = between()?;
+    let index =
+        |v2: &V2| Ok::<_, anyhow::Error>(v2.get("/keys/")?.header("x-etcd-index").to_owned());
+    let before = index(&v2)?;
+    tell(&v2, ENFORCED)?;
+    let after = index(&v2)?;
+    ensure!((before.as_str(), after.as_str()) == INDEXES, "{before} {after}");
+    Ok(())
+}
+
+/// The index before and after [`ENFORCED`].
+const INDEXES: (&str, &str) = ("20", "29");
+
+/// V2-013, V2-101, V2-150 to V2-170: on ours, also across a restart.
 #[test]
 fn users_and_roles_count() -> anyhow::Result<()> {
     let (mut server, _folder) = start(&[])?;
-    tell(&V2::of(&server)?, BEFORE)?;
-    server.kill()?;
-    server.restart(std::path::Path::new(crate::v2_support::OURS))?;
-    tell(&V2::of(&server)?, ENFORCED)
+    tell_all(&V2::of(&server)?, || {
+        server.kill()?;
+        server.restart(std::path::Path::new(crate::v2_support::OURS))?;
+        V2::of(&server)
+    })
 }
 
 /// The control: the story is etcd's own.
@@ -321,6 +338,5 @@ fn users_and_roles_count_as_in_etcd_3_4() -> anyhow::Result<()> {
     let server = Server::start(&real.join("etcd"), folder.path(), options)?;
     let v2 = V2::of(&server)?;
     await_index(&v2, "3")?;
-    tell(&v2, BEFORE)?;
-    tell(&v2, ENFORCED)
+    tell_all(&v2, || V2::of(&server))
 }

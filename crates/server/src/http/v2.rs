@@ -18,6 +18,7 @@ mod path;
 mod stats;
 mod watch;
 
+use std::borrow::Cow;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
@@ -44,6 +45,9 @@ static RAFT_TERM: HeaderName = HeaderName::from_static("x-raft-term");
 
 /// Whether a path, as it came, is of this API, cleaned or not; or not readable at all.
 pub(super) fn is_path(raw: &str) -> bool {
+    if path::is_clean(raw) {
+        return raw == "/v2" || raw.starts_with("/v2/");
+    }
     path::decode(raw).is_none_or(|path| {
         let path = path::clean(&path);
         path == "/v2" || path.starts_with("/v2/")
@@ -71,27 +75,33 @@ impl V2 {
 async fn answer(v2: &V2, request: http::Request<Incoming>) -> Response {
     let handle = &v2.handle;
     let (head, body) = request.into_parts();
-    let Some(asked) = path::decode(head.uri.path()) else { return bad_request() };
-    let path = path::clean(&asked);
-    if path != asked {
-        return path::redirect(&path, head.uri.query(), &head.method);
-    }
+    let path = match head.uri.path() {
+        raw if path::is_clean(raw) => Cow::Borrowed(raw),
+        raw => {
+            let Some(asked) = path::decode(raw) else { return bad_request() };
+            let path = path::clean(&asked);
+            if path != asked {
+                return path::redirect(&path, head.uri.query(), &head.method);
+            }
+            Cow::Owned(path)
+        }
+    };
     let method = &head.method;
     let below = |prefix: &str| {
         let rest = path.strip_prefix(prefix)?;
-        (rest.is_empty() || rest.starts_with('/')).then(|| rest.to_owned())
+        (rest.is_empty() || rest.starts_with('/')).then_some(rest)
     };
     if let Some(key) = below("/v2/keys") {
-        return keys::answer(handle, &head, &key, body).await;
+        return keys::answer(handle, &head, key, body).await;
     }
     if let Some(rest) = below("/v2/members") {
         let rest = rest.trim_start_matches('/');
         return members::answer(handle, &head, rest, body).await;
     }
     if let Some(rest) = below("/v2/auth") {
-        return auth::answer(handle, &head, &rest, body).await;
+        return auth::answer(handle, &head, rest, body).await;
     }
-    match path.as_str() {
+    match &*path {
         "/v2/machines" => members::machines(handle, method),
         "/v2/stats/self" => stats::own(v2, method),
         "/v2/stats/leader" => stats::leader(handle, method),

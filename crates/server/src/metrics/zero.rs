@@ -15,21 +15,18 @@ pub(super) fn register(register: &Register<'_>) {
     }
 }
 
-const COUNTERS: [(&str, &str); 4] = [
+const COUNTERS: [(&str, &str); 2] = [
     (
         "etcd_debugging_mvcc_db_compaction_keys_total",
         "Rows removed by compactions; the store does not count them yet.",
     ),
-    ("etcd_debugging_store_expires_total", "Keys of the v2 store that expired."),
-    ("etcd_debugging_store_watch_requests_total", "Watches of the v2 store."),
     (
         "etcd_grpc_proxy_events_coalescing_total",
         "Events that a proxy merged; this process is none.",
     ),
 ];
 
-const GAUGES: [(&str, &str); 5] = [
-    ("etcd_debugging_store_watchers", "Watchers of the v2 store."),
+const GAUGES: [(&str, &str); 4] = [
     ("etcd_grpc_proxy_cache_hits_total", "Hits of a proxy's cache; this process is none."),
     ("etcd_grpc_proxy_cache_keys_total", "Keys in a proxy's cache; this process is none."),
     ("etcd_grpc_proxy_cache_misses_total", "Misses of a proxy's cache; this process is none."),

@@ -7,7 +7,7 @@ use cli::flag::{Flag, Kind};
 
 use super::Command;
 use crate::call::Call;
-use crate::cluster::Founders;
+use crate::cluster::{Founders, FoundersError};
 use crate::database;
 use crate::restore::Restore;
 
@@ -82,15 +82,46 @@ fn run(call: &Call) -> Result<(), Failure> {
         flags.text("initial-cluster"),
         flags.text("initial-cluster-token"),
     );
+    let founders = founders.map_err(|error| {
+        let hint = hint(call).filter(|_| matches!(error, FoundersError::Cluster(_)));
+        let hint = hint.map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
+        Failure::error(format!("{error}{hint}"))
+    })?;
     let restore = Restore {
         snapshot,
         data_dir,
         wal_dir,
-        founders: founders.map_err(Failure::error)?,
+        founders,
         skip_hash_check: flags.bool("skip-hash-check"),
         bump_revision,
         lock_timeout: call.lock_timeout(),
         memory_map_bytes: flags.uint("initial-memory-map-size"),
     };
-    restore.run().map_err(|error| database::failure(&error))
+    restore.run().map_err(|error| database::failure(&error))?;
+    if let Some(hint) = hint(call) {
+        eprintln!("hint: {hint}");
+    }
+    Ok(())
+}
+
+/// What people stumble over who do not say whose member they restore (SEEDX-04). Those who set
+/// `ETCDCTL_API` want exactly what the original prints.
+fn hint(call: &Call) -> Option<String> {
+    let is_exact = std::env::var_os("ETCDCTL_API").is_some_and(|api| !api.is_empty());
+    let name = call.flags.text("name");
+    if is_exact || call.flags.is_changed("initial-cluster") {
+        return None;
+    }
+    Some(if call.flags.is_changed("name") {
+        format!(
+            "--name {name} alone leaves the cluster \"default=http://localhost:2380\"; give \
+             --initial-cluster {name}=URL and --initial-advertise-peer-urls URL as well, with the \
+             URL that the other members reach it at"
+        )
+    } else {
+        "restored as the only member of a new cluster, \"default\" at http://localhost:2380, \
+         because --name, --initial-cluster and --initial-advertise-peer-urls were not given; a \
+         member that is started with other ones does not know this directory"
+            .to_owned()
+    })
 }

@@ -2,6 +2,8 @@
 //!
 //! Source: etcd v3.4.23 etcdserver/api/v2http/client.go, etcdserver/v2_server.go.
 
+use std::time::Instant;
+
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
@@ -14,6 +16,7 @@ use super::form::{self, Form};
 use super::{ETCD_INDEX, JSON, now, of_cluster, put_raft, read, refuse_method, watch};
 use crate::handle::{Handle, ProposeError};
 use crate::http::with_type;
+use crate::metrics::V2Method;
 
 /// Every directory of a path has a row with its whole path, so a short request could fill the disk
 /// by going deep. etcd has no such bounds.
@@ -36,7 +39,7 @@ pub(super) async fn answer(handle: &Handle, head: &Parts, key: &str, body: Incom
     }
     let response = match parse(handle, head, key, body).await {
         Ok(asked) => match admit(handle, head, key, &asked).await {
-            Ok(()) => run(handle, &head.method, asked).await,
+            Ok(()) => count(handle, &head.method, asked).await,
             Err(error) => Err(error),
         },
         Err(error) => Err(error),
@@ -154,6 +157,23 @@ fn expiration(now: v2store::Nanos, ttl_seconds: u64) -> v2store::Nanos {
     now.wrapping_add(ttl_seconds.cast_signed().wrapping_mul(1_000_000_000))
 }
 
+/// V2-182.
+async fn count(handle: &Handle, method: &Method, asked: Asked) -> Result<Response, Error> {
+    let (began, waits) = (Instant::now(), asked.request.wait());
+    let method_name = V2Method::of(method, asked.request.quorum());
+    let metrics = &handle.metrics().v2;
+    if !waits {
+        metrics.on_request(method_name);
+    }
+    let answer = run(handle, method, asked).await;
+    match &answer {
+        Ok(_) if !waits => metrics.on_answered(method_name, began.elapsed()),
+        Ok(_) => {}
+        Err(error) => metrics.on_failed(method_name, status(error)),
+    }
+    answer
+}
+
 async fn run(handle: &Handle, method: &Method, asked: Asked) -> Result<Response, Error> {
     let Asked { request, path, no_value_on_success } = asked;
     if [Method::PUT, Method::POST, Method::DELETE].contains(method) {
@@ -194,10 +214,13 @@ pub(super) fn put_indexes(handle: &Handle, index: u64, headers: &mut HeaderMap) 
 
 /// V2-090 to V2-121.
 pub(super) fn refuse(error: &Error) -> Response {
-    let status = StatusCode::from_u16(error.code.status()).expect("a table of statuses");
-    let mut response = with_type(status, JSON, error.to_json());
+    let mut response = with_type(status(error), JSON, error.to_json());
     response.headers_mut().insert(ETCD_INDEX.clone(), error.index.into());
     response
+}
+
+fn status(error: &Error) -> StatusCode {
+    StatusCode::from_u16(error.code.status()).expect("a table of statuses")
 }
 
 /// V2-096.

@@ -30,6 +30,12 @@ pub(super) fn decode(raw: &str) -> Option<String> {
     Some(String::from_utf8_lossy(&decoded).into_owned())
 }
 
+/// Whether a path, as it came, is decoded and cleaned already, as most are.
+pub(super) fn is_clean(raw: &str) -> bool {
+    let parts = raw.as_bytes().windows(2);
+    !raw.contains('%') && !parts.into_iter().any(|pair| matches!(pair, b"//" | b"/."))
+}
+
 /// The path that is served instead; a slash at its end stays.
 pub(super) fn clean(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
@@ -102,6 +108,13 @@ mod tests {
             [("/a//b", "/a/b"), ("/a/./b/", "/a/b/"), ("/a/../b", "/b"), ("/", "/"), ("//", "/")]
         {
             assert_eq!(clean(path), expected);
+        }
+        for path in ["/", "/v2/keys", "/v2/keys/a.b/", "/é"] {
+            assert!(is_clean(path));
+            assert_eq!((decode(path).as_deref(), clean(path)), (Some(path), path.to_owned()));
+        }
+        for path in ["/a%20b", "//", "/a//b", "/a/./b", "/a/..", "/.hidden"] {
+            assert!(!is_clean(path), "{path}");
         }
         assert_eq!(encode("/a b%é"), "/a%20b%25%C3%A9");
     }
