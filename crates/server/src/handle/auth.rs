@@ -11,7 +11,7 @@ use state::auth::gate::Guarded;
 use state::{AuthReply, Identity, Refusal, Reply};
 
 use super::{Handle, ProposeError, RequestKind};
-use crate::auth::{Caller, Provider, fingerprint, wall_seconds};
+use crate::auth::{Caller, Passwords, Provider, fingerprint, wall_seconds};
 use crate::peers::versions::Release;
 
 /// How long a token's own entry may lag behind the one that it is named by.
@@ -188,6 +188,7 @@ impl Handle {
         request: pb::AuthenticateRequest,
     ) -> Result<(pb::ResponseHeader, String), ProposeError> {
         let pb::AuthenticateRequest { name, password } = request;
+        let password = Passwords::what_counts(&password);
         self.linearize().await?;
         let authentication = &self.shared.authentication;
         loop {
@@ -225,10 +226,10 @@ impl Handle {
     }
 
     /// The revision at which a user has this password.
-    async fn check_password(&self, user: &str, password: &str) -> Result<u64, ProposeError> {
+    async fn check_password(&self, user: &str, password: &[u8]) -> Result<u64, ProposeError> {
         let (hash, revision) = self.reads().auth().password_hash(user)?;
         let passwords = &self.shared.authentication.passwords;
-        if passwords.is_right(password.to_owned(), hash).await? {
+        if passwords.is_right(password.into(), hash).await? {
             Ok(revision)
         } else {
             tracing::info!("user-name" = user, "invalid password");
