@@ -74,6 +74,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
             "retcd-backend",
             "retcd-mvcc",
             "retcd-state",
+            "retcd-backup",
         ],
     ),
 ];

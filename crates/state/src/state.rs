@@ -13,6 +13,7 @@ use bytes::Bytes;
 use mvcc::{RangeQuery, Store, Want};
 
 use crate::apply::Applier;
+use crate::auth::{Identity, ROOT};
 use crate::lease::Leases;
 use crate::reads::Shared;
 use crate::schema::{self, Facts};
@@ -154,6 +155,7 @@ impl State {
             options: &self.options,
             compact_revision: &mut self.compact_revision,
             v2: &mut self.v2,
+            tokens: &self.reads.shared().tokens,
             facts_changed: false,
         };
         let mut position = self.applied;
@@ -211,6 +213,8 @@ impl State {
         let shared = self.reads.shared();
         leases.publish_whole(&shared.leases);
         shared.show(facts.clone());
+        // The entries that were jumped over may have taken some of them away.
+        shared.tokens.clear();
         self.v2.replace(v2);
         self.v2_applied = v2_applied;
         if !base::probe::mutant("snapshot-without-its-leases") {
@@ -226,6 +230,17 @@ impl State {
     #[must_use]
     pub fn options(&self) -> &Options {
         &self.options
+    }
+
+    /// Whom the member's own requests are from: `root`, if users are asked who they are.
+    #[must_use]
+    pub fn own_identity(&self) -> Identity {
+        let auth = &self.facts.auth;
+        if auth.is_enabled() {
+            Identity { user: ROOT.to_owned(), revision: auth.revision() }
+        } else {
+            Identity::nobody()
+        }
     }
 
     /// Whether this id was removed and may never come back.

@@ -8,7 +8,7 @@ use std::future::Future;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use tokio::sync::watch;
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Code, Status};
@@ -19,6 +19,7 @@ use super::methods::{CallKind, MethodIndex};
 use super::reply_body::{self, Account, Limits, ReplyBody, code_of};
 use super::slow::{Remote, SlowCalls, Stats};
 use super::status;
+use crate::auth::Caller;
 use crate::handle::{Handle, ProposeError};
 use crate::metrics::ConnectionMetrics;
 
@@ -38,17 +39,20 @@ impl Arriving<'_> {
     pub(crate) fn answer<B>(
         self,
         request: http::Request<B>,
-        service: impl FnOnce(http::Request<B>) -> Reply,
+        service: impl FnOnce(http::Request<B>, Caller) -> Reply,
     ) -> Call {
         let account = Account::open(self.metrics.clone(), self.method);
-        let limits = match self.check(&Metadata::read(request.headers())) {
+        let metadata = Metadata::read(request.headers());
+        let limits = match self.check(&metadata) {
             Ok(limits) => limits,
             Err(status) => return Call::refused(Some(account), status),
         };
         // What is noted here is told of it; the others note themselves.
         let noted_here = !is_noted_by_its_service(self.method.method().path);
         let noted = noted_here.then(|| Box::new((self.slow, self.remote)));
-        Call { reply: service(request), account: Some(account), limits, noted }
+        let token = metadata.token.or(metadata.authorization);
+        let caller = Caller::new(token, request.extensions().get());
+        Call { reply: service(request, caller), account: Some(account), limits, noted }
     }
 
     fn check(&self, metadata: &Metadata<'_>) -> Result<Limits, Status> {
@@ -83,6 +87,8 @@ struct Metadata<'a> {
     client_version: Option<&'a [u8]>,
     needs_leader: Option<&'a [u8]>,
     timeout: Option<&'a [u8]>,
+    token: Option<&'a HeaderValue>,
+    authorization: Option<&'a HeaderValue>,
 }
 
 impl<'a> Metadata<'a> {
@@ -94,6 +100,14 @@ impl<'a> Metadata<'a> {
                 "client-api-version" => &mut metadata.client_version,
                 "hasleader" => &mut metadata.needs_leader,
                 "grpc-timeout" => &mut metadata.timeout,
+                "token" => {
+                    metadata.token.get_or_insert(value);
+                    continue;
+                }
+                "authorization" => {
+                    metadata.authorization.get_or_insert(value);
+                    continue;
+                }
                 _ => continue,
             };
             // Of several the first counts.
