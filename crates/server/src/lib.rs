@@ -40,6 +40,7 @@ mod shards;
 mod signals;
 mod snapshots;
 mod start;
+pub mod tcp_gateway;
 mod v2_expiry;
 mod wakes;
 
