@@ -57,7 +57,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
     ),
     ("retcd-client", &["retcd-base", "retcd-proto", "retcd-tls"]),
     ("retcd-cli", &["retcd-base", "retcd-proto", "retcd-client", "retcd-tls"]),
-    ("etcd", &["retcd-base", "retcd-server"]),
+    ("etcd", &["retcd-base", "retcd-cli", "retcd-server"]),
     (
         "etcdctl",
         &["retcd-base", "retcd-proto", "retcd-cli", "retcd-client", "retcd-tls", "retcd-backup"],
@@ -74,6 +74,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
             "retcd-backend",
             "retcd-mvcc",
             "retcd-state",
+            "retcd-backup",
         ],
     ),
 ];

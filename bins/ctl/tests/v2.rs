@@ -1,9 +1,9 @@
 //! The dialect of the second generation: command lines and what they print, against a server of
 //! ours; `UPDATE=1` writes the expected texts anew.
 //!
-//! With `REAL_ETCD_34`, which names a folder with etcd 3.4's `etcdctl`, that program runs every line
-//! too, against a second server of ours, and must print the same and leave with the same code.
-//! Lines that differ on purpose are marked `@ours`.
+//! With `REAL_ETCD_34`, which names a folder with etcd 3.4's `etcd` and `etcdctl`, those run every line
+//! too, and must print the same and leave with the same code. Lines that differ on purpose are marked
+//! `@ours`.
 
 #![allow(clippy::print_stdout, reason = "a skipped test says so")]
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
@@ -30,10 +30,14 @@ fn script(name: &str) -> (String, PathBuf) {
 fn check(name: &str) -> Vec<String> {
     let Some(server) = server_program() else { return Vec::new() };
     let (text, expected) = script(name);
-    let oracle = std::env::var_os("REAL_ETCD_34").map(|folder| Path::new(&folder).join("etcdctl"));
-    let servers = [Server::start(&server), Server::start(&server)];
-    let mut our_side = Side::new(&ours(), &servers[0]);
-    let mut their_side = oracle.map(|oracle| Side::new(&oracle, &servers[1]));
+    let server = Server::start(&server);
+    let mut our_side = Side::new(&ours(), &server);
+    let control = std::env::var_os("REAL_ETCD_34").map(PathBuf::from);
+    let their_server = control.as_ref().map(|folder| {
+        Server::start_with(&folder.join("etcd"), &["--enable-v2", "--logger", "zap"])
+    });
+    let theirs = control.as_ref().zip(their_server.as_ref());
+    let mut their_side = theirs.map(|(folder, server)| Side::new(&folder.join("etcdctl"), server));
     let mut printed = String::new();
     let mut differences = Vec::new();
     for line in parse(&text) {

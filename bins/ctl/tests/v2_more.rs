@@ -12,11 +12,12 @@ use std::process::{Command, Stdio};
 
 use certificates::{Authority, Holder, write};
 use support::server::Server;
-use support::v2::{ours, server_program};
+use support::v2::{PATIENTLY, ours, server_program};
 
 /// Both outputs and the exit code.
 fn run(program: &Path, folder: &Path, words: &[&str], variables: &[(&str, &str)]) -> String {
     let output = Command::new(program)
+        .args(PATIENTLY)
         .args(words)
         .env_clear()
         .env("ETCDCTL_API", "2")
@@ -124,4 +125,42 @@ fn snapshot_files_of_old_releases_are_imported() {
     assert_eq!(tool(&["import"]), none);
     let none = "cannot read snapshot file none\n[stderr] [code] Some(1)";
     assert_eq!(tool(&["import", "--snap", "none"]), none);
+}
+
+/// CTL2-51.
+#[test]
+fn members_that_do_not_answer_are_told() {
+    let Some(program) = server_program() else { return };
+    let address = ports::free_address().unwrap();
+    // Before every other in the order that members keep them in.
+    let none = "http://127.0.0.1:1".to_owned();
+    let own = format!("http://{address}");
+    for urls in [none.clone(), format!("{none},{own}")] {
+        let flags = ["--listen-client-urls", &own, "--advertise-client-urls", &urls];
+        let server = Server::start_with(&program, &flags);
+        let folder = server.folder.path();
+        let words = ["--endpoints", &own, "cluster-health"];
+        let said = run(&ours(), folder, &words, &[]);
+        let id = said.split(' ').nth(7).unwrap().to_owned();
+        let failed = format!(
+            "failed to check the health of member {id} on {none}: Get \"{none}/health\": dial tcp \
+             {}: connect: connection refused\n",
+            none.trim_start_matches("http://")
+        );
+        let expected = if urls == none {
+            format!(
+                "{failed}member {id} is unreachable: [{none}] are all unreachable\ncluster is \
+                 unavailable\n[stderr] [code] Some(5)"
+            )
+        } else {
+            format!(
+                "{failed}member {id} is healthy: got healthy result from {own}\ncluster is \
+                 healthy\n[stderr] [code] Some(0)"
+            )
+        };
+        assert_eq!(said, expected);
+        if let Some(oracle) = oracle() {
+            assert_eq!(run(&oracle, folder, &words, &[]), expected);
+        }
+    }
 }

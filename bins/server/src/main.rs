@@ -1,23 +1,23 @@
 //! The program `etcd`: reads its configuration, sets up the log, starts a member.
 
+mod gateway;
 mod panics;
 
 use std::{io::Write as _, process::ExitCode};
 
 use server::config::{self, Config, ConfigError, Invocation, Notice};
-use server::logging;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    logging::init();
+    server::logging::init();
     panics::abort();
     let reading = config::read_process();
     match reading.outcome {
         Ok(Invocation::Start(config)) => start(&config, &reading.notices),
         Ok(Invocation::Print(text)) => print(&text),
-        Ok(Invocation::Subcommand { name, .. }) => fail(1, &config::not_built(&name)),
+        Ok(Invocation::Subcommand { name, arguments }) => gateway::main(&name, &arguments),
         Err(ConfigError::Usage(error)) => {
             fail(2, &format!("{error}\n{}\n{}", error.remedy(), config::USAGE))
         }
@@ -30,8 +30,8 @@ fn main() -> ExitCode {
 }
 
 fn start(config: &Config, notices: &[Notice]) -> ExitCode {
-    if let Err(error) = logging::configure(&config.logging.settings) {
-        logging::log_failure("failed to open the log", &error);
+    if let Err(error) = server::logging::configure(&config.logging.settings) {
+        server::logging::log_failure("failed to open the log", &error);
         return ExitCode::FAILURE;
     }
     notices.iter().for_each(Notice::log);

@@ -374,7 +374,8 @@ async fn health_and_auth_answer() -> anyhow::Result<()> {
     let refused = auth.authenticate(pb::AuthenticateRequest::default()).await.unwrap_err();
     assert_eq!(refused.message(), "etcdserver: authentication is not enabled");
     let refused = auth.auth_enable(pb::AuthEnableRequest {}).await.unwrap_err();
-    assert_eq!(refused.code(), Code::Unimplemented);
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert_eq!(refused.message(), "etcdserver: root user does not exist");
     // A service that nobody offers.
     let channel = Channel::from_shared(server.endpoint())?.connect().await?;
     let mut nobody = KvClient::with_origin(channel, format!("{}/v9", server.endpoint()).parse()?);

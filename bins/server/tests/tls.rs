@@ -630,3 +630,56 @@ fn certificates_that_are_not_valid_now_are_told() -> anyhow::Result<()> {
     assert!(line.contains("early.pem") && line.contains("not-before"), "{line}");
     Ok(())
 }
+
+/// CB-77, CB-78: the common name of a certificate is its user, but not in the gateway.
+#[tokio::test]
+async fn a_certificate_names_its_user() -> anyhow::Result<()> {
+    let site = Site::new()?;
+    let address = free_address()?;
+    let urls = client_urls(&format!("https://{address}"));
+    let flags = [urls, peer_urls("http", free_address()?), site.files("--")].concat();
+    let _member = Member::start(Path::new(OURS), site.path(), &flags)?;
+    let connect = async |name: &str| {
+        let folder = site.path().join(format!("of-{name}"));
+        fs::create_dir(&folder)?;
+        let pair = site.authority.issue(&Holder::new(name, &[]));
+        let (certificate, key) = pair.write(&folder, "client");
+        let mut options = client::Options::new(vec![format!("https://{address}")]);
+        options.tls = Some(client::TlsOptions {
+            certificate: Some(certificate),
+            key: Some(key),
+            authorities: Some(site.ca.clone()),
+            ..client::TlsOptions::default()
+        });
+        options.dial_timeout = PATIENCE;
+        let client = client::Client::connect(options.with_command_timeout(Some(PATIENCE))).await?;
+        anyhow::Ok(client)
+    };
+    let root = connect("root").await?;
+    let without_password = Some(proto::authpb::UserAddOptions { no_password: true });
+    for name in ["root", "alice"] {
+        let (name, options) = (name.to_owned(), without_password);
+        root.user_add(pb::AuthUserAddRequest { name, options, ..Default::default() }).await?;
+    }
+    root.role_add(pb::AuthRoleAddRequest { name: "root".into() }).await?;
+    let grant = pb::AuthUserGrantRoleRequest { user: "root".into(), role: "root".into() };
+    root.user_grant_role(grant).await?;
+    root.auth_enable(pb::AuthEnableRequest {}).await?;
+    let put = pb::PutRequest { key: "k".into(), ..Default::default() };
+    root.put(put.clone()).await?;
+    for (name, text) in [
+        ("alice", "etcdserver: permission denied"),
+        ("stranger", "etcdserver: permission denied"),
+        ("", "etcdserver: user name is empty"),
+    ] {
+        let Err(refused) = connect(name).await?.put(put.clone()).await else {
+            bail!("{name:?} may write");
+        };
+        assert!(refused.is(text), "{name:?}: {refused}");
+    }
+    let client = site.client(&Holder::new("root", &[]))?;
+    let answer = ask(&client, address, "/v3/kv/range").await.map_err(anyhow::Error::msg)?;
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert!(answer.contains("CommonName of client sending a request against gateway"), "{answer}");
+    Ok(())
+}

@@ -2,6 +2,7 @@
 //!
 //! etcd: `etcdutl/ctl.go`.
 
+mod backup;
 mod bbolt;
 mod completion;
 mod defrag;
@@ -17,8 +18,10 @@ use crate::call::Handler;
 
 type Command = cli::command::Command<Handler>;
 
-/// The tool. The order of the commands is that of the suggestions for a mistyped one.
-pub(crate) fn app() -> App<Handler> {
+/// The tool. The order of the commands is that of the suggestions for a mistyped one. What 3.5 had
+/// and later releases do not is there only for those who name it.
+pub(crate) fn app(words: &[Vec<u8>]) -> App<Handler> {
+    let is_legacy = words.iter().any(|word| word == b"backup");
     let root = Command::new("etcdutl", "An administrative command line tool for etcd3.")
         .persistent_flags([
             Flag::new(
@@ -44,6 +47,7 @@ pub(crate) fn app() -> App<Handler> {
             bbolt::command(),
             help(),
         ]);
+    let root = if is_legacy { root.subcommands([backup::command()]) } else { root };
     App { root, groups: &[], help_footer: "", is_plain: true }
 }
 

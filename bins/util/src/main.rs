@@ -25,7 +25,7 @@ use crate::call::{Call, Handler};
 
 fn main() -> ExitCode {
     let words: Vec<_> = std::env::args_os().skip(1).map(OsStringExt::into_vec).collect();
-    match commands::app().resolve(&words) {
+    match commands::app(&words).resolve(&words) {
         Outcome::Run(invocation) => run(invocation),
         Outcome::Said { stdout, stderr, code } => {
             print!("{stdout}");

@@ -377,3 +377,13 @@ fn bash_reads_its_script() {
         assert!(status.success());
     }
 }
+
+/// UTL-14.
+#[test]
+fn backup_is_there_for_those_who_name_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let said = etcdutl(folder.path(), &["backup", "--data-dir", "none", "--backup-dir", "copy"]);
+    assert_eq!(said.code, 1);
+    assert!(said.last_error().contains("none/member/wal"), "{said:?}");
+    assert!(!etcdutl(folder.path(), &["--help"]).ok().stdout.contains("backup"));
+}

@@ -28,6 +28,8 @@ pub struct Target {
     pub host: String,
     /// At that host.
     pub port: u16,
+    /// Its share among those of one priority.
+    pub weight: u16,
 }
 
 impl Dns {
@@ -66,6 +68,7 @@ impl Dns {
                     priority: srv.priority,
                     host: srv.target.to_utf8().trim_end_matches('.').to_owned(),
                     port: srv.port,
+                    weight: srv.weight,
                 })
             })
             .collect();
@@ -112,21 +115,32 @@ pub async fn endpoints(
     domain: &str,
     service_name: &str,
 ) -> Result<Vec<String>, NoEndpoints> {
+    let found = client_targets(dns, domain, service_name).await?;
+    let url = |(scheme, Target { host, port, .. })| format!("{scheme}://{host}:{port}");
+    Ok(found.into_iter().map(url).collect())
+}
+
+/// As [`endpoints`]: the scheme, and the record with its priority and weight.
+///
+/// # Errors
+///
+/// Neither service can be looked up.
+pub async fn client_targets(
+    dns: &Dns,
+    domain: &str,
+    service_name: &str,
+) -> Result<Vec<(&'static str, Target)>, NoEndpoints> {
     let suffix = if service_name.is_empty() { String::new() } else { format!("-{service_name}") };
     let targets = async |service: &str| {
         let name = format!("_{service}{suffix}._tcp.{domain}");
         dns.targets(&name).await.map_err(|error| format!("lookup {name}: {error}"))
     };
-    let urls = |scheme: &str, targets: &[Target]| {
-        let url = |Target { host, port, .. }: &Target| format!("{scheme}://{host}:{port}");
-        targets.iter().map(url).collect::<Vec<_>>()
-    };
     match (targets("etcd-client-ssl").await, targets("etcd-client").await) {
         (Err(secure), Err(plain)) => Err(NoEndpoints { secure, plain }),
         (secure, plain) => {
-            let mut found = urls("https", &secure.unwrap_or_default());
-            found.extend(urls("http", &plain.unwrap_or_default()));
-            Ok(found)
+            let secure = secure.unwrap_or_default().into_iter().map(|target| ("https", target));
+            let plain = plain.unwrap_or_default().into_iter().map(|target| ("http", target));
+            Ok(secure.chain(plain).collect())
         }
     }
 }

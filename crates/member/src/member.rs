@@ -9,7 +9,7 @@ use raft::{
     Body, ConfState, Entry, EntryKind, MembershipChange, Message, PersistToken, Raft, RoleKind,
     SnapshotMeta,
 };
-use state::{Applied, Committed, Halt, MemberChange, Outcome, Payload, Received, State};
+use state::{Applied, Committed, Halt, Identity, MemberChange, Outcome, Payload, Received, State};
 
 use crate::alarms::NoSpace;
 use crate::leases::Leases;
@@ -613,7 +613,8 @@ impl Member {
     /// was not taken; it is asked for again later.
     pub(crate) fn propose_own(&mut self, mut request: pb::InternalRaftRequest) -> Option<u64> {
         let id = self.options.ids.next_id();
-        request.header = Some(pb::RequestHeader { id, ..Default::default() });
+        let Identity { user: username, revision: auth_revision } = self.state.own_identity();
+        request.header = Some(pb::RequestHeader { id, username, auth_revision });
         self.raft.propose(vec![request.encode_to_vec().into()]).ok()?;
         Some(id)
     }

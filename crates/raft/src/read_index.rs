@@ -129,6 +129,8 @@ impl Leader {
             && let Some((asker, index)) = self.reads.waiting.pop_front()
         {
             self.reads.confirmed += 1;
+            // Where the quorum has become the leader alone, nobody needs to be asked any more.
+            self.reads.asked = self.reads.asked.max(self.reads.confirmed);
             reached("raft: a read is confirmed by a quorum");
             answer(common, asker, index);
         }

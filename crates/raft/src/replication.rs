@@ -131,9 +131,15 @@ impl Leader {
 
     fn on_accepted(&mut self, common: &mut Common, from: MemberId, index: Index) {
         let Some(progress) = self.progress.get_mut(&from) else { return };
-        // An answer without news still ends a probe: the logs do match there.
-        let ends_probe = progress.matched == index && progress.is_probe();
-        if !progress.acknowledge(index) && !ends_probe {
+        if !progress.acknowledge(index) {
+            // An answer without news still answers a probe: the logs do match there. But it may be
+            // an old one, so only the next probe follows: were everything behind it sent each time,
+            // and overtaken by what was sent before, a network that changes the order would be
+            // flooded.
+            if progress.matched == index && progress.is_probe() {
+                progress.stop_waiting();
+                send_append(common, from, progress, IfEmpty::Skip);
+            }
             return;
         }
         match progress.state {

@@ -200,3 +200,18 @@ fn a_member_outside_the_configuration_does_not_campaign() {
     assert!(raft.ready().is_none());
     assert_eq!(raft.status().conf_state, ConfState::default());
 }
+
+/// Found by the simulator: the leader then asked its learner for ever, in one turn.
+#[test]
+fn a_read_that_needs_nobody_any_more_asks_nobody() {
+    let mut leader = alone(2, &[]).lead();
+    leader.hear(TWO, 1, accepted(1));
+    leader.raft.apply_change(&MembershipChange::AddLearner(THREE));
+    leader.work();
+    leader.raft.read(7);
+    leader.raft.apply_change(&MembershipChange::Remove(TWO));
+    let turns = std::iter::from_fn(|| leader.raft.ready()).take(10);
+    let reads: Vec<u64> = turns.flat_map(|ready| ready.reads).map(|read| read.context).collect();
+    assert_eq!(reads, [7]);
+    assert!(leader.raft.ready().is_none(), "there is nothing left to do");
+}

@@ -34,7 +34,6 @@ use wal::Wal;
 use crate::reserve::{Reserve, is_no_space};
 
 pub(crate) use discovery::{DiscoveryError, founders_of};
-pub(crate) use error::AUTH_REMEDY;
 pub use error::BootError;
 pub(crate) use join::members_of;
 pub(crate) use origin::{Origin, OriginOptions};
@@ -147,9 +146,6 @@ pub(crate) fn open(options: &BootOptions) -> Result<Opened, BootError> {
         }
     }
     let (backend, state) = opened?;
-    if state.reads().auth_enabled() {
-        return Err(BootError::AuthEnabled { db: database.path("db") });
-    }
     let applied = state.applied().index;
     if !has_log && applied > Index(0) {
         return Err(BootError::LogMissing {

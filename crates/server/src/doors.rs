@@ -121,6 +121,7 @@ impl Doors<'_> {
             tasks.spawn(monitor::advance_election(handle.clone(), ticks));
         }
         tasks.spawn(v2_expiry::run(handle.clone()));
+        tasks.spawn(handle.clone().sweep_tokens());
         tasks.spawn(monitor::watch_v2(handle.clone()));
         if let Some(interval) = checks.periodic {
             tasks.spawn(monitor::watch_state(handle.clone(), interval));

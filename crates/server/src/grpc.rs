@@ -36,6 +36,7 @@ use tokio::sync::watch as channel;
 use tonic::codec::CompressionEncoding;
 use tower_service::Service as _;
 
+use crate::auth::Caller;
 use crate::handle::Handle;
 use crate::metrics::ConnectionMetrics;
 use crate::recipes::Recipes;
@@ -57,6 +58,11 @@ const MESSAGE_OVERHEAD_BYTES: usize = 512 << 10;
 /// Bytes one message of a client may have.
 fn message_bytes_max(handle: &Handle) -> usize {
     handle.limits().request_bytes_max.saturating_add(MESSAGE_OVERHEAD_BYTES)
+}
+
+/// Who makes a call.
+fn caller<T>(request: &tonic::Request<T>) -> Caller {
+    request.extensions().get::<Caller>().cloned().unwrap_or_default()
 }
 
 /// Every service of a member; clones share it.
@@ -131,6 +137,11 @@ impl Services {
         Self { shared: Arc::new(shared) }
     }
 
+    /// Whether the certificate of a request's connection would be its user, were it a call.
+    pub(crate) fn takes_for_user<B>(&self, request: &http::Request<B>) -> bool {
+        self.shared.handle.takes_for_user(&Caller::new(None, request.extensions().get()))
+    }
+
     /// Bytes one message of a client may have.
     pub(crate) fn message_bytes_max(&self) -> usize {
         self.shared.message_bytes_max
@@ -154,10 +165,16 @@ impl Services {
             method,
             remote,
         };
-        arriving.answer(request, |request| self.dispatch(method, remote, request))
+        arriving.answer(request, |request, caller| self.dispatch(method, remote, caller, request))
     }
 
-    fn dispatch<B>(&self, method: MethodIndex, remote: Remote, request: http::Request<B>) -> Reply
+    fn dispatch<B>(
+        &self,
+        method: MethodIndex,
+        remote: Remote,
+        caller: Caller,
+        mut request: http::Request<B>,
+    ) -> Reply
     where
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
@@ -176,12 +193,15 @@ impl Services {
             "/etcdserverpb.KV/DeleteRange" => KvMethod::DeleteRange,
             "/etcdserverpb.KV/Compact" => KvMethod::Compact,
             "/etcdserverpb.Watch/Watch" => {
-                let reply = shared.watch.call(lean(request));
+                let reply = shared.watch.call(caller, lean(request));
                 return Reply::Ready(Some(Box::new(reply)));
             }
-            _ => return Reply::Coming(self.dispatch_to_tonic(method, request)),
+            _ => {
+                request.extensions_mut().insert(caller);
+                return Reply::Coming(self.dispatch_to_tonic(method, request));
+            }
         };
-        Reply::Unary(shared.kv.call(unary, remote, lean(request)))
+        Reply::Unary(shared.kv.call(unary, remote, caller, lean(request)))
     }
 
     fn dispatch_to_tonic<B>(&self, method: MethodIndex, request: http::Request<B>) -> ReplyFuture

@@ -1,7 +1,10 @@
 //! What the services hold: the one way from a request to consensus and to the state.
 
+mod auth;
 mod cluster;
 mod v2;
+
+pub(crate) use auth::Proposed;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -14,10 +17,11 @@ use parking_lot::Mutex;
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 use proto::etcdserverpb as pb;
-use state::{Applied, Quota, Reads, Refusal, Reply};
+use state::{Applied, Identity, Quota, Reads, Refusal, Reply};
 use tokio::sync::watch;
 
 use crate::answers::{Missing, Waiter};
+use crate::auth::Authentication;
 use crate::metrics::Metrics;
 use crate::node_queue::{NodeQueue, Question};
 use crate::peers::Peers;
@@ -60,6 +64,7 @@ struct Shared {
     compacted: watch::Receiver<i64>,
     metrics: Arc<Metrics>,
     peers: Peers,
+    authentication: Authentication,
 }
 
 /// What the node loop says about itself; written by it, read by everyone.
@@ -139,6 +144,15 @@ pub enum ProposeError {
     /// E-55.
     #[error("rpc not supported for learner")]
     NotForLearners,
+    /// A-04, in a cluster whose members can only check signatures.
+    #[error("auth: token signing attempted with verify-only key")]
+    VerifyOnly,
+    /// A-04, of a member whose `--auth-token` is empty.
+    #[error("auth: invalid auth options")]
+    NoTokens,
+    /// Go's library takes no longer one, and hashes of it would not be what they seem.
+    #[error("bcrypt: password length exceeds 72 bytes")]
+    PasswordTooLong,
     /// A member of etcd 3.6 or later would not survive a v2 request.
     #[error("a member of etcd 3.6 or later, which has no v2 API, is in the cluster")]
     V2Barred,
@@ -178,6 +192,40 @@ pub(crate) enum RequestKind {
     LeaseRevoke = 9,
     /// `AlarmRequest`.
     Alarm = 10,
+    /// `AuthEnableRequest`.
+    AuthEnable = 1000,
+    /// `AuthDisableRequest`.
+    AuthDisable = 1011,
+    /// `InternalAuthenticateRequest`.
+    Authenticate = 1012,
+    /// `AuthStatusRequest`.
+    AuthStatus = 1013,
+    /// `AuthUserAddRequest`.
+    AuthUserAdd = 1100,
+    /// `AuthUserDeleteRequest`.
+    AuthUserDelete = 1101,
+    /// `AuthUserGetRequest`.
+    AuthUserGet = 1102,
+    /// `AuthUserChangePasswordRequest`.
+    AuthUserChangePassword = 1103,
+    /// `AuthUserGrantRoleRequest`.
+    AuthUserGrantRole = 1104,
+    /// `AuthUserRevokeRoleRequest`.
+    AuthUserRevokeRole = 1105,
+    /// `AuthUserListRequest`.
+    AuthUserList = 1106,
+    /// `AuthRoleListRequest`.
+    AuthRoleList = 1107,
+    /// `AuthRoleAddRequest`.
+    AuthRoleAdd = 1200,
+    /// `AuthRoleDeleteRequest`.
+    AuthRoleDelete = 1201,
+    /// `AuthRoleGetRequest`.
+    AuthRoleGet = 1202,
+    /// `AuthRoleGrantPermissionRequest`.
+    AuthRoleGrantPermission = 1203,
+    /// `AuthRoleRevokePermissionRequest`.
+    AuthRoleRevokePermission = 1204,
     /// `ClusterVersionSetRequest`.
     ClusterVersionSet = 1300,
     /// `ClusterMemberAttrSetRequest`.
@@ -203,6 +251,7 @@ pub(crate) struct Parts {
     pub(crate) compacted: watch::Receiver<i64>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) peers: Peers,
+    pub(crate) authentication: Authentication,
 }
 
 /// Committed entries that may wait to be applied before new ones are refused (G-011).
@@ -222,6 +271,7 @@ impl Handle {
             compacted,
             metrics,
             peers,
+            authentication,
         } = parts;
         let ids = Mutex::new(ids);
         Self {
@@ -237,6 +287,7 @@ impl Handle {
                 compacted,
                 metrics,
                 peers,
+                authentication,
             }),
         }
     }
@@ -252,9 +303,25 @@ impl Handle {
         kind: RequestKind,
         request: &impl Message,
     ) -> Result<Reply, ProposeError> {
+        self.propose_by(Identity::nobody(), kind, request).await
+    }
+
+    /// As [`Handle::propose`], for somebody whose permissions every member then looks at.
+    ///
+    /// # Errors
+    ///
+    /// As [`Handle::propose`].
+    pub(crate) async fn propose_by(
+        &self,
+        who: Identity,
+        kind: RequestKind,
+        request: &impl Message,
+    ) -> Result<Reply, ProposeError> {
         let id = self.next_id();
         self.check_backlog()?;
-        let bytes = encode(kind, request, id);
+        let Identity { user: username, revision: auth_revision } = who;
+        let header = pb::RequestHeader { id, username, auth_revision };
+        let bytes = encode(kind, request, &header);
         self.check_size(&bytes)?;
         self.propose_bytes(kind, id, bytes).await
     }
@@ -340,12 +407,10 @@ impl Handle {
     ///
     /// `Refused(NoSpace)`.
     pub(crate) async fn admit(&self, cost_bytes: u64) -> Result<(), ProposeError> {
-        let no_room = self.shared.status.no_room.load(Ordering::Relaxed);
-        let size_bytes = self.shared.backend.sizes().total;
-        let over_quota = self.shared.limits.quota.is_exceeded(size_bytes, cost_bytes);
-        if cost_bytes == 0 || !(no_room || over_quota) {
+        if self.has_room(cost_bytes) {
             return Ok(());
         }
+        let no_room = self.shared.status.no_room.load(Ordering::Relaxed);
         if !no_room && !self.has_raised_no_space() {
             let alarm = pb::AlarmRequest {
                 action: pb::alarm_request::AlarmAction::Activate.into(),
@@ -356,6 +421,14 @@ impl Handle {
             drop(self.propose(RequestKind::Alarm, &alarm).await);
         }
         Err(Refusal::NoSpace.into())
+    }
+
+    /// Whether a request of this cost may make the database grow.
+    fn has_room(&self, cost_bytes: u64) -> bool {
+        let no_room = self.shared.status.no_room.load(Ordering::Relaxed);
+        let size_bytes = self.shared.backend.sizes().total;
+        let over_quota = self.shared.limits.quota.is_exceeded(size_bytes, cost_bytes);
+        cost_bytes == 0 || !(no_room || over_quota)
     }
 
     fn has_raised_no_space(&self) -> bool {
@@ -622,11 +695,10 @@ fn applied(answer: Answer) -> Result<Reply, ProposeError> {
     }
 }
 
-/// The bytes of an `InternalRaftRequest` with this one request and a header with this id; the same
-/// bytes as encoding the whole message, without building it.
-fn encode(kind: RequestKind, request: &impl Message, id: u64) -> Bytes {
+/// The bytes of an `InternalRaftRequest` with this one request and this header; the same bytes as
+/// encoding the whole message, without building it.
+fn encode(kind: RequestKind, request: &impl Message, header: &pb::RequestHeader) -> Bytes {
     let field = kind as u32;
-    let header = pb::RequestHeader { id, ..Default::default() };
     let (header_len, request_len) = (header.encoded_len(), request.encoded_len());
     let mut bytes = BytesMut::with_capacity(
         key_len(HEADER_FIELD)
@@ -665,20 +737,23 @@ mod tests {
             lease: 7,
             ..Default::default()
         };
-        let header = Some(pb::RequestHeader { id: 99, ..Default::default() });
+        let header = pb::RequestHeader { id: 99, username: "alice".into(), auth_revision: 3 };
         let whole = pb::InternalRaftRequest {
-            header: header.clone(),
+            header: Some(header.clone()),
             put: Some(put.clone()),
             ..Default::default()
         };
-        assert_eq!(encode(RequestKind::Put, &put, 99), whole.encode_to_vec());
+        assert_eq!(encode(RequestKind::Put, &put, &header), whole.encode_to_vec());
 
         let version = proto::membershippb::ClusterVersionSetRequest { ver: "3.7.0".into() };
         let whole = pb::InternalRaftRequest {
-            header,
+            header: Some(header.clone()),
             cluster_version_set: Some(version.clone()),
             ..Default::default()
         };
-        assert_eq!(encode(RequestKind::ClusterVersionSet, &version, 99), whole.encode_to_vec());
+        assert_eq!(
+            encode(RequestKind::ClusterVersionSet, &version, &header),
+            whole.encode_to_vec()
+        );
     }
 }

@@ -4,6 +4,7 @@
 //! nor clock.
 
 mod answers;
+mod auth;
 mod boot;
 mod coalesce;
 mod committer;
@@ -39,9 +40,11 @@ mod shards;
 mod signals;
 mod snapshots;
 mod start;
+pub mod tcp_gateway;
 mod v2_expiry;
 mod wakes;
 
+pub use auth::TokenError;
 pub use boot::{BootError, SrvError};
 pub use handle::ProposeError;
 pub use node::NodeError;

@@ -26,7 +26,6 @@ use tokio::sync::watch;
 use wal::{AppendError, Mark, Wal};
 
 use crate::answers::{Answers, Waiters};
-use crate::boot::AUTH_REMEDY;
 use crate::committer::CommitterQueue;
 use crate::handle::Published;
 use crate::log_window::LogWindow;
@@ -68,9 +67,6 @@ pub enum NodeError {
     /// A compaction cannot go on.
     #[error("compacting")]
     Compact(#[source] backend::ReadError),
-    /// A received state is protected by what this release does not serve.
-    #[error("the cluster has authentication enabled, {AUTH_REMEDY}")]
-    AuthEnabled,
     /// The others agreed on what this release does not know.
     #[error(
         "invalid downgrade; server version {own} is lower than determined cluster version \

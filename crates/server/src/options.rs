@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::auth::Authentication;
 use crate::boot::{BootOptions, OriginOptions};
 use crate::committer::Pace;
 use crate::config::{
@@ -22,6 +23,8 @@ pub(crate) struct Options {
     pub(crate) boot: BootOptions,
     /// Limits of requests.
     pub(crate) limits: Limits,
+    /// How callers are known.
+    pub(crate) authentication: Authentication,
     /// Limits of connections.
     pub(crate) port: PortLimits,
     /// The longest time to open a connection to another member.
@@ -84,7 +87,11 @@ const LOCK_TIMEOUT: Duration = Duration::from_millis(1500);
 const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
 
 impl Options {
-    pub(crate) fn new(config: &Config, cluster: InitialCluster) -> Self {
+    pub(crate) fn new(
+        config: &Config,
+        cluster: InitialCluster,
+        authentication: Authentication,
+    ) -> Self {
         let election_timeout = config.cluster.election_timeout();
         let texts = |urls: &[MemberUrl]| urls.iter().map(ToString::to_string).collect();
         Self {
@@ -101,6 +108,7 @@ impl Options {
                 },
                 state: state_options(config, election_timeout),
             },
+            authentication,
             limits: limits(config, election_timeout),
             port: Self::port_limits(config),
             dial_timeout: Duration::from_secs(1) + election_timeout,

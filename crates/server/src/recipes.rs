@@ -17,6 +17,7 @@ use proto::mvccpb::KeyValue;
 use state::{Refusal, Reply};
 use tokio::sync::mpsc;
 
+use crate::auth::Caller;
 use crate::handle::{Handle, ProposeError, RequestKind};
 use changes::Changes;
 
@@ -69,12 +70,19 @@ impl From<Refusal> for RecipeError {
 #[derive(Clone, Debug)]
 pub(crate) struct Recipes {
     handle: Handle,
+    /// For whom the steps are made, each with that caller's permissions.
+    caller: Caller,
 }
 
 impl Recipes {
     /// The recipes over a member's keys.
     pub(crate) fn new(handle: Handle) -> Self {
-        Self { handle }
+        Self { handle, caller: Caller::default() }
+    }
+
+    /// The same for a caller.
+    pub(crate) fn by(&self, caller: Caller) -> Self {
+        Self { handle: self.handle.clone(), caller }
     }
 
     /// Waits until the lock is the caller's. A caller that goes away leaves the queue.
@@ -106,7 +114,8 @@ impl Recipes {
     pub(crate) async fn unlock(&self, key: Bytes) -> Result<pb::ResponseHeader, RecipeError> {
         let request = pb::DeleteRangeRequest { key, ..Default::default() };
         state::check_delete(&request)?;
-        let reply = self.handle.propose(RequestKind::DeleteRange, &request).await?;
+        let reply =
+            self.handle.propose_for(&self.caller, RequestKind::DeleteRange, &request).await?;
         let Reply::Delete(response) = reply else {
             unreachable!("a deletion was answered by {reply:?}")
         };
@@ -216,7 +225,7 @@ impl Recipes {
             if told.send((row, header)).await.is_err() {
                 return Ok(());
             }
-            let mut changes = self.changes(key, Bytes::new(), revision + 1)?;
+            let mut changes = self.changes(key, Bytes::new(), revision + 1).await?;
             while let Some(row) = changes.next().await?.put() {
                 let header = self.handle.header(row.mod_revision);
                 if told.send((row, header)).await.is_err() {
@@ -233,7 +242,7 @@ impl Recipes {
         revision: i64,
     ) -> Result<(KeyValue, pb::ResponseHeader), RecipeError> {
         let (key, end) = (Bytes::copy_from_slice(prefix), prefix_end(prefix));
-        let mut changes = self.changes(key, end, revision)?;
+        let mut changes = self.changes(key, end, revision).await?;
         loop {
             if let Some(row) = changes.next().await?.put() {
                 let header = self.handle.header(row.mod_revision);
@@ -272,10 +281,12 @@ impl Recipes {
         if lease != 0 {
             return Ok(lease);
         }
-        self.handle.admit(state::quota::LEASE_COST_BYTES).await?;
         let id = self.handle.new_lease_id();
         let request = pb::LeaseGrantRequest { ttl: SESSION_TTL_SECONDS, id };
-        let reply = self.handle.propose(RequestKind::LeaseGrant, &request).await?;
+        let cost_bytes = state::quota::LEASE_COST_BYTES;
+        self.handle.admit_for(&self.caller, &request, cost_bytes).await?;
+        let reply =
+            self.handle.propose_for(&self.caller, RequestKind::LeaseGrant, &request).await?;
         let Reply::LeaseGrant(response) = reply else {
             unreachable!("a grant was answered by {reply:?}")
         };
@@ -293,7 +304,7 @@ impl Recipes {
             };
             let (found, header) = self.find(newest).await?;
             let Some(row) = found else { return Ok(()) };
-            let mut changes = self.changes(row.key, Bytes::new(), header.revision)?;
+            let mut changes = self.changes(row.key, Bytes::new(), header.revision).await?;
             while changes.next().await?.put().is_some() {}
         }
     }
@@ -305,13 +316,27 @@ impl Recipes {
     ) -> Result<(Option<KeyValue>, pb::ResponseHeader), RecipeError> {
         self.handle.linearize().await?;
         let success = vec![operation(Request::RequestRange(request))];
-        let response =
-            self.handle.reads().txn(&pb::TxnRequest { success, ..Default::default() })?;
+        let request = pb::TxnRequest { success, ..Default::default() };
+        let who = self.handle.enter(&self.caller, &request).await?;
+        self.handle.authorize(&who, &request)?;
+        let response = self.handle.reads().txn(&request)?;
+        self.handle.check_still(&who)?;
         Ok((row(&response, 0), self.header(response.header.as_ref())))
     }
 
-    fn changes(&self, key: Bytes, range_end: Bytes, revision: i64) -> Result<Changes, RecipeError> {
-        Changes::watch(&self.handle, base::KeyRange::from_wire(key, range_end), revision)
+    async fn changes(
+        &self,
+        key: Bytes,
+        range_end: Bytes,
+        revision: i64,
+    ) -> Result<Changes, RecipeError> {
+        let (watched, watched_end) = (key.clone(), range_end.clone());
+        let request =
+            pb::WatchCreateRequest { key: watched, range_end: watched_end, ..Default::default() };
+        let who = self.handle.enter(&self.caller, &request).await?;
+        self.handle.authorize(&who, &request)?;
+        let keys = base::KeyRange::from_wire(key, range_end);
+        Changes::watch(&self.handle, keys, revision, (who, request))
     }
 
     async fn if_own(&self, entry: &Entry, then: Request) -> Result<pb::TxnResponse, RecipeError> {
@@ -325,8 +350,9 @@ impl Recipes {
 
     async fn txn(&self, request: &pb::TxnRequest) -> Result<pb::TxnResponse, RecipeError> {
         state::check_txn(request, self.handle.limits().txn_ops_max)?;
-        self.handle.admit(state::quota::txn_cost_bytes(request)).await?;
-        let reply = self.handle.propose(RequestKind::Txn, request).await?;
+        let cost_bytes = state::quota::txn_cost_bytes(request);
+        self.handle.admit_for(&self.caller, request, cost_bytes).await?;
+        let reply = self.handle.propose_for(&self.caller, RequestKind::Txn, request).await?;
         let Reply::Txn(response) = reply else { unreachable!("a txn was answered by {reply:?}") };
         self.handle.metrics().store.on_txn(request, &response);
         Ok(response)

@@ -178,6 +178,7 @@ impl Joined {
             compacted,
             metrics: metrics.clone(),
             peers: peers.clone(),
+            authentication: options.authentication.clone(),
         });
         let snapshots = snapshots(options, snap_dir, &restored);
         snapshots.complete(restored.snapshot, &restored.conf_state, &state);

@@ -42,10 +42,13 @@ pub(crate) async fn wait() -> Signal {
     signal
 }
 
-/// Tells systemd that the member serves (SRV-150); nothing without a notify socket.
+/// Tells systemd that this program serves (SRV-150); nothing without a notify socket.
 pub(crate) fn notify_ready() {
+    tracing::info!("notifying init daemon");
     match sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
-        Ok(()) => {}
-        Err(error) => tracing::warn!(error = %error, "failed to notify systemd for readiness"),
+        Ok(()) => tracing::info!("successfully notified init daemon"),
+        Err(error) => {
+            tracing::error!(error = %error, "failed to notify systemd for readiness");
+        }
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
+use crate::auth::{Authentication, TokenError};
 use crate::boot::origin::OriginError;
 use crate::boot::{self, BootError, Booted, DiscoveryError, SrvError, srv};
 use crate::config::{
@@ -39,6 +40,9 @@ pub enum StartError {
     /// TLS cannot be spoken as asked for.
     #[error(transparent)]
     Security(#[from] SecurityError),
+    /// Tokens cannot be made as asked for.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// DNS names no cluster for this member.
     #[error("error setting up initial cluster")]
     Srv(#[from] SrvError),
@@ -109,6 +113,7 @@ impl StartError {
             }
             Self::NotBuilt { .. }
             | Self::Security(SecurityError::SelfSigned { .. })
+            | Self::Token(_)
             | Self::Srv(_)
             | Self::Boot(_)
             | Self::Listen(_)
@@ -235,7 +240,8 @@ fn prepare(
     let security = Security::load(config)?;
     let initial_cluster = cluster.to_string();
     config::log_start(config, &StartFacts { member_initialized: initialized, initial_cluster });
-    Ok((Options::new(config, cluster), security))
+    let authentication = Authentication::new(&config.auth, config.tls.client.client_cert_auth)?;
+    Ok((Options::new(config, cluster, authentication), security))
 }
 
 /// The founders as far as they are known before a discovery service is asked.

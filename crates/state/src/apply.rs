@@ -2,11 +2,15 @@
 //!
 //! Nothing here but the dispatch: what a command means is in the module of its noun.
 
+use std::sync::Arc;
+
 use base::{LeaseId, LogPosition};
 use mvcc::Writer;
 use prost::Message as _;
 use proto::{etcdserverpb as pb, raftpb};
 
+use crate::auth::gate::{Authorized, Guarded};
+use crate::auth::{self, Identity, Tokens};
 use crate::command::{Command, Request};
 use crate::kv::{self, Changes, header};
 use crate::lease::Leases;
@@ -15,7 +19,8 @@ use crate::schema::{self, Facts};
 use crate::txn::{Path, RevisionBounds};
 use crate::view::Stop;
 use crate::{
-    Applied, Committed, Halt, MemberChange, Options, Outcome, Payload, Refusal, Reply, quota, v2,
+    Applied, AuthReply, Committed, Halt, MemberChange, Options, Outcome, Payload, Refusal, Reply,
+    quota, v2,
 };
 
 /// Everything a batch of entries may read and change.
@@ -27,13 +32,17 @@ pub(crate) struct Applier<'s> {
     pub(crate) options: &'s Options,
     pub(crate) compact_revision: &'s mut i64,
     pub(crate) v2: &'s mut v2store::Store,
+    pub(crate) tokens: &'s Tokens,
     pub(crate) facts_changed: bool,
+    /// Who may do what is another since some entry: the batch ends with it.
+    pub(crate) auth_changed: bool,
 }
 
 impl Applier<'_> {
     pub(crate) fn entry(&mut self, entry: &Committed) -> Result<Outcome, Halt> {
         let position = entry.position;
-        let done = |request_id, applied, change| Outcome { position, request_id, applied, change };
+        let outcome =
+            |request_id, applied, change| Outcome { position, request_id, applied, change };
         match &entry.payload {
             Payload::MemberChange(_) => base::probe::failpoint("beforeApplyOneConfChange"),
             Payload::Nothing | Payload::Request(_) => {
@@ -41,38 +50,41 @@ impl Applier<'_> {
             }
         };
         match &entry.payload {
-            Payload::Nothing => Ok(done(0, Applied::Done(Reply::None), None)),
+            Payload::Nothing => Ok(outcome(0, Applied::Done(Reply::None), None)),
             Payload::Request(bytes) if bytes.is_empty() => {
-                Ok(done(0, Applied::Done(Reply::None), None))
+                Ok(outcome(0, Applied::Done(Reply::None), None))
             }
             Payload::Request(bytes) => {
                 let request = Request::decode(bytes).ok_or(Halt::Unknown { position })?;
-                if matches!(request.command, Command::AuthEnable) {
-                    return Err(Halt::AuthEnabled { position });
-                }
-                let applied = applied(self.command(request.command), position)?;
-                Ok(done(request.id, applied, None))
+                let done = self.command(&request.who, request.command, position);
+                let applied = applied(done, position)?;
+                Ok(outcome(request.id, applied, None))
             }
             Payload::MemberChange(bytes) => {
                 let message = raftpb::ConfChange::decode(bytes.clone()).ok();
                 let message = message.ok_or(Halt::Unknown { position })?;
                 let change = Change::decode(&message).ok_or(Halt::Unknown { position })?;
                 let (applied, change) = self.member_change(change);
-                Ok(done(message.id(), applied, Some(change)))
+                Ok(outcome(message.id(), applied, Some(change)))
             }
         }
     }
 
-    fn command(&mut self, command: Command) -> Result<Reply, Stop> {
+    fn command(
+        &mut self,
+        who: &Identity,
+        command: Command,
+        position: LogPosition,
+    ) -> Result<Reply, Stop> {
         match command {
-            Command::Put(request) => self.put(&request).map(Reply::Put),
-            Command::Delete(request) => self.delete(&request).map(Reply::Delete),
-            Command::Txn(request) => self.txn(&request).map(Reply::Txn),
+            Command::Put(request) => self.put(who, &request).map(Reply::Put),
+            Command::Delete(request) => self.delete(who, &request).map(Reply::Delete),
+            Command::Txn(request) => self.txn(who, &request).map(Reply::Txn),
             Command::Compact(request) => self.compact(&request).map(Reply::Compact),
             Command::LeaseGrant(request) => self.lease_grant(&request).map(Reply::LeaseGrant),
             Command::LeaseRevoke(request) => {
                 let id = LeaseId(request.id);
-                self.lease_revoke(&request).map(|response| Reply::LeaseRevoke(id, response))
+                self.lease_revoke(who, &request).map(|response| Reply::LeaseRevoke(id, response))
             }
             Command::LeaseCheckpoint(request) => {
                 self.lease_checkpoint(&request);
@@ -84,13 +96,10 @@ impl Applier<'_> {
                 let header = header(self.writer.revision());
                 Ok(Reply::Alarm(pb::AlarmResponse { header, alarms }))
             }
-            Command::AuthStatus => Ok(Reply::AuthStatus(pb::AuthStatusResponse {
-                header: header(self.writer.revision()),
-                enabled: self.facts.auth.enabled,
-                auth_revision: self.facts.auth.revision,
-            })),
-            Command::Authenticate => Err(Refusal::AuthNotEnabled.into()),
-            Command::AuthEnable | Command::Auth => Err(Refusal::AuthNotBuilt.into()),
+            Command::Auth(request) => {
+                let reply = self.auth(who, &request, position)?;
+                Ok(Reply::Auth { revision: self.writer.revision(), reply })
+            }
             Command::SetClusterVersion(version) => {
                 self.facts_changed = true;
                 let before = self.facts.versions.cluster.clone();
@@ -117,8 +126,45 @@ impl Applier<'_> {
         }
     }
 
-    fn put(&mut self, request: &pb::PutRequest) -> Result<pb::PutResponse, Stop> {
+    /// Whether whoever asks may, as it is when the entry is applied.
+    fn authorize<'r, R: Guarded>(
+        &self,
+        who: &Identity,
+        request: &'r R,
+    ) -> Result<Authorized<'r, R>, Refusal> {
+        self.facts.auth.authorize(who, request, self.leases)
+    }
+
+    fn auth(
+        &mut self,
+        who: &Identity,
+        request: &auth::request::Request,
+        position: LogPosition,
+    ) -> Result<AuthReply, Refusal> {
+        self.authorize(who, request)?;
+        let index = position.index;
+        match request {
+            auth::request::Request::Read(question) => {
+                let is_before = self.facts.versions.names_tokens_by_entry_before();
+                let index = base::Index(index.0 - u64::from(is_before));
+                self.facts.auth.answer(question, index, self.tokens)
+            }
+            auth::request::Request::Change(change) => {
+                self.facts_changed = true;
+                let (tokens, batch) = (self.tokens, self.writer.batch());
+                let mut context = auth::Context { index, tokens, batch };
+                let auth = Arc::make_mut(&mut self.facts.auth);
+                let before = auth.version();
+                let reply = auth.manage(change, &mut context);
+                self.auth_changed |= auth.version() != before;
+                reply
+            }
+        }
+    }
+
+    fn put(&mut self, who: &Identity, request: &pb::PutRequest) -> Result<pb::PutResponse, Stop> {
         self.facts.alarms.admit(quota::put_cost_bytes(request))?;
+        let request = &*self.authorize(who, request)?;
         let mut txn = self.writer.txn();
         kv::check_put(&txn, self.leases, request)?;
         Changes::new(&mut txn, self.leases).put(request)
@@ -126,15 +172,18 @@ impl Applier<'_> {
 
     fn delete(
         &mut self,
+        who: &Identity,
         request: &pb::DeleteRangeRequest,
     ) -> Result<pb::DeleteRangeResponse, Stop> {
         self.facts.alarms.admit_healthy()?;
+        let request = &*self.authorize(who, request)?;
         let mut txn = self.writer.txn();
         Changes::new(&mut txn, self.leases).delete(request)
     }
 
-    fn txn(&mut self, request: &pb::TxnRequest) -> Result<pb::TxnResponse, Stop> {
+    fn txn(&mut self, who: &Identity, request: &pb::TxnRequest) -> Result<pb::TxnResponse, Stop> {
         self.facts.alarms.admit(quota::txn_cost_bytes(request))?;
+        let request = &*self.authorize(who, request)?;
         let bounds =
             RevisionBounds { newest: self.writer.revision(), compacted: *self.compact_revision };
         let mut txn = self.writer.txn();
@@ -175,9 +224,11 @@ impl Applier<'_> {
     /// Deletes the keys in byte order and in one revision, then the lease.
     fn lease_revoke(
         &mut self,
+        who: &Identity,
         request: &pb::LeaseRevokeRequest,
     ) -> Result<pb::LeaseRevokeResponse, Stop> {
         self.facts.alarms.admit_healthy()?;
+        let request = &*self.authorize(who, request)?;
         let id = LeaseId(request.id);
         let keys = self.leases.keys(id)?;
         if !keys.is_empty() {

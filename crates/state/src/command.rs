@@ -9,6 +9,7 @@ use proto::etcdserverpb::{self as pb, InternalRaftRequest};
 use proto::{membershippb, v2pb};
 use serde::Deserialize;
 
+use crate::auth::{self, Identity};
 use crate::v2;
 
 /// A decoded request.
@@ -16,6 +17,8 @@ use crate::v2;
 pub(crate) struct Request {
     /// The id its proposer gave it; 0 if none.
     pub(crate) id: u64,
+    /// Who makes it.
+    pub(crate) who: Identity,
     pub(crate) command: Command,
 }
 
@@ -32,11 +35,8 @@ pub(crate) enum Command {
     LeaseRevoke(pb::LeaseRevokeRequest),
     LeaseCheckpoint(pb::LeaseCheckpointRequest),
     Alarm(pb::AlarmRequest),
-    AuthStatus,
-    Authenticate,
-    AuthEnable,
-    /// Any other request about users and roles.
-    Auth,
+    /// About users and roles.
+    Auth(auth::request::Request),
     SetClusterVersion(String),
     SetMemberAttributes {
         id: MemberId,
@@ -57,10 +57,11 @@ impl Request {
                 .ok()
                 .map(|request| Self::of_v2(&request));
         }
-        let request = InternalRaftRequest::decode(payload.clone()).ok()?;
-        let header_id = request.header.as_ref().map_or(0, |header| header.id);
-        let id = if request.id == 0 { header_id } else { request.id };
-        Some(Self { id, command: Command::of(request)? })
+        let mut request = InternalRaftRequest::decode(payload.clone()).ok()?;
+        let header = request.header.take().unwrap_or_default();
+        let id = if request.id == 0 { header.id } else { request.id };
+        let who = Identity { user: header.username, revision: header.auth_revision };
+        Some(Self { id, who, command: Command::of(request)? })
     }
 
     /// Two v2 requests speak of the cluster, not of v2 keys (interop 6.3).
@@ -75,7 +76,7 @@ impl Request {
                 .flatten()
                 .unwrap_or_else(|| Command::V2(v2::Request::decode(request)))
         };
-        Self { id: request.id(), command }
+        Self { id: request.id(), who: Identity::nobody(), command }
     }
 }
 
@@ -156,34 +157,8 @@ impl Command {
         if let Some(alarm) = request.alarm {
             return Some(Self::Alarm(alarm));
         }
-        if request.authenticate.is_some() {
-            return Some(Self::Authenticate);
-        }
-        if request.auth_status.is_some() {
-            return Some(Self::AuthStatus);
-        }
-        if request.auth_enable.is_some() {
-            return Some(Self::AuthEnable);
-        }
-        has_auth(&request).then_some(Self::Auth)
+        auth::request::Request::of(request).map(Self::Auth)
     }
-}
-
-fn has_auth(request: &InternalRaftRequest) -> bool {
-    request.auth_disable.is_some()
-        || request.auth_user_add.is_some()
-        || request.auth_user_delete.is_some()
-        || request.auth_user_get.is_some()
-        || request.auth_user_change_password.is_some()
-        || request.auth_user_grant_role.is_some()
-        || request.auth_user_revoke_role.is_some()
-        || request.auth_user_list.is_some()
-        || request.auth_role_list.is_some()
-        || request.auth_role_add.is_some()
-        || request.auth_role_delete.is_some()
-        || request.auth_role_get.is_some()
-        || request.auth_role_grant_permission.is_some()
-        || request.auth_role_revoke_permission.is_some()
 }
 
 #[cfg(test)]

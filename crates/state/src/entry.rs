@@ -82,15 +82,6 @@ pub enum Halt {
         #[source]
         source: backend::ReplaceError,
     },
-    /// Authentication is enabled, and this release would go on without it.
-    #[error(
-        "entry {position} enables authentication, which this release does not serve yet; run this \
-         member with the release of etcd that the others run"
-    )]
-    AuthEnabled {
-        /// The entry.
-        position: LogPosition,
-    },
     /// The leader knows of entries that this member stored, and its log ends before them.
     #[error(
         "the log ends at entry {last}, but this member acknowledged entries up to {acknowledged} \

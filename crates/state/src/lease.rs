@@ -13,6 +13,7 @@ use parking_lot::RwLock;
 use proto::leasepb;
 
 use crate::Refusal;
+use crate::auth::gate::Attached;
 
 /// The longest lease, in seconds (L-03).
 pub(crate) const TTL_SECONDS_MAX: i64 = 9_000_000_000;
@@ -226,5 +227,25 @@ impl Leases {
     fn record(&mut self, effect: Effect) {
         effect.perform(&mut self.table);
         self.unpublished.push(effect);
+    }
+}
+
+impl Attached for LeaseTable {
+    fn keys_of(&self, id: LeaseId) -> Option<&BTreeSet<Bytes>> {
+        self.get(&id).map(|lease| &lease.keys)
+    }
+
+    fn all_keys(&self) -> impl Iterator<Item = &Bytes> {
+        self.values().flat_map(|lease| &lease.keys)
+    }
+}
+
+impl Attached for Leases {
+    fn keys_of(&self, id: LeaseId) -> Option<&BTreeSet<Bytes>> {
+        self.table.keys_of(id)
+    }
+
+    fn all_keys(&self) -> impl Iterator<Item = &Bytes> {
+        self.table.all_keys()
     }
 }

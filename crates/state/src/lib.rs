@@ -8,6 +8,7 @@
 
 mod alarm;
 mod apply;
+pub mod auth;
 pub mod check;
 mod command;
 mod compare;
@@ -31,6 +32,7 @@ mod v2;
 mod version;
 mod view;
 
+pub use auth::{Auth, Identity};
 pub use check::{check_delete, check_put, check_range, check_txn};
 pub use entry::{Applied, Committed, Halt, MemberChange, Outcome, Payload};
 pub use lease::LeaseTerm;
@@ -38,7 +40,7 @@ pub use lessor::{CheckpointNumber, Lessor, RenewError, Renewal};
 pub use quota::Quota;
 pub use reads::{LeaseView, RangeReply, Reads};
 pub use refusal::Refusal;
-pub use reply::Reply;
+pub use reply::{AuthReply, Reply};
 pub use snapshot::{ReceiveError, Received, SnapshotFacts};
 pub use state::{OpenError, Options, State};
 pub use version::{ClusterVersion, Downgrade};

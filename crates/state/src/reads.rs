@@ -4,12 +4,15 @@
 //! held while a page is read.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use base::LeaseId;
 use mvcc::{Reader, Row, WatchHub};
 use parking_lot::RwLock;
 use proto::etcdserverpb as pb;
 
+use crate::auth::gate::{Authorized, Guarded};
+use crate::auth::{Auth, Identity, Tokens};
 use crate::lease::LeaseTable;
 use crate::schema::Facts;
 use crate::txn::{Path, RevisionBounds};
@@ -30,16 +33,26 @@ pub struct Reads {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) leases: RwLock<LeaseTable>,
+    pub(crate) tokens: Tokens,
     facts: RwLock<Arc<Facts>>,
+    /// What `facts` says, for the many who ask while the answer is no.
+    auth_enabled: AtomicBool,
 }
 
 impl Shared {
     pub(crate) fn new(facts: Facts) -> Self {
-        Self { leases: RwLock::default(), facts: RwLock::new(Arc::new(facts)) }
+        Self {
+            leases: RwLock::default(),
+            tokens: Tokens::default(),
+            auth_enabled: AtomicBool::new(facts.auth.is_enabled()),
+            facts: RwLock::new(Arc::new(facts)),
+        }
     }
 
     pub(crate) fn show(&self, facts: Facts) {
+        let enabled = facts.auth.is_enabled();
         *self.facts.write() = Arc::new(facts);
+        self.auth_enabled.store(enabled, Ordering::Release);
     }
 }
 
@@ -203,15 +216,44 @@ impl Reads {
         self.facts().versions.downgrade.clone()
     }
 
-    /// How often users and roles were changed, and one more; every request carries it.
+    /// Users and roles.
     #[must_use]
-    pub fn auth_revision(&self) -> u64 {
-        self.facts().auth.revision
+    pub fn auth(&self) -> Arc<Auth> {
+        Arc::clone(&self.shared.facts.read().auth)
     }
 
     /// Whether users are asked who they are.
     #[must_use]
     pub fn auth_enabled(&self) -> bool {
-        self.facts().auth.enabled
+        self.shared.auth_enabled.load(Ordering::Acquire)
+    }
+
+    /// The simple tokens that are valid here.
+    #[must_use]
+    pub fn tokens(&self) -> &Tokens {
+        &self.shared.tokens
+    }
+
+    /// Whether somebody may make a request, as users, roles and leases are now.
+    ///
+    /// # Errors
+    ///
+    /// `UserNameEmpty`, `UserNotFound`, `PermissionDenied`, `AuthRevisionOld`.
+    pub fn authorize<'r, R: Guarded>(
+        &self,
+        who: &Identity,
+        request: &'r R,
+    ) -> Result<Authorized<'r, R>, Refusal> {
+        self.auth().authorize(who, request, &*self.shared.leases.read())
+    }
+
+    /// Whether a user may make a request, as users, roles and leases are now, whenever it was made
+    /// sure who asks.
+    #[must_use]
+    pub fn may<R: Guarded>(&self, user: &str, request: &R) -> bool {
+        // One look at the users: a revision of another moment would be an old one.
+        let auth = self.auth();
+        let who = Identity { user: user.to_owned(), revision: auth.revision() };
+        auth.authorize(&who, request, &*self.shared.leases.read()).is_ok()
     }
 }

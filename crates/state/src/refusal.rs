@@ -62,12 +62,60 @@ pub enum Refusal {
     /// E-23.
     #[error("too many learner members in cluster")]
     TooManyLearners,
+    /// E-27.
+    #[error("root user does not exist")]
+    RootUserMissing,
+    /// E-28.
+    #[error("root user does not have root role")]
+    RootRoleMissing,
+    /// E-29.
+    #[error("user name already exists")]
+    UserExists,
+    /// E-30; also of a caller that does not say who it is.
+    #[error("user name is empty")]
+    UserNameEmpty,
+    /// E-31.
+    #[error("user name not found")]
+    UserNotFound,
+    /// E-32.
+    #[error("role name already exists")]
+    RoleExists,
+    /// E-33.
+    #[error("role name not found")]
+    RoleNotFound,
+    /// E-34.
+    #[error("role name is empty")]
+    RoleNameEmpty,
+    /// E-35.
+    #[error("authentication failed, invalid user ID or password")]
+    AuthFailed,
+    ///
+    #[error("authentication failed, password was given for no password user")]
+    NoPasswordUser,
+    /// E-36.
+    #[error("permission not given")]
+    PermissionNotGiven,
+    /// E-37.
+    #[error("permission denied")]
+    PermissionDenied,
+    /// E-38.
+    #[error("role is not granted to the user")]
+    RoleNotGranted,
+    /// E-39.
+    #[error("permission is not granted to the role")]
+    PermissionNotGranted,
     /// E-40.
     #[error("authentication is not enabled")]
     AuthNotEnabled,
-    /// A change of users or roles, which this release cannot make yet.
-    #[error("users and roles are not supported by this release")]
-    AuthNotBuilt,
+    /// E-41.
+    #[error("invalid auth token")]
+    InvalidAuthToken,
+    /// E-42.
+    #[error("invalid auth management")]
+    InvalidAuthManagement,
+    /// E-43.
+    #[error("revision of auth store is old")]
+    AuthRevisionOld,
     /// E-54.
     #[error("corrupt cluster")]
     Corrupt,

@@ -3,8 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
-use backend::{Backend, Batch, Bucket, ReadError, VisitRow};
+use backend::{Backend, Bucket, ReadError, VisitRow};
 use base::{LeaseId, MemberId};
 use bytes::Bytes;
 use prost::Message;
@@ -12,6 +13,7 @@ use proto::{etcdserverpb as pb, leasepb};
 
 use crate::OpenError;
 use crate::alarm::Alarms;
+use crate::auth::Auth;
 use crate::members::{MemberObject, Members};
 use crate::version::{ClusterVersion, Versions};
 
@@ -23,10 +25,6 @@ pub(crate) const STORAGE_VERSION: &[u8] = b"storageVersion";
 pub(crate) const CLUSTER_VERSION: &[u8] = b"clusterVersion";
 /// In `cluster`: a downgrade, as JSON.
 pub(crate) const DOWNGRADE: &[u8] = b"downgrade";
-/// In `auth`: one byte, 0 or 1.
-const AUTH_ENABLED: &[u8] = b"authEnabled";
-/// In `auth`: a big-endian number.
-const AUTH_REVISION: &[u8] = b"authRevision";
 
 /// The key of a member in `members` and `members_removed`.
 pub(crate) fn member_key(id: MemberId) -> String {
@@ -44,14 +42,7 @@ pub(crate) struct Facts {
     pub(crate) members: Members,
     pub(crate) alarms: Alarms,
     pub(crate) versions: Versions,
-    pub(crate) auth: AuthFacts,
-}
-
-/// What is known of auth before it is built.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct AuthFacts {
-    pub(crate) enabled: bool,
-    pub(crate) revision: u64,
+    pub(crate) auth: Arc<Auth>,
 }
 
 /// Where facts are read from: the live database, or a copy of it.
@@ -85,19 +76,16 @@ impl Rows for backend::Copy {
 /// Reads the facts a backend holds. A database that never saw auth gets its first revision, as
 /// etcd gives it at its first start.
 pub(crate) fn load_facts(backend: &Backend) -> Result<Facts, OpenError> {
-    let mut facts = Facts {
+    let mut auth = Auth::load(backend)?;
+    if let Some(batch) = auth.begin() {
+        backend.apply(batch);
+    }
+    Ok(Facts {
         members: load_members(backend)?,
         alarms: load_alarms(backend)?,
         versions: load_versions(backend)?,
-        auth: load_auth(backend)?,
-    };
-    if facts.auth.revision == 0 {
-        facts.auth.revision = 1;
-        let mut batch = Batch::upkeep();
-        batch.put(Bucket::Auth, AUTH_REVISION, Bytes::copy_from_slice(&1_u64.to_be_bytes()));
-        backend.apply(batch);
-    }
-    Ok(facts)
+        auth: Arc::new(auth),
+    })
 }
 
 /// Leases in order of id as unsigned numbers, which is that of the bucket.
@@ -151,24 +139,16 @@ pub(crate) fn load_versions(backend: &dyn Rows) -> Result<Versions, OpenError> {
     Ok(versions)
 }
 
-fn load_auth(backend: &Backend) -> Result<AuthFacts, OpenError> {
-    let enabled = get(backend, Bucket::Auth, AUTH_ENABLED)?.is_some_and(|value| value[..] == [1]);
-    let revision = match get(backend, Bucket::Auth, AUTH_REVISION)? {
-        Some(value) => {
-            let bytes = value[..].try_into().map_err(|_| damaged(Bucket::Auth, AUTH_REVISION))?;
-            u64::from_be_bytes(bytes)
-        }
-        None => 0,
-    };
-    Ok(AuthFacts { enabled, revision })
-}
-
-fn get(backend: &dyn Rows, bucket: Bucket, key: &[u8]) -> Result<Option<Bytes>, OpenError> {
+pub(crate) fn get(
+    backend: &dyn Rows,
+    bucket: Bucket,
+    key: &[u8],
+) -> Result<Option<Bytes>, OpenError> {
     backend.value(bucket, key).map_err(OpenError::Backend)
 }
 
 /// Visits a bucket; `visit` returns `None` for what no etcd wrote.
-fn for_each(
+pub(crate) fn for_each(
     backend: &dyn Rows,
     bucket: Bucket,
     mut visit: impl FnMut(&[u8], &[u8]) -> Option<()>,

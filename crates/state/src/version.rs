@@ -15,6 +15,12 @@ use crate::{json, schema};
 /// `storageVersion`.
 const V3_6: (u64, u64) = (3, 6);
 
+/// The lowest version whose members send hashes of passwords.
+const V3_5: (u64, u64) = (3, 5);
+
+/// The version of a new cluster whose members have not been asked yet.
+const V3_0: (u64, u64) = (3, 0);
+
 /// A cluster version, `3.7.0`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterVersion {
@@ -68,6 +74,16 @@ impl Versions {
     /// Whether checkpoints of leases are kept over a restart.
     pub(crate) fn persists_checkpoints(&self) -> bool {
         self.at_least(V3_6)
+    }
+
+    /// Whether the members are of 3.5 or later, which name a token by the entry before the login's.
+    /// A new cluster says 3.0 for a moment, whatever its members are.
+    pub(crate) fn names_tokens_by_entry_before(&self) -> bool {
+        let is_old = |version: &ClusterVersion| {
+            let version = (version.major, version.minor);
+            V3_0 < version && version < V3_5
+        };
+        !self.cluster.as_ref().is_some_and(is_old)
     }
 
     /// The version of the storage's layout, `3.7.0`, if the cluster's writes one.

@@ -280,30 +280,6 @@ fn members_publish_themselves_and_agree_on_a_version() {
     assert_eq!(storage_version.as_deref(), Some(&b"3.7.0"[..]));
 }
 
-/// E-40: a fresh store is at auth revision 1.
-#[test]
-fn auth_is_off_and_says_so() {
-    let mut machine = Machine::new();
-    let status = internal(pb::InternalRaftRequest {
-        auth_status: Some(pb::AuthStatusRequest {}),
-        ..Default::default()
-    });
-    let Reply::AuthStatus(reply) = machine.done(status) else { panic!() };
-    assert_eq!((reply.enabled, reply.auth_revision), (false, 1));
-    let row = machine.backend.get(Bucket::Auth, b"authRevision").unwrap();
-    assert_eq!(row.as_deref(), Some(&1_u64.to_be_bytes()[..]));
-    let login = internal(pb::InternalRaftRequest {
-        authenticate: Some(pb::InternalAuthenticateRequest::default()),
-        ..Default::default()
-    });
-    assert_eq!(machine.refused(login), Refusal::AuthNotEnabled);
-    let disable = internal(pb::InternalRaftRequest {
-        auth_disable: Some(pb::AuthDisableRequest {}),
-        ..Default::default()
-    });
-    assert_eq!(machine.refused(disable), Refusal::AuthNotBuilt);
-}
-
 /// G4: what did nothing, or was refused, moves the applied index too; what was applied is skipped.
 #[test]
 fn every_entry_advances_the_applied_index_once() {

@@ -170,7 +170,7 @@ pub(crate) fn answer_of(reply: Reply) -> Option<Answer> {
         Reply::Compact(response) => Some(Answer::Compact(response)),
         Reply::None
         | Reply::Alarm(_)
-        | Reply::AuthStatus(_)
+        | Reply::Auth { .. }
         | Reply::Members(_)
         | Reply::V2(_)
         | Reply::V2Expired => None,

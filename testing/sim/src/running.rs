@@ -87,9 +87,9 @@ impl World {
                 self.give_up_machine(at, &format!("{halt:?}"));
                 Ok(())
             }
-            state::Halt::Unknown { .. }
-            | state::Halt::Forgotten { .. }
-            | state::Halt::AuthEnabled { .. } => Err(format!("{}: {halt}", self.machines[at].id)),
+            state::Halt::Unknown { .. } | state::Halt::Forgotten { .. } => {
+                Err(format!("{}: {halt}", self.machines[at].id))
+            }
             state::Halt::Backend { source: backend::ReadError::Damaged { .. }, .. } => {
                 Err(format!("{}: {halt:?}", self.machines[at].id))
             }

@@ -82,6 +82,7 @@ pub(super) async fn exec_watch(call: &Call) -> Done {
     let client = call.connect().await?;
     // Behind the key a `--` may set the command apart.
     let (key, command) = match &call.own.rest[..] {
+        [command @ .., key] if is_key_last() => (key, command),
         [key, separator, command @ ..] if separator == "--" => (key, command),
         [key, command @ ..] => (key, command),
         [] => (&String::new(), &[][..]),
@@ -101,6 +102,11 @@ pub(super) async fn exec_watch(call: &Call) -> Done {
         }
     };
     until_interrupted(watching).await
+}
+
+/// The original's own order, for those who have come to rely on it: the command, then the key.
+fn is_key_last() -> bool {
+    std::env::var("ETCDCTL_EXEC_WATCH_ORDER").is_ok_and(|order| order == "original")
 }
 
 /// Starts the command; the next change does not wait for its end.

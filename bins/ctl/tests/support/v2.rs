@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 use super::script::Line;
 use super::server::Server;
 
+/// Flags for machines that are busy with other things: the tool's own patience is two seconds.
+pub(crate) const PATIENTLY: [&str; 4] = ["--timeout", "60s", "--total-timeout", "60s"];
+
 /// No line takes so long, on any machine.
 const LINE_TIME_MAX: Duration = Duration::from_secs(120);
 
@@ -56,6 +59,9 @@ impl<'s> Side<'s> {
 
     fn command(&self, words: &[String]) -> Command {
         let mut command = Command::new(&self.program);
+        if !words.iter().any(|word| word.contains("timeout")) {
+            command.args(PATIENTLY);
+        }
         command
             .args(words)
             .env_clear()

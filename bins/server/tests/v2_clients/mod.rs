@@ -66,6 +66,7 @@ fn python_etcd_works() -> anyhow::Result<()> {
     let install = [&pip[..], &["install", "-r", &requirements]].concat();
     if !installs(folder.path(), &["python3", "-m", "venv", "env"])
         || !installs(folder.path(), &install)
+        || !installs(folder.path(), &["env/bin/python", "-c", "import etcd.auth"])
     {
         return Ok(());
     }
@@ -77,7 +78,11 @@ fn node_etcd_works() -> anyhow::Result<()> {
     let (folder, script) = (tempfile::tempdir()?, folder_of("node"));
     std::fs::copy(script.join("package.json"), folder.path().join("package.json"))?;
     let install = ["npm", "install", "--no-audit", "--no-fund", "--fetch-retries=1"];
-    if !installs(folder.path(), &["node", "--version"]) || !installs(folder.path(), &install) {
+    if !installs(folder.path(), &["node", "--version"])
+        || !installs(folder.path(), &install)
+        // Part of it is compiled, or not, for this interpreter.
+        || !installs(folder.path(), &["node", "-e", "require('node-etcd')"])
+    {
         return Ok(());
     }
     let modules = folder.path().join("node_modules");

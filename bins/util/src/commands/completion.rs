@@ -19,7 +19,7 @@ pub(crate) fn command() -> Command {
 
 fn run(call: &Call) -> Result<(), Failure> {
     let shell = String::from_utf8_lossy(&call.arguments[0]);
-    let script = cli::completion::script(&super::app().root, &shell);
+    let script = cli::completion::script(&super::app(&[]).root, &shell);
     let written = std::io::stdout().lock().write_all(&script);
     written.map_err(|error| Failure::new(ExitCode::Io, error))
 }

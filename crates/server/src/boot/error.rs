@@ -145,12 +145,6 @@ pub enum BootError {
         #[source]
         source: io::Error,
     },
-    /// Nobody may read or write without protection what an operator protected.
-    #[error("the database {db} has authentication enabled, {AUTH_REMEDY}")]
-    AuthEnabled {
-        /// Where it is.
-        db: String,
-    },
     /// M3. Its end, not a failure.
     #[error(
         "the member has been permanently removed from the cluster: member {member} of cluster \
@@ -170,10 +164,6 @@ pub enum BootError {
     #[error(transparent)]
     Origin(#[from] OriginError),
 }
-
-/// What an operator does about authentication, which is not built yet.
-pub(crate) const AUTH_REMEDY: &str = "which this release does not serve yet; run this member with the release of etcd that enabled it, \
-     or disable authentication there first (etcdctl auth disable)";
 
 /// What an operator does about a database that cannot be used.
 const DATABASE_REMEDY: &str = "move the file away and start again if the log holds everything from its first entry on (a \

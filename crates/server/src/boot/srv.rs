@@ -128,7 +128,7 @@ async fn members(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::net::Ipv4Addr;
 
     use tokio::net::UdpSocket;
@@ -196,7 +196,7 @@ mod tests {
     }
 
     /// A name server of this test alone.
-    async fn dns() -> Dns {
+    pub(crate) async fn dns() -> Dns {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = socket.local_addr().unwrap();
         tokio::spawn(async move {

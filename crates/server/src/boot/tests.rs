@@ -159,24 +159,6 @@ fn a_received_snapshot_that_is_damaged_or_gone_ends_the_start() {
     assert!(received.exists());
 }
 
-/// Users and roles are not served yet, and nobody may get around them.
-#[test]
-fn a_protected_database_is_not_served() {
-    let folder = tempfile::tempdir().unwrap();
-    let options = options(folder.path(), "a");
-    drop(boot(&options).unwrap());
-    let dir = OsDir::open(snap(folder.path())).unwrap();
-    let backend = Backend::open(&dir, "db", &backend::Options::default()).unwrap();
-    let mut batch = backend::Batch::applied(LogPosition { index: Index(1), term: Term(1) });
-    batch.put(backend::Bucket::Auth, b"authEnabled", bytes::Bytes::from_static(&[1]));
-    backend.apply(batch);
-    backend.commit().unwrap();
-    drop(backend);
-    let error = boot(&options).unwrap_err();
-    assert!(matches!(error, BootError::AuthEnabled { .. }), "{error:?}");
-    assert!(error.to_string().contains("disable authentication there first"), "{error}");
-}
-
 /// M8: what is left of three members is one, and stays one without the flag.
 #[test]
 fn a_survivor_makes_a_cluster_of_its_own() {

@@ -8,7 +8,7 @@ use std::future::Future;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use tokio::sync::watch;
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Code, Status};
@@ -19,6 +19,7 @@ use super::methods::{CallKind, MethodIndex};
 use super::reply_body::{self, Account, Limits, ReplyBody, code_of};
 use super::slow::{Remote, SlowCalls, Stats};
 use super::status;
+use crate::auth::Caller;
 use crate::handle::{Handle, ProposeError};
 use crate::metrics::ConnectionMetrics;
 
@@ -38,17 +39,22 @@ impl Arriving<'_> {
     pub(crate) fn answer<B>(
         self,
         request: http::Request<B>,
-        service: impl FnOnce(http::Request<B>) -> Reply,
+        service: impl FnOnce(http::Request<B>, Caller) -> Reply,
     ) -> Call {
         let account = Account::open(self.metrics.clone(), self.method);
-        let limits = match self.check(&Metadata::read(request.headers())) {
+        let metadata = Metadata::read(request.headers());
+        let limits = match self.check(&metadata) {
             Ok(limits) => limits,
             Err(status) => return Call::refused(Some(account), status),
         };
         // What is noted here is told of it; the others note themselves.
         let noted_here = !is_noted_by_its_service(self.method.method().path);
         let noted = noted_here.then(|| Box::new((self.slow, self.remote)));
-        Call { reply: service(request), account: Some(account), limits, noted }
+        let token = metadata.token.or(metadata.authorization);
+        // Somebody else's certificate, which says nothing of who asks (CB-77).
+        let secured = request.extensions().get().filter(|_| !metadata.is_passed_on);
+        let caller = Caller::new(token, secured);
+        Call { reply: service(request, caller), account: Some(account), limits, noted }
     }
 
     fn check(&self, metadata: &Metadata<'_>) -> Result<Limits, Status> {
@@ -83,6 +89,10 @@ struct Metadata<'a> {
     client_version: Option<&'a [u8]>,
     needs_leader: Option<&'a [u8]>,
     timeout: Option<&'a [u8]>,
+    token: Option<&'a HeaderValue>,
+    authorization: Option<&'a HeaderValue>,
+    /// A gateway or proxy says that it makes the call for somebody.
+    is_passed_on: bool,
 }
 
 impl<'a> Metadata<'a> {
@@ -94,13 +104,29 @@ impl<'a> Metadata<'a> {
                 "client-api-version" => &mut metadata.client_version,
                 "hasleader" => &mut metadata.needs_leader,
                 "grpc-timeout" => &mut metadata.timeout,
-                _ => continue,
+                "token" => {
+                    metadata.token.get_or_insert(value);
+                    continue;
+                }
+                "authorization" => {
+                    metadata.authorization.get_or_insert(value);
+                    continue;
+                }
+                other => {
+                    metadata.is_passed_on |= is_of_proxy(other);
+                    continue;
+                }
             };
             // Of several the first counts.
             place.get_or_insert(value.as_bytes());
         }
         metadata
     }
+}
+
+/// Whether a header is one that gateways to gRPC and HTTP proxies add.
+fn is_of_proxy(name: &str) -> bool {
+    name == "forwarded" || name.starts_with("x-forwarded-") || name.starts_with("grpcgateway-")
 }
 
 /// Up to eight digits and a unit.
@@ -230,6 +256,23 @@ impl Future for Call {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// CB-77, reliability 6.1: a certificate is its owner's only where no proxy is in between.
+    #[test]
+    fn what_a_proxy_adds_is_seen() {
+        for (name, expected) in [
+            ("grpcgateway-accept", true),
+            ("grpcgateway-user-agent", true),
+            ("x-forwarded-for", true),
+            ("forwarded", true),
+            ("token", false),
+            ("user-agent", false),
+        ] {
+            let name = http::HeaderName::from_static(name);
+            let headers = HeaderMap::from_iter([(name.clone(), HeaderValue::from_static("a"))]);
+            assert_eq!(Metadata::read(&headers).is_passed_on, expected, "{name}");
+        }
+    }
 
     #[test]
     fn timeouts_are_digits_and_a_unit() {

@@ -4,7 +4,7 @@ use proto::etcdserverpb::cluster_server::Cluster as Service;
 use proto::etcdserverpb::{self as pb};
 use tonic::{Request, Response, Status};
 
-use super::status;
+use super::{caller, status};
 use crate::config::MemberUrl;
 use crate::handle::Handle;
 use crate::peers::membership;
@@ -43,9 +43,10 @@ impl Service for Cluster {
         &self,
         request: Request<pb::MemberListRequest>,
     ) -> Result<Response<pb::MemberListResponse>, Status> {
-        if request.into_inner().linearizable {
+        if request.get_ref().linearizable {
             self.handle.linearize().await?;
         }
+        self.handle.enter(&caller(&request), request.get_ref()).await?;
         let members = self.handle.reads().members();
         Ok(Response::new(pb::MemberListResponse { header: self.header(), members }))
     }
@@ -55,8 +56,9 @@ impl Service for Cluster {
         &self,
         request: Request<pb::MemberAddRequest>,
     ) -> Result<Response<pb::MemberAddResponse>, Status> {
+        let urls = member_urls(&request.get_ref().peer_ur_ls)?;
+        self.handle.enter(&caller(&request), request.get_ref()).await?;
         let request = request.into_inner();
-        let urls = member_urls(&request.peer_ur_ls)?;
         let (member, members) = membership::add(&self.handle, urls, request.is_learner).await?;
         let header = self.header();
         Ok(Response::new(pb::MemberAddResponse { header, member: Some(member), members }))
@@ -67,6 +69,7 @@ impl Service for Cluster {
         &self,
         request: Request<pb::MemberRemoveRequest>,
     ) -> Result<Response<pb::MemberRemoveResponse>, Status> {
+        self.handle.enter(&caller(&request), request.get_ref()).await?;
         let id = base::MemberId(request.into_inner().id);
         let members = membership::remove(&self.handle, id).await?;
         Ok(Response::new(pb::MemberRemoveResponse { header: self.header(), members }))
@@ -77,6 +80,7 @@ impl Service for Cluster {
         &self,
         request: Request<pb::MemberUpdateRequest>,
     ) -> Result<Response<pb::MemberUpdateResponse>, Status> {
+        self.handle.enter(&caller(&request), request.get_ref()).await?;
         let pb::MemberUpdateRequest { id, peer_ur_ls } = request.into_inner();
         let members = membership::update(&self.handle, base::MemberId(id), peer_ur_ls).await?;
         Ok(Response::new(pb::MemberUpdateResponse { header: self.header(), members }))
@@ -87,8 +91,10 @@ impl Service for Cluster {
         &self,
         request: Request<pb::MemberPromoteRequest>,
     ) -> Result<Response<pb::MemberPromoteResponse>, Status> {
+        let caller = caller(&request);
+        self.handle.enter(&caller, request.get_ref()).await?;
         let id = base::MemberId(request.into_inner().id);
-        let members = membership::promote(&self.handle, id).await?;
+        let members = membership::promote(&self.handle, &caller, id).await?;
         Ok(Response::new(pb::MemberPromoteResponse { header: self.header(), members }))
     }
 }

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::status;
+use super::{caller, status};
 use crate::recipes::{Entry, Recipes};
 
 /// Leaders that are kept for an observer that does not take them.
@@ -40,8 +40,9 @@ impl Service for Elections {
         &self,
         request: Request<pb::CampaignRequest>,
     ) -> Result<Response<pb::CampaignResponse>, Status> {
+        let recipes = self.recipes.by(caller(&request));
         let pb::CampaignRequest { name, lease, value } = request.into_inner();
-        let held = self.recipes.campaign(&name, lease, value).await;
+        let held = recipes.campaign(&name, lease, value).await;
         let held = held.map_err(|error| status::recipe(&error))?;
         let Entry { key, created, lease } = held.entry;
         let leader = Some(pb::LeaderKey { name, key, rev: created, lease });
@@ -52,8 +53,9 @@ impl Service for Elections {
         &self,
         request: Request<pb::ProclaimRequest>,
     ) -> Result<Response<pb::ProclaimResponse>, Status> {
+        let recipes = self.recipes.by(caller(&request));
         let pb::ProclaimRequest { leader, value } = request.into_inner();
-        let header = self.recipes.proclaim(&entry(leader)?, value).await;
+        let header = recipes.proclaim(&entry(leader)?, value).await;
         let header = header.map_err(|error| status::recipe(&error))?;
         Ok(Response::new(pb::ProclaimResponse { header: Some(header) }))
     }
@@ -62,7 +64,8 @@ impl Service for Elections {
         &self,
         request: Request<pb::LeaderRequest>,
     ) -> Result<Response<pb::LeaderResponse>, Status> {
-        let leader = self.recipes.leader(&request.into_inner().name).await;
+        let recipes = self.recipes.by(caller(&request));
+        let leader = recipes.leader(&request.into_inner().name).await;
         let (row, header) = leader.map_err(|error| status::recipe(&error))?;
         Ok(Response::new(pb::LeaderResponse { header: Some(header), kv: Some(row) }))
     }
@@ -74,7 +77,8 @@ impl Service for Elections {
         request: Request<pb::LeaderRequest>,
     ) -> Result<Response<Self::ObserveStream>, Status> {
         let (sender, told) = mpsc::channel(OBSERVED_MAX);
-        tokio::spawn(self.recipes.clone().observe(request.into_inner().name, sender));
+        let recipes = self.recipes.by(caller(&request));
+        tokio::spawn(recipes.observe(request.into_inner().name, sender));
         let leaders = ReceiverStream::new(told)
             .map(|(row, header)| Ok(pb::LeaderResponse { header: Some(header), kv: Some(row) }));
         Ok(Response::new(Box::pin(leaders)))
@@ -84,8 +88,9 @@ impl Service for Elections {
         &self,
         request: Request<pb::ResignRequest>,
     ) -> Result<Response<pb::ResignResponse>, Status> {
+        let recipes = self.recipes.by(caller(&request));
         let entry = entry(request.into_inner().leader)?;
-        let header = self.recipes.resign(&entry).await.map_err(|error| status::recipe(&error))?;
+        let header = recipes.resign(&entry).await.map_err(|error| status::recipe(&error))?;
         Ok(Response::new(pb::ResignResponse { header: Some(header) }))
     }
 }

@@ -23,6 +23,7 @@ use super::messages::{Messages, decode};
 use super::slow::{Remote, SlowCalls, Stats};
 use super::status::refused;
 use super::{message_bytes_max, range_stream};
+use crate::auth::Caller;
 use crate::handle::{Handle, ProposeError, RequestKind};
 use crate::metrics::Operation;
 
@@ -63,6 +64,7 @@ impl Kv {
         self: &Arc<Self>,
         method: KvMethod,
         remote: Remote,
+        caller: Caller,
         messages: Messages<B>,
     ) -> UnaryReply
     where
@@ -72,14 +74,20 @@ impl Kv {
         let kv = Arc::clone(self);
         match method {
             KvMethod::Range => {
-                unary(messages, async move |message| kv.range(message, remote).await)
+                unary(messages, async move |message| kv.range(message, remote, &caller).await)
             }
-            KvMethod::Put => unary(messages, async move |message| kv.put(message, remote).await),
-            KvMethod::DeleteRange => {
-                unary(messages, async move |message| kv.delete_range(message, remote).await)
+            KvMethod::Put => {
+                unary(messages, async move |message| kv.put(message, remote, &caller).await)
             }
-            KvMethod::Txn => unary(messages, async move |message| kv.txn(message, remote).await),
-            KvMethod::Compact => unary(messages, async move |message| kv.compact(message).await),
+            KvMethod::DeleteRange => unary(messages, async move |message| {
+                kv.delete_range(message, remote, &caller).await
+            }),
+            KvMethod::Txn => {
+                unary(messages, async move |message| kv.txn(message, remote, &caller).await)
+            }
+            KvMethod::Compact => {
+                unary(messages, async move |message| kv.compact(message, &caller).await)
+            }
         }
     }
 
@@ -87,9 +95,10 @@ impl Kv {
         &self,
         request: pb::RangeRequest,
         remote: Remote,
+        caller: &Caller,
     ) -> Result<SplicedRange, Status> {
         let began = Instant::now();
-        let answer = self.read(&request).await;
+        let answer = self.read(&request, caller).await;
         let took = began.elapsed();
         self.handle.metrics().server.on_answered(Operation::Range, answer.is_ok(), took);
         self.slow.note("/etcdserverpb.KV/Range", remote, began, || {
@@ -99,7 +108,11 @@ impl Kv {
         answer
     }
 
-    async fn read(&self, request: &pb::RangeRequest) -> Result<SplicedRange, Status> {
+    async fn read(
+        &self,
+        request: &pb::RangeRequest,
+        caller: &Caller,
+    ) -> Result<SplicedRange, Status> {
         state::check_range(request).map_err(|refusal| refused(&refusal))?;
         if !request.serializable {
             if self.handle.is_learner() {
@@ -107,6 +120,8 @@ impl Kv {
             }
             self.handle.linearize().await?;
         }
+        let who = self.handle.enter(caller, request).await?;
+        self.handle.authorize(&who, request).map_err(|refusal| refused(&refusal))?;
         // A large reply waits for room first and is read then: that is as fresh, and holds nothing
         // while it waits.
         let charge = match self.budget.estimate(&self.handle, request) {
@@ -119,6 +134,7 @@ impl Kv {
         metrics.store.on_range();
         metrics.server.on_range(reply.is_ok(), began.elapsed());
         let reply = reply.map_err(|refusal| refused(&refusal))?;
+        self.handle.check_still(&who).map_err(|refusal| refused(&refusal))?;
         let held = held_bytes(&reply.rows);
         self.budget.learn(reply.rows.len(), held);
         let charge = self.budget.settle(charge, held).map(Arc::new);
@@ -137,13 +153,15 @@ impl Kv {
             let service = tower::service_fn(move |request: Request<pb::RangeRequest>| {
                 let kv = Arc::clone(&kv);
                 async move {
+                    let caller = super::caller(&request);
                     let request = request.into_inner();
                     range_stream::check(&request)?;
                     if !request.serializable {
                         kv.handle.linearize().await?;
                     }
+                    let who = kv.handle.enter(&caller, &request).await?;
                     let chunks =
-                        range_stream::chunks(kv.handle.clone(), kv.budget.clone(), request);
+                        range_stream::chunks(kv.handle.clone(), kv.budget.clone(), request, who);
                     Ok::<_, Status>(Response::new(chunks))
                 }
             });
@@ -159,19 +177,25 @@ impl Kv {
         &self,
         request: pb::PutRequest,
         remote: Remote,
+        caller: &Caller,
     ) -> Result<Plain<pb::PutResponse>, Status> {
         let began = Instant::now();
-        let answer = self.propose_put(&request).await;
+        let answer = self.propose_put(&request, caller).await;
         self.slow.note("/etcdserverpb.KV/Put", remote, began, || {
             Stats::of_put(&request, answer.as_ref().ok())
         });
         answer.map(Plain::new)
     }
 
-    async fn propose_put(&self, request: &pb::PutRequest) -> Result<pb::PutResponse, Status> {
+    async fn propose_put(
+        &self,
+        request: &pb::PutRequest,
+        caller: &Caller,
+    ) -> Result<pb::PutResponse, Status> {
         state::check_put(request).map_err(|refusal| refused(&refusal))?;
-        self.handle.admit(state::quota::put_cost_bytes(request)).await?;
-        let reply = self.handle.propose(RequestKind::Put, request).await?;
+        let cost_bytes = state::quota::put_cost_bytes(request);
+        self.handle.admit_for(caller, request, cost_bytes).await?;
+        let reply = self.handle.propose_for(caller, RequestKind::Put, request).await?;
         let Reply::Put(mut response) = reply else {
             unreachable!("a put was answered by {reply:?}")
         };
@@ -184,9 +208,10 @@ impl Kv {
         &self,
         request: pb::DeleteRangeRequest,
         remote: Remote,
+        caller: &Caller,
     ) -> Result<Plain<pb::DeleteRangeResponse>, Status> {
         let began = Instant::now();
-        let answer = self.propose_delete(&request).await;
+        let answer = self.propose_delete(&request, caller).await;
         self.slow.note("/etcdserverpb.KV/DeleteRange", remote, began, || {
             Stats::of_delete(&request, answer.as_ref().ok())
         });
@@ -196,9 +221,10 @@ impl Kv {
     async fn propose_delete(
         &self,
         request: &pb::DeleteRangeRequest,
+        caller: &Caller,
     ) -> Result<pb::DeleteRangeResponse, Status> {
         state::check_delete(request).map_err(|refusal| refused(&refusal))?;
-        let reply = self.handle.propose(RequestKind::DeleteRange, request).await?;
+        let reply = self.handle.propose_for(caller, RequestKind::DeleteRange, request).await?;
         let Reply::Delete(mut response) = reply else {
             unreachable!("a deletion was answered by {reply:?}")
         };
@@ -211,17 +237,18 @@ impl Kv {
         &self,
         request: pb::TxnRequest,
         remote: Remote,
+        caller: &Caller,
     ) -> Result<Plain<pb::TxnResponse>, Status> {
         let began = Instant::now();
         let ops_max = self.handle.limits().txn_ops_max;
         state::check_txn(&request, ops_max).map_err(|refusal| refused(&refusal))?;
         let answer = if state::check::is_read_only(&request) {
-            let answer = self.read_txn(&request).await;
+            let answer = self.read_txn(&request, caller).await;
             let server = &self.handle.metrics().server;
             server.on_answered(Operation::ReadonlyTxn, answer.is_ok(), began.elapsed());
             answer
         } else {
-            self.propose_txn(&request).await
+            self.propose_txn(&request, caller).await
         };
         self.slow.note("/etcdserverpb.KV/Txn", remote, began, || {
             Stats::of_txn(&request, answer.as_ref().ok().map(Plain::message))
@@ -230,10 +257,16 @@ impl Kv {
     }
 
     /// KV-28.
-    async fn read_txn(&self, request: &pb::TxnRequest) -> Result<Plain<pb::TxnResponse>, Status> {
+    async fn read_txn(
+        &self,
+        request: &pb::TxnRequest,
+        caller: &Caller,
+    ) -> Result<Plain<pb::TxnResponse>, Status> {
         if !state::check::is_serializable(request) {
             self.handle.linearize().await?;
         }
+        let who = self.handle.enter(caller, request).await?;
+        self.handle.authorize(&who, request).map_err(|refusal| refused(&refusal))?;
         let operations = request.success.iter().chain(&request.failure);
         let estimates = operations.map(|operation| match &operation.request {
             Some(Op::RequestRange(range)) => self.budget.estimate(&self.handle, range),
@@ -244,6 +277,7 @@ impl Kv {
             bytes => Some(self.budget.admit(bytes).await?),
         };
         let mut response = self.handle.reads().txn(request).map_err(|refusal| refused(&refusal))?;
+        self.handle.check_still(&who).map_err(|refusal| refused(&refusal))?;
         self.handle.metrics().store.on_txn(request, &response);
         self.fill(&mut response.header);
         let charge = self.budget.settle(charge, response.encoded_len());
@@ -253,9 +287,11 @@ impl Kv {
     async fn propose_txn(
         &self,
         request: &pb::TxnRequest,
+        caller: &Caller,
     ) -> Result<Plain<pb::TxnResponse>, Status> {
-        self.handle.admit(state::quota::txn_cost_bytes(request)).await?;
-        let reply = self.handle.propose(RequestKind::Txn, request).await?;
+        let cost_bytes = state::quota::txn_cost_bytes(request);
+        self.handle.admit_for(caller, request, cost_bytes).await?;
+        let reply = self.handle.propose_for(caller, RequestKind::Txn, request).await?;
         let Reply::Txn(mut response) = reply else {
             unreachable!("a txn was answered by {reply:?}")
         };
@@ -268,8 +304,9 @@ impl Kv {
     async fn compact(
         &self,
         request: pb::CompactionRequest,
+        caller: &Caller,
     ) -> Result<Plain<pb::CompactionResponse>, Status> {
-        let reply = self.handle.propose(RequestKind::Compaction, &request).await?;
+        let reply = self.handle.propose_for(caller, RequestKind::Compaction, &request).await?;
         let Reply::Compact(mut response) = reply else {
             unreachable!("a compaction was answered by {reply:?}")
         };

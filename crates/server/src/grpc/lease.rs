@@ -3,12 +3,16 @@
 use std::pin::Pin;
 
 use base::LeaseId;
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use proto::etcdserverpb::lease_server::Lease as Service;
 use proto::etcdserverpb::{self as pb};
 use state::{Refusal, Reply};
 use tonic::{Request, Response, Status, Streaming};
 
+use super::caller;
+use super::status::refused;
+use crate::auth::Caller;
 use crate::handle::{Handle, ProposeError, RequestKind};
 
 /// The service.
@@ -29,8 +33,11 @@ impl Leases {
     async fn keep_alive(
         &self,
         request: pb::LeaseKeepAliveRequest,
+        caller: &Caller,
     ) -> Result<pb::LeaseKeepAliveResponse, Status> {
         let header = Some(self.current_header());
+        let who = self.handle.enter(caller, &request).await?;
+        self.handle.authorize(&who, &request).map_err(|refusal| refused(&refusal))?;
         // L-06: an unknown lease is an answer with no time left, not an error.
         let ttl = match self.handle.renew_lease(LeaseId(request.id)).await {
             Ok(ttl) => {
@@ -50,12 +57,13 @@ impl Service for Leases {
         &self,
         request: Request<pb::LeaseGrantRequest>,
     ) -> Result<Response<pb::LeaseGrantResponse>, Status> {
-        self.handle.admit(state::quota::LEASE_COST_BYTES).await?;
+        let caller = caller(&request);
         let mut request = request.into_inner();
+        self.handle.admit_for(&caller, &request, state::quota::LEASE_COST_BYTES).await?;
         if request.id == 0 {
             request.id = self.handle.new_lease_id();
         }
-        let reply = self.handle.propose(RequestKind::LeaseGrant, &request).await?;
+        let reply = self.handle.propose_for(&caller, RequestKind::LeaseGrant, &request).await?;
         let Reply::LeaseGrant(mut response) = reply else {
             unreachable!("a grant was answered by {reply:?}")
         };
@@ -68,7 +76,9 @@ impl Service for Leases {
         &self,
         request: Request<pb::LeaseRevokeRequest>,
     ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
-        let reply = self.handle.propose(RequestKind::LeaseRevoke, &request.into_inner()).await?;
+        let caller = caller(&request);
+        let request = request.into_inner();
+        let reply = self.handle.propose_for(&caller, RequestKind::LeaseRevoke, &request).await?;
         let Reply::LeaseRevoke(_, mut response) = reply else {
             unreachable!("a revoke was answered by {reply:?}")
         };
@@ -86,9 +96,10 @@ impl Service for Leases {
         request: Request<Streaming<pb::LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
         let leases = self.clone();
+        let caller = caller(&request);
         let answers = request.into_inner().then(move |message| {
-            let leases = leases.clone();
-            async move { leases.keep_alive(message?).await }
+            let (leases, caller) = (leases.clone(), caller.clone());
+            async move { leases.keep_alive(message?, &caller).await }
         });
         Ok(Response::new(Box::pin(answers)))
     }
@@ -97,10 +108,25 @@ impl Service for Leases {
         &self,
         request: Request<pb::LeaseTimeToLiveRequest>,
     ) -> Result<Response<pb::LeaseTimeToLiveResponse>, Status> {
+        let caller = caller(&request);
         let request = request.into_inner();
+        let who = self.handle.enter(&caller, &request).await?;
+        self.handle.authorize(&who, &request).map_err(|refusal| refused(&refusal))?;
         let header = Some(self.current_header());
         match self.handle.lease_time_to_live(request).await {
-            Ok(response) => Ok(Response::new(pb::LeaseTimeToLiveResponse { header, ..response })),
+            Ok(response) => {
+                // Keys may have been attached while the leader was asked, and this member may not
+                // know of it yet.
+                self.handle.authorize(&who, &request).map_err(|refusal| refused(&refusal))?;
+                let may_read = |key: &Bytes| {
+                    let read = pb::RangeRequest { key: key.clone(), ..Default::default() };
+                    self.handle.may_still(&who.user, &read)
+                };
+                if !response.keys.iter().all(may_read) {
+                    return Err(refused(&Refusal::PermissionDenied));
+                }
+                Ok(Response::new(pb::LeaseTimeToLiveResponse { header, ..response }))
+            }
             // L-08: an unknown lease is an answer, not an error.
             Err(ProposeError::Refused(Refusal::LeaseNotFound)) => {
                 let (id, ttl) = (request.id, -1);
@@ -114,8 +140,10 @@ impl Service for Leases {
 
     async fn lease_leases(
         &self,
-        _request: Request<pb::LeaseLeasesRequest>,
+        request: Request<pb::LeaseLeasesRequest>,
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
+        let who = self.handle.enter(&caller(&request), request.get_ref()).await?;
+        self.handle.authorize(&who, request.get_ref()).map_err(|refusal| refused(&refusal))?;
         // Only the leader knows when leases end.
         let ids = match self.handle.leases_by_expiry().await {
             Err(ProposeError::NotLeader) => self.handle.reads().leases(),

@@ -4,7 +4,7 @@ use proto::v3lockpb::lock_server::Lock as Service;
 use proto::v3lockpb::{self as pb};
 use tonic::{Request, Response, Status};
 
-use super::status;
+use super::{caller, status};
 use crate::recipes::Recipes;
 
 /// The service.
@@ -25,8 +25,9 @@ impl Service for Locks {
         &self,
         request: Request<pb::LockRequest>,
     ) -> Result<Response<pb::LockResponse>, Status> {
+        let recipes = self.recipes.by(caller(&request));
         let pb::LockRequest { name, lease } = request.into_inner();
-        let held = self.recipes.lock(&name, lease).await.map_err(|error| status::recipe(&error))?;
+        let held = recipes.lock(&name, lease).await.map_err(|error| status::recipe(&error))?;
         Ok(Response::new(pb::LockResponse { header: Some(held.header), key: held.entry.key }))
     }
 
@@ -34,8 +35,9 @@ impl Service for Locks {
         &self,
         request: Request<pb::UnlockRequest>,
     ) -> Result<Response<pb::UnlockResponse>, Status> {
+        let recipes = self.recipes.by(caller(&request));
         let key = request.into_inner().key;
-        let header = self.recipes.unlock(key).await.map_err(|error| status::recipe(&error))?;
+        let header = recipes.unlock(key).await.map_err(|error| status::recipe(&error))?;
         Ok(Response::new(pb::UnlockResponse { header: Some(header) }))
     }
 }

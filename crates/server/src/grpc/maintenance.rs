@@ -17,7 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::health::Serving;
-use super::status;
+use super::{caller, status};
 use crate::handle::{Handle, ProposeError, RequestKind};
 use crate::peers::versions::Release;
 
@@ -74,7 +74,9 @@ impl Service for Maintenance {
         &self,
         request: Request<pb::AlarmRequest>,
     ) -> Result<Response<pb::AlarmResponse>, Status> {
-        let reply = self.handle.propose(RequestKind::Alarm, &request.into_inner()).await?;
+        let caller = caller(&request);
+        let request = request.into_inner();
+        let reply = self.handle.propose_for(&caller, RequestKind::Alarm, &request).await?;
         let Reply::Alarm(mut response) = reply else {
             unreachable!("an alarm request was answered by {reply:?}")
         };
@@ -84,8 +86,9 @@ impl Service for Maintenance {
 
     async fn status(
         &self,
-        _request: Request<pb::StatusRequest>,
+        request: Request<pb::StatusRequest>,
     ) -> Result<Response<pb::StatusResponse>, Status> {
+        self.handle.enter(&caller(&request), request.get_ref()).await?;
         let node = self.handle.status();
         let sizes = self.handle.backend().sizes();
         let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
@@ -108,8 +111,9 @@ impl Service for Maintenance {
 
     async fn defragment(
         &self,
-        _request: Request<pb::DefragmentRequest>,
+        request: Request<pb::DefragmentRequest>,
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
+        self.handle.enter(&caller(&request), request.get_ref()).await?;
         let backend = self.handle.backend().clone();
         let disk = &self.handle.metrics().disk;
         let (began, inflight) = (Instant::now(), disk.begin_defrag());
@@ -138,8 +142,9 @@ impl Service for Maintenance {
 
     async fn hash(
         &self,
-        _request: Request<pb::HashRequest>,
+        request: Request<pb::HashRequest>,
     ) -> Result<Response<pb::HashResponse>, Status> {
+        self.handle.enter(&caller(&request), request.get_ref()).await?;
         let backend = self.handle.backend().clone();
         let began = Instant::now();
         let hash = blocking(move || {
@@ -166,6 +171,7 @@ impl Service for Maintenance {
         &self,
         request: Request<pb::HashKvRequest>,
     ) -> Result<Response<pb::HashKvResponse>, Status> {
+        self.handle.enter(&caller(&request), request.get_ref()).await?;
         let revision = request.into_inner().revision;
         let keys = self.handle.reads().keys().clone();
         let began = Instant::now();
@@ -184,8 +190,9 @@ impl Service for Maintenance {
 
     async fn snapshot(
         &self,
-        _request: Request<pb::SnapshotRequest>,
+        request: Request<pb::SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
+        self.handle.enter(&caller(&request), request.get_ref()).await?;
         let (messages, stream) = mpsc::channel(SNAPSHOT_QUEUE_LEN);
         let maintenance = self.clone();
         tokio::task::spawn_blocking(move || {
@@ -202,6 +209,7 @@ impl Service for Maintenance {
         &self,
         request: Request<pb::MoveLeaderRequest>,
     ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
+        self.handle.enter(&caller(&request), request.get_ref()).await?;
         if !self.handle.leads() {
             return Err(ProposeError::NotLeader.into());
         }
@@ -222,6 +230,7 @@ impl Service for Maintenance {
         &self,
         request: Request<pb::DowngradeRequest>,
     ) -> Result<Response<pb::DowngradeResponse>, Status> {
+        self.handle.enter(&caller(&request), request.get_ref()).await?;
         let request = request.into_inner();
         let reads = self.handle.reads();
         let mut change = None;

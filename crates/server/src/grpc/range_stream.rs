@@ -11,7 +11,7 @@ use futures_util::{Stream, stream};
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 use proto::etcdserverpb as pb;
 use proto::etcdserverpb::range_request::{SortOrder, SortTarget};
-use state::RangeReply;
+use state::{Identity, RangeReply};
 use tonic::Status;
 
 use super::budget::{Budget, Charge, held_bytes};
@@ -67,9 +67,10 @@ pub(crate) fn chunks(
     handle: Handle,
     budget: Arc<Budget>,
     request: pb::RangeRequest,
+    who: Identity,
 ) -> impl Stream<Item = Result<Chunk, Status>> + Send + 'static {
     let progress = Progress::new(request, handle.limits().request_bytes_max);
-    let state = Some(Chunks { handle, budget, progress, charge: None });
+    let state = Some(Chunks { handle, who, budget, progress, charge: None });
     stream::unfold(state, |state| async {
         let mut chunks = state?;
         match chunks.next().await {
@@ -83,6 +84,7 @@ pub(crate) fn chunks(
 #[derive(Debug)]
 struct Chunks {
     handle: Handle,
+    who: Identity,
     budget: Arc<Budget>,
     progress: Progress,
     /// Of the chunk given last, which the connection has taken when it asks for the next.
@@ -93,13 +95,17 @@ impl Chunks {
     async fn next(&mut self) -> Result<(Chunk, bool), Status> {
         base::probe::failpoint("beforeRangeStreamChunk");
         self.charge = None;
+        // Each chunk is a read of its own: what is revoked meanwhile ends the stream.
+        let denied = |refusal| refused(&refusal);
+        self.handle.authorize(&self.who, &self.progress.request).map_err(denied)?;
         let estimate = self.budget.estimate(&self.handle, &self.progress.request);
         let charge = match estimate {
             0 => None,
             bytes => Some(self.budget.admit(bytes).await?),
         };
         let reads = self.handle.reads();
-        let reply = reads.range(&self.progress.request).map_err(|refusal| refused(&refusal))?;
+        let reply = reads.range(&self.progress.request).map_err(denied)?;
+        self.handle.check_still(&self.who).map_err(denied)?;
         let held = held_bytes(&reply.rows);
         self.budget.learn(reply.rows.len(), held);
         self.charge = self.budget.settle(charge, held);

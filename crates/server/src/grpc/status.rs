@@ -12,8 +12,15 @@ use crate::recipes::RecipeError;
 const PREFIX: &str = "etcdserver: ";
 
 fn status(code: Code, text: &str) -> Status {
+    // What etcd has no code for it passes on as its parts said it.
+    if code == Code::Unknown && OF_PARTS.iter().any(|part| text.starts_with(part)) {
+        return Status::new(code, text);
+    }
     Status::new(code, format!("{PREFIX}{text}"))
 }
+
+/// How the texts of etcd's parts begin.
+const OF_PARTS: [&str; 2] = ["auth: ", "bcrypt: "];
 
 /// A refusal's code and text, without the prefix.
 fn refusal(refusal: &Refusal) -> (Code, &'static str) {
@@ -45,8 +52,31 @@ fn refusal(refusal: &Refusal) -> (Code, &'static str) {
             (Code::FailedPrecondition, "too many learner members in cluster")
         }
         Refusal::Corrupt => (Code::DataLoss, "corrupt cluster"),
+        Refusal::RootUserMissing => (Code::FailedPrecondition, "root user does not exist"),
+        Refusal::RootRoleMissing => (Code::FailedPrecondition, "root user does not have root role"),
+        Refusal::UserExists => (Code::FailedPrecondition, "user name already exists"),
+        Refusal::UserNameEmpty => (Code::InvalidArgument, "user name is empty"),
+        Refusal::UserNotFound => (Code::FailedPrecondition, "user name not found"),
+        Refusal::RoleExists => (Code::FailedPrecondition, "role name already exists"),
+        Refusal::RoleNotFound => (Code::FailedPrecondition, "role name not found"),
+        Refusal::RoleNameEmpty => (Code::InvalidArgument, "role name is empty"),
+        Refusal::AuthFailed => {
+            (Code::InvalidArgument, "authentication failed, invalid user ID or password")
+        }
+        // It has no code of its own, and no prefix.
+        Refusal::NoPasswordUser => {
+            (Code::Unknown, "auth: authentication failed, password was given for no password user")
+        }
+        Refusal::PermissionNotGiven => (Code::InvalidArgument, "permission not given"),
+        Refusal::PermissionDenied => (Code::PermissionDenied, "permission denied"),
+        Refusal::RoleNotGranted => (Code::FailedPrecondition, "role is not granted to the user"),
+        Refusal::PermissionNotGranted => {
+            (Code::FailedPrecondition, "permission is not granted to the role")
+        }
         Refusal::AuthNotEnabled => (Code::FailedPrecondition, "authentication is not enabled"),
-        Refusal::AuthNotBuilt => (Code::Unimplemented, "auth is not served by this release yet"),
+        Refusal::InvalidAuthToken => (Code::Unauthenticated, "invalid auth token"),
+        Refusal::InvalidAuthManagement => (Code::InvalidArgument, "invalid auth management"),
+        Refusal::AuthRevisionOld => (Code::InvalidArgument, "revision of auth store is old"),
     }
 }
 
@@ -86,6 +116,13 @@ impl From<ProposeError> for Status {
             ),
             ProposeError::NotForLearners => {
                 (Code::FailedPrecondition, "rpc not supported for learner")
+            }
+            ProposeError::VerifyOnly => {
+                (Code::Unknown, "auth: token signing attempted with verify-only key")
+            }
+            ProposeError::NoTokens => (Code::Unknown, "auth: invalid auth options"),
+            ProposeError::PasswordTooLong => {
+                (Code::Unknown, "bcrypt: password length exceeds 72 bytes")
             }
             // Nobody sends a v2 request here.
             ProposeError::V2Barred => (Code::Unimplemented, "v2 API is not supported"),
@@ -155,14 +192,19 @@ pub(crate) fn bad_client_version() -> Status {
     status(Code::InvalidArgument, "invalid client api version")
 }
 
-/// E-40.
-pub(crate) fn auth_not_enabled() -> Status {
-    refused(&Refusal::AuthNotEnabled)
-}
-
-/// What needs users and roles.
-pub(crate) fn auth_not_built() -> Status {
-    refused(&Refusal::AuthNotBuilt)
+/// Why a watch may not be made, or goes on no more: in etcd's form of an error within an answer
+/// (W-15).
+pub(crate) fn watch_denied(refusal: &Refusal) -> String {
+    let argument = [Refusal::AuthRevisionOld, Refusal::UserNameEmpty];
+    let (refusal, code) = if *refusal == Refusal::InvalidAuthToken {
+        (refusal, "Unauthenticated")
+    } else if argument.contains(refusal) {
+        (refusal, "InvalidArgument")
+    } else {
+        (&Refusal::PermissionDenied, "PermissionDenied")
+    };
+    let status = refused(refusal);
+    format!("rpc error: code = {code} desc = {}", status.message())
 }
 
 /// G-007, in grpc-go's words.

@@ -6,6 +6,8 @@
 //! many messages it is: what costs with thousands of watches on a stream is the way through HTTP/2,
 //! not the messages.
 
+mod guard;
+
 use std::collections::BTreeMap;
 use std::future::Future as _;
 use std::ops::Range;
@@ -25,6 +27,7 @@ use prost::encoding::{WireType, encode_key, encode_varint, key_len};
 use proto::etcdserverpb::watch_create_request::FilterType;
 use proto::etcdserverpb::watch_request::RequestUnion;
 use proto::etcdserverpb::{self as pb};
+use state::{Identity, Refusal};
 use tokio::time::{Instant, Sleep};
 use tonic::Status;
 
@@ -32,9 +35,11 @@ use super::codec::{WriteWire, delimited_len, frame, put_prefix};
 use super::kv::HttpReply;
 use super::messages::{Messages, decode};
 use super::{reply_body, status};
+use crate::auth::Caller;
 use crate::handle::Handle;
 use crate::metrics::StreamWatches;
 use crate::wakes::Wakes;
+use guard::{GuardedStreams, StreamGuard};
 
 /// Bytes of events pulled at a time.
 const PULL_BYTES_MAX: usize = 64 << 10;
@@ -49,20 +54,24 @@ const NO_WATCH: WatchId = -1;
 #[derive(Clone, Debug)]
 pub(crate) struct Watch {
     handle: Handle,
+    guarded: Arc<GuardedStreams>,
 }
 
 impl Watch {
+    /// Must be called within the runtime that will serve.
     pub(crate) fn new(handle: Handle) -> Self {
-        Self { handle }
+        let guarded = Arc::<GuardedStreams>::default();
+        tokio::spawn(guard::wake_on_change(handle.clone(), Arc::downgrade(&guarded)));
+        Self { handle, guarded }
     }
 
     /// Answers a stream of requests.
-    pub(crate) fn call<B>(&self, requests: Messages<B>) -> HttpReply
+    pub(crate) fn call<B>(&self, caller: Caller, requests: Messages<B>) -> HttpReply
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
     {
-        let replies = Replies::new(self.handle.clone(), requests);
+        let replies = Replies::new(self, caller, requests);
         reply_body::ok_with(tonic::body::Body::new(replies))
     }
 }
@@ -188,6 +197,7 @@ struct Replies<B> {
     requests_ended: bool,
     watches: WatchStream,
     counts: StreamWatches,
+    guard: StreamGuard,
     news: Arc<News>,
     /// Messages that are ready, in order; holds memory only while there are some.
     ready: Vec<u8>,
@@ -206,7 +216,8 @@ where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
 {
-    fn new(handle: Handle, requests: Messages<B>) -> Self {
+    fn new(service: &Watch, caller: Caller, requests: Messages<B>) -> Self {
+        let handle = service.handle.clone();
         let news = Arc::new(News {
             waker: AtomicWaker::new(),
             waiting: AtomicBool::new(false),
@@ -214,8 +225,10 @@ where
         });
         let watches = handle.reads().watch().stream(news.clone());
         let counts = StreamWatches::new(handle.metrics().clone());
+        let guard = StreamGuard::new(caller, service.guarded.clone());
         Self {
             handle,
+            guard,
             requests,
             requests_ended: false,
             watches,
@@ -236,6 +249,14 @@ where
     /// Takes what the client sent; an error ends the stream.
     fn take_requests(&mut self, context: &mut Context<'_>) -> Result<(), Status> {
         for _ in 0..REQUESTS_PER_POLL_MAX {
+            match self.guard.poll_entered(context) {
+                Poll::Ready(Some((create, entered))) => {
+                    self.on_entered(create, entered)?;
+                    continue;
+                }
+                Poll::Ready(None) => {}
+                Poll::Pending => return Ok(()),
+            }
             if self.requests_ended {
                 return Ok(());
             }
@@ -267,21 +288,61 @@ where
         if !self.watches.cancel(id) {
             return Ok(());
         }
-        self.counts.ended();
-        self.progress.remove(&id);
+        self.forget(id);
         let revision = self.handle.reads().keys().revision();
         self.control(id, revision, |response| response.canceled = true)
     }
 
+    /// A watch has ended.
+    fn forget(&mut self, id: WatchId) {
+        self.counts.ended();
+        self.progress.remove(&id);
+        self.guard.remove(id);
+    }
+
     fn on_create(&mut self, create: pb::WatchCreateRequest) -> Result<(), Status> {
+        if create.start_revision < 0 {
+            let revision = self.handle.reads().keys().revision();
+            return self.refuse(revision, status::WATCH_COMPACTED);
+        }
+        if self.handle.reads().auth_enabled() {
+            // Who asks may be known only when this member has caught up; the answer comes then.
+            self.guard.enter(&self.handle, create);
+            return Ok(());
+        }
+        self.create(create, None)
+    }
+
+    /// W-15.
+    fn on_entered(
+        &mut self,
+        create: pb::WatchCreateRequest,
+        entered: Result<Identity, Refusal>,
+    ) -> Result<(), Status> {
+        let allowed = entered.and_then(|who| {
+            self.handle.authorize(&who, &create)?;
+            Ok(who.user)
+        });
+        match allowed {
+            Ok(user) => self.create(create, Some(user)),
+            Err(refusal) => {
+                let revision = self.handle.reads().keys().revision();
+                self.refuse(revision, &status::watch_denied(&refusal))
+            }
+        }
+    }
+
+    /// `user` is who is answerable for it, if auth is on.
+    fn create(
+        &mut self,
+        create: pb::WatchCreateRequest,
+        user: Option<String>,
+    ) -> Result<(), Status> {
         // W-02: an empty key stands for the first possible one.
         let zero = Bytes::from_static(b"\0");
         let key = if create.key.is_empty() { zero } else { create.key.clone() };
         let keys = KeyRange::from_wire(key, create.range_end.clone());
         let revision = self.handle.reads().keys().revision();
-        if create.start_revision < 0 {
-            return self.refuse(revision, status::WATCH_COMPACTED);
-        }
         let has = |kind: FilterType| create.filters.contains(&(kind as i32));
         let filters =
             Filters { no_put: has(FilterType::Noput), no_delete: has(FilterType::Nodelete) };
@@ -300,6 +361,10 @@ where
                 self.counts.created();
                 if create.progress_notify {
                     self.progress.insert(created.id, Instant::now());
+                }
+                if let Some(user) = user {
+                    let news: Arc<dyn Wake + Send + Sync> = self.news.clone();
+                    self.guard.add(created.id, user, create, &news);
                 }
                 self.control(created.id, created.revision, |response| response.created = true)
             }
@@ -340,6 +405,23 @@ where
         if more {
             self.news.waiting.store(true, Ordering::Release);
         }
+        // Behind the pull: what was pulled after a permission was taken away is not sent.
+        let denied = self.guard.denied(&self.handle);
+        for id in &denied {
+            self.watches.cancel(*id);
+            self.forget(*id);
+            let revision = self.handle.reads().keys().revision();
+            self.control(*id, revision, |response| {
+                response.canceled = true;
+                response.cancel_reason = status::watch_denied(&Refusal::PermissionDenied);
+            })?;
+        }
+        outputs.retain(|output| match output {
+            WatchOutput::Events { id, .. } | WatchOutput::Compacted { id, .. } => {
+                !denied.contains(id)
+            }
+            WatchOutput::Progress { id, .. } => id.is_none_or(|id| !denied.contains(&id)),
+        });
         self.ready.reserve(outputs.iter().map(reply_bytes).sum());
         let mut pattern = None;
         for output in outputs {
@@ -374,8 +456,7 @@ where
                 self.on_events(Sent { id, revision, events, fragment }, pattern)
             }
             WatchOutput::Compacted { id, compact_revision, .. } => {
-                self.counts.ended();
-                self.progress.remove(&id);
+                self.forget(id);
                 // etcd's header says no revision here.
                 self.control(id, 0, |response| {
                     response.canceled = true;

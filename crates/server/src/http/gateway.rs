@@ -24,6 +24,10 @@ use json::Form;
 /// A flag and four bytes of length before every message of gRPC.
 const PREFIX_LEN: usize = 5;
 
+/// CB-77: a certificate that would be taken for a user elsewhere.
+const COMMON_NAME_IGNORED: &str = "CommonName of client sending a request against gateway will be ignored and not used as \
+     expected";
+
 /// What a browser says in front of metadata (GW-22).
 const METADATA_PREFIX: &str = "grpc-metadata-";
 
@@ -53,6 +57,9 @@ impl Gateway {
         let path = request.uri().path();
         if path == "/v3" {
             return moved_to("/v3/");
+        }
+        if path.starts_with("/v3/") && self.services.takes_for_user(&request) {
+            return super::text(StatusCode::BAD_REQUEST, COMMON_NAME_IGNORED);
         }
         let path = path.strip_prefix("/v3beta/").or_else(|| path.strip_prefix("/v3/"));
         let Some(method) = path.and_then(paths::find) else {

@@ -141,7 +141,7 @@ impl Facts {
         self.file_bytes.set(signed(sizes.total));
         self.used_bytes.set(signed(sizes.in_use));
         let reads = handle.reads();
-        self.auth_revision.set(signed(reads.auth_revision()));
+        self.auth_revision.set(signed(reads.auth().revision()));
         self.keys.set(signed(reads.keys().key_count() as u64));
         self.revision.set(reads.keys().revision());
         self.compact_revision.set(reads.keys().compact_revision());

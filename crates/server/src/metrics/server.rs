@@ -52,10 +52,27 @@ pub(crate) enum Operation {
     ClusterMemberAttrSet,
     DowngradeInfoSet,
     V2,
+    AuthEnable,
+    AuthDisable,
+    Authenticate,
+    AuthStatus,
+    AuthUserAdd,
+    AuthUserDelete,
+    AuthUserGet,
+    AuthUserChangePassword,
+    AuthUserGrantRole,
+    AuthUserRevokeRole,
+    AuthUserList,
+    AuthRoleList,
+    AuthRoleAdd,
+    AuthRoleDelete,
+    AuthRoleGet,
+    AuthRoleGrantPermission,
+    AuthRoleRevokePermission,
 }
 
 impl Operation {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 30] = [
         Self::Range,
         Self::ReadonlyTxn,
         Self::Put,
@@ -69,6 +86,23 @@ impl Operation {
         Self::ClusterMemberAttrSet,
         Self::DowngradeInfoSet,
         Self::V2,
+        Self::AuthEnable,
+        Self::AuthDisable,
+        Self::Authenticate,
+        Self::AuthStatus,
+        Self::AuthUserAdd,
+        Self::AuthUserDelete,
+        Self::AuthUserGet,
+        Self::AuthUserChangePassword,
+        Self::AuthUserGrantRole,
+        Self::AuthUserRevokeRole,
+        Self::AuthUserList,
+        Self::AuthRoleList,
+        Self::AuthRoleAdd,
+        Self::AuthRoleDelete,
+        Self::AuthRoleGet,
+        Self::AuthRoleGrantPermission,
+        Self::AuthRoleRevokePermission,
     ];
 
     fn name(self) -> &'static str {
@@ -86,6 +120,23 @@ impl Operation {
             Self::ClusterMemberAttrSet => "ClusterMemberAttrSet",
             Self::DowngradeInfoSet => "DowngradeInfoSet",
             Self::V2 => "V2",
+            Self::AuthEnable => "AuthEnable",
+            Self::AuthDisable => "AuthDisable",
+            Self::Authenticate => "Authenticate",
+            Self::AuthStatus => "AuthStatus",
+            Self::AuthUserAdd => "AuthUserAdd",
+            Self::AuthUserDelete => "AuthUserDelete",
+            Self::AuthUserGet => "AuthUserGet",
+            Self::AuthUserChangePassword => "AuthUserChangePassword",
+            Self::AuthUserGrantRole => "AuthUserGrantRole",
+            Self::AuthUserRevokeRole => "AuthUserRevokeRole",
+            Self::AuthUserList => "AuthUserList",
+            Self::AuthRoleList => "AuthRoleList",
+            Self::AuthRoleAdd => "AuthRoleAdd",
+            Self::AuthRoleDelete => "AuthRoleDelete",
+            Self::AuthRoleGet => "AuthRoleGet",
+            Self::AuthRoleGrantPermission => "AuthRoleGrantPermission",
+            Self::AuthRoleRevokePermission => "AuthRoleRevokePermission",
         }
     }
 }
@@ -104,6 +155,23 @@ impl From<RequestKind> for Operation {
             RequestKind::ClusterMemberAttrSet => Self::ClusterMemberAttrSet,
             RequestKind::DowngradeInfoSet => Self::DowngradeInfoSet,
             RequestKind::V2 => Self::V2,
+            RequestKind::AuthEnable => Self::AuthEnable,
+            RequestKind::AuthDisable => Self::AuthDisable,
+            RequestKind::Authenticate => Self::Authenticate,
+            RequestKind::AuthStatus => Self::AuthStatus,
+            RequestKind::AuthUserAdd => Self::AuthUserAdd,
+            RequestKind::AuthUserDelete => Self::AuthUserDelete,
+            RequestKind::AuthUserGet => Self::AuthUserGet,
+            RequestKind::AuthUserChangePassword => Self::AuthUserChangePassword,
+            RequestKind::AuthUserGrantRole => Self::AuthUserGrantRole,
+            RequestKind::AuthUserRevokeRole => Self::AuthUserRevokeRole,
+            RequestKind::AuthUserList => Self::AuthUserList,
+            RequestKind::AuthRoleList => Self::AuthRoleList,
+            RequestKind::AuthRoleAdd => Self::AuthRoleAdd,
+            RequestKind::AuthRoleDelete => Self::AuthRoleDelete,
+            RequestKind::AuthRoleGet => Self::AuthRoleGet,
+            RequestKind::AuthRoleGrantPermission => Self::AuthRoleGrantPermission,
+            RequestKind::AuthRoleRevokePermission => Self::AuthRoleRevokePermission,
         }
     }
 }
@@ -236,7 +304,7 @@ fn operation_of(applied: &Applied) -> Option<(Operation, bool)> {
         Reply::Alarm(_) => Operation::Alarm,
         Reply::None => Operation::ClusterMemberAttrSet,
         Reply::V2(_) | Reply::V2Expired => Operation::V2,
-        Reply::AuthStatus(_) | Reply::Members(_) => return None,
+        Reply::Auth { .. } | Reply::Members(_) => return None,
     };
     Some((operation, true))
 }

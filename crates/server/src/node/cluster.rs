@@ -170,9 +170,6 @@ impl Node {
     pub(super) fn take_news(&mut self, out: &mut Outputs) -> Result<(), NodeError> {
         let restored = out.restored.take();
         if let Some(position) = restored {
-            if self.member.state().reads().auth_enabled() {
-                return Err(NodeError::AuthEnabled);
-            }
             self.compaction_due = Some(Instant::now());
             let conf_state = self.member.status().conf_state;
             let state = self.member.state();

@@ -3,6 +3,8 @@
 #![allow(dead_code, reason = "every test uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
 
+pub(crate) mod auth;
+
 use std::ops::ControlFlow;
 
 use backend::{Backend, Bucket};
@@ -15,7 +17,8 @@ use proto::mvccpb::KeyValue;
 use proto::raftpb::{ConfChange, ConfChangeType};
 use state::members::{ChangeContext, MemberObject};
 use state::{
-    Applied, Committed, MemberChange, Options, Outcome, Payload, Reads, Refusal, Reply, State,
+    Applied, Committed, Identity, MemberChange, Options, Outcome, Payload, Reads, Refusal, Reply,
+    State,
 };
 use vfs::memory::MemoryDir;
 
@@ -148,7 +151,13 @@ pub(crate) fn log(first: u64, payloads: impl IntoIterator<Item = Payload>) -> Ve
 }
 
 pub(crate) fn internal(request: pb::InternalRaftRequest) -> Payload {
-    let header = pb::RequestHeader { id: 7, ..Default::default() };
+    by(&Identity::nobody(), request)
+}
+
+/// A request as the member that somebody asked proposes it.
+pub(crate) fn by(who: &Identity, request: pb::InternalRaftRequest) -> Payload {
+    let Identity { user, revision } = who.clone();
+    let header = pb::RequestHeader { id: 7, username: user, auth_revision: revision };
     let request = pb::InternalRaftRequest { header: Some(header), ..request };
     Payload::Request(request.encode_to_vec().into())
 }

@@ -30,7 +30,7 @@ pub(super) const FLAGS: &[Flag] = &[
     Flag::new(Security, "host-whitelist", Kind::WordSet, "*", "Host names that requests on listeners without TLS may carry; * for all.").acts(),
     Flag::new(Security, "tls-min-version", Kind::Text, "TLS1.2", "Oldest TLS version to speak: TLS1.2 or TLS1.3.").since("3.4.25").acts(),
     Flag::new(Security, "tls-max-version", Kind::Text, "", "Newest TLS version to speak: TLS1.2 or TLS1.3; the newest known when empty.").since("3.4.25").acts(),
-    Flag::new(Auth, "auth-token", Kind::Text, "simple", "Kind of tokens: 'simple', or 'jwt' with its options."),
-    Flag::new(Auth, "bcrypt-cost", Kind::Unsigned, "10", "Cost of hashing a password, from 4 to 31."),
-    Flag::new(Auth, "auth-token-ttl", Kind::Unsigned, "300", "Seconds after which an unused simple token expires."),
+    Flag::new(Auth, "auth-token", Kind::Text, "simple", "Kind of tokens: 'simple', or 'jwt' with its options.").acts(),
+    Flag::new(Auth, "bcrypt-cost", Kind::Unsigned, "10", "Cost of hashing a password, from 4 to 31.").acts(),
+    Flag::new(Auth, "auth-token-ttl", Kind::Unsigned, "300", "Seconds after which an unused simple token expires.").acts(),
 ];

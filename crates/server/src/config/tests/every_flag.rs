@@ -5,6 +5,7 @@
 //! matter: it tells of fields that nobody reads.
 
 use super::*;
+use crate::auth::Authentication;
 use crate::config::flags::{self, Role};
 use crate::config::value::Kind;
 use crate::options::Options;
@@ -64,14 +65,18 @@ fn taken(config: &Config) -> String {
         Bootstrap::Static(_) | Bootstrap::DiscoveryUrl { .. } | Bootstrap::Srv { .. } => "",
     };
     let (state, logging, tls) = (config.cluster.state, &config.logging.settings, &config.tls);
-    let options = Options::new(config, cluster);
+    let auth = &config.auth;
+    let simple = Auth { token: "simple".to_owned(), ..auth.clone() };
+    let authentication = Authentication::new(&simple, config.tls.client.client_cert_auth).unwrap();
+    let options = Options::new(config, cluster, authentication);
     let reused = (listen.reuse_port, listen.reuse_address);
     let bound = [&listen.peers, &listen.clients, &listen.clients_http, &listen.metrics];
     let (advertised, proxy) = (&config.advertise.peers, &config.proxy);
     let (in_options, outside) = (
         format!("{options:?}"),
         format!(
-            "{bound:?} {reused:?} {advertised:?} {state:?} {logging:?} {tls:?} {bootstrap:?} {password} {proxy:?}"
+            "{bound:?} {reused:?} {advertised:?} {state:?} {logging:?} {tls:?} {bootstrap:?} {password} {proxy:?} {}",
+            auth.token,
         ),
     );
     in_options + &outside

@@ -1,0 +1,65 @@
+//! What a call says of its caller: a token in its metadata, a certificate of its connection.
+
+use std::sync::Arc;
+
+use http::HeaderValue;
+
+use crate::guard::Secured;
+
+/// The caller of one call or stream.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Caller {
+    token: Option<HeaderValue>,
+    certificate: Option<Arc<tls::Identity>>,
+}
+
+impl Caller {
+    /// A caller with the token of its metadata, on a connection with this security. The gateway's
+    /// own calls have none (CB-77).
+    pub(crate) fn new(token: Option<&HeaderValue>, secured: Option<&Secured>) -> Self {
+        let certificate = secured.and_then(|secured| secured.identity.clone());
+        Self { token: token.cloned(), certificate }
+    }
+
+    /// The token, without the word some clients put before it (G-004). What is no text is a token
+    /// of nobody.
+    pub(crate) fn token(&self) -> Option<&str> {
+        let token = self.token.as_ref()?.to_str().unwrap_or_default();
+        Some(token.strip_prefix("Bearer ").unwrap_or(token))
+    }
+
+    /// The token as it came, to be passed on to another member.
+    pub(crate) fn token_as_it_came(&self) -> Option<&HeaderValue> {
+        self.token.as_ref()
+    }
+
+    /// The common name of its certificate, if the port demands certificates. An empty one is
+    /// nobody's.
+    pub(crate) fn common_name(&self) -> Option<&str> {
+        let name = &*self.certificate.as_ref()?.common_name;
+        (!name.is_empty()).then_some(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// G-004, CB-77.
+    #[test]
+    fn a_token_may_have_a_word_before_it() {
+        for (header, token) in
+            [("abc.1", "abc.1"), ("Bearer abc.1", "abc.1"), ("bearer a", "bearer a")]
+        {
+            let caller = Caller::new(Some(&HeaderValue::from_static(header)), None);
+            assert_eq!(caller.token(), Some(token));
+            assert_eq!(caller.common_name(), None);
+        }
+        let certificate =
+            |name: &str| tls::Identity { common_name: name.to_owned(), ..Default::default() };
+        let secured = |name: &str| Secured { identity: Some(Arc::new(certificate(name))) };
+        let caller = Caller::new(None, Some(&secured("alice")));
+        assert_eq!((caller.token(), caller.common_name()), (None, Some("alice")));
+        assert_eq!(Caller::new(None, Some(&secured(""))).common_name(), None);
+    }
+}
