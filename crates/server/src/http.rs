@@ -163,7 +163,9 @@ impl Shared {
         } else {
             self.route(remote, request).await
         };
-        if let Some(origin) = origin {
+        if let Some(origin) = origin
+            && response.status() != StatusCode::SWITCHING_PROTOCOLS
+        {
             Browsers::allow(origin, &mut response);
         }
         response

@@ -3,6 +3,7 @@
 //! Nothing here decides about data: that is done by the crates below, which know neither network
 //! nor clock.
 
+mod afterwards;
 mod answers;
 mod auth;
 mod boot;

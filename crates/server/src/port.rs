@@ -21,6 +21,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 use transport::WriteTimed;
 
+use crate::afterwards::Afterwards;
 use crate::coalesce::Coalescing;
 use crate::connections::{Connections, Permit};
 use crate::grpc::{Call, Remote, ReplyBody, ReplyFuture, Services};
@@ -73,6 +74,7 @@ struct Served {
     plain: Plain,
     remote: Remote,
     secured: Option<Secured>,
+    afterwards: Afterwards,
 }
 
 /// An answer of either kind.
@@ -112,7 +114,12 @@ impl hyper::service::Service<http::Request<Incoming>> for Served {
             content_type.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
         match &self.services {
             Some(services) if is_grpc => Answering::Grpc(services.call(self.remote, request)),
-            Some(_) | None => Answering::Plain(self.plain.call(self.remote, request)),
+            Some(_) | None => {
+                if request.headers().contains_key(http::header::UPGRADE) {
+                    request.extensions_mut().insert(self.afterwards.clone());
+                }
+                Answering::Plain(self.plain.call(self.remote, request))
+            }
         }
     }
 }
@@ -164,7 +171,8 @@ pub(crate) async fn serve(
         let pings = services.is_some().then_some(room.limits.pings);
         let services = services.map(|services| services.for_connection());
         let (builder, only_calls) = (builder.clone(), plain.is_for_calls_only());
-        let served = Served { services, plain, remote: Remote(address), secured: None };
+        let (remote, afterwards) = (Remote(address), Afterwards::default());
+        let served = Served { services, plain, remote, secured: None, afterwards };
         let watched = Watched { watcher: graceful.watcher(), permit, pings, only_calls };
         let guard = guard.clone().map(|guard| (guard, stop.clone()));
         let timeout = room.write_timeout;
@@ -255,8 +263,14 @@ async fn connection<S>(
     let (stream, drain) = Coalescing::new(stream);
     let counted = Counted { io: stream, begun: begun.clone() };
     let io = TokioIo::new(Policed::new(counted, pings));
+    let afterwards = served.afterwards.clone();
     let serving = builder.serve_connection_with_upgrades(io, served).into_owned();
-    drain.flushing(run(watcher.watch(serving), begun, permit)).await;
+    let whole = async {
+        let _counted = permit;
+        run(watcher.watch(serving), begun).await;
+        afterwards.run().await;
+    };
+    drain.flushing(whole).await;
 }
 
 fn builder(limits: PortLimits) -> auto::Builder<TokioExecutor> {
@@ -308,12 +322,11 @@ async fn accept(listener: &Listener) -> Connection {
 }
 
 /// Runs a connection to its end; one that says nothing ends early.
-async fn run<F, E>(connection: F, begun: Begun, permit: Permit)
+async fn run<F, E>(connection: F, begun: Begun)
 where
     F: Future<Output = Result<(), E>>,
     E: std::fmt::Display,
 {
-    let _counted = permit;
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => ended,

@@ -8,6 +8,9 @@ mod arriving;
 mod json;
 mod paths;
 mod streaming;
+mod websocket;
+
+use std::convert::Infallible;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
@@ -61,32 +64,80 @@ impl Gateway {
         if path.starts_with("/v3/") && self.services.takes_for_user(&request) {
             return super::text(StatusCode::BAD_REQUEST, COMMON_NAME_IGNORED);
         }
-        let path = path.strip_prefix("/v3beta/").or_else(|| path.strip_prefix("/v3/"));
-        let Some(method) = path.and_then(paths::find) else {
-            pass_over(request.into_body()).await;
-            return refused(&Status::not_found("Not Found"));
-        };
-        if request.method() != Method::POST {
-            pass_over(request.into_body()).await;
-            return refused(&Status::unimplemented("Method Not Allowed"));
+        if websocket::is_asked_for(&request) {
+            return websocket::answer(self, remote, request);
         }
-        let Some(form) = Form::of(method) else {
-            return refused(&Status::unimplemented(format!("no messages of {method} are known")));
+        let asked = match find(path) {
+            Ok(asked) if request.method() == Method::POST => asked,
+            found => {
+                pass_over(request.into_body()).await;
+                let otherwise = || Status::unimplemented("Method Not Allowed");
+                return refused(&found.err().unwrap_or_else(otherwise));
+            }
         };
         let (head, body) = request.into_parts();
         let headers = metadata(&head.headers);
-        let kind = MethodIndex::find(method).map(|index| index.method().kind);
-        if let Some(CallKind::BidiStream) = kind {
-            let body = Arriving::new(body, form.clone(), self.services.message_bytes_max());
-            let reply = self.services.call(remote, call(method, headers, body)).await;
-            return streaming::answer(form, reply).await;
+        if let CallKind::BidiStream = asked.kind {
+            return self.converse(remote, asked, headers, body).await;
         }
-        let sent = match self.read(body, &form).await {
-            Ok(sent) => sent,
+        match self.read(body, &asked.form).await {
+            Ok(sent) => self.ask(remote, asked, headers, sent).await,
+            Err(status) => refused(&status),
+        }
+    }
+
+    /// Answers a call whose messages come one by one; of those for another kind of call the first
+    /// counts.
+    async fn answer_stream<B>(
+        &self,
+        remote: Remote,
+        path: &str,
+        headers: HeaderMap,
+        body: B,
+    ) -> Response
+    where
+        B: http_body::Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
+    {
+        let asked = match find(path) {
+            Ok(asked) => asked,
             Err(status) => return refused(&status),
         };
+        let headers = metadata(&headers);
+        if let CallKind::BidiStream = asked.kind {
+            return self.converse(remote, asked, headers, body).await;
+        }
+        let most = json::text_bytes_max(self.services.message_bytes_max());
+        let sent = websocket::first_value(body, most).await;
+        let sent = sent.and_then(|text| asked.form.request(text.as_deref().unwrap_or(b"{}")));
+        match sent {
+            Ok(sent) => self.ask(remote, asked, headers, framed(&sent)).await,
+            Err(status) => refused(&status),
+        }
+    }
+
+    /// A call with many messages in both directions.
+    async fn converse<B>(
+        &self,
+        remote: Remote,
+        asked: Asked,
+        headers: HeaderMap,
+        body: B,
+    ) -> Response
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
+    {
+        let Asked { method, form, .. } = asked;
+        let body = Arriving::new(body, form.clone(), self.services.message_bytes_max());
+        let reply = self.services.call(remote, call(method, headers, body)).await;
+        streaming::answer(form, reply).await
+    }
+
+    /// A call with one message, framed for gRPC.
+    async fn ask(&self, remote: Remote, asked: Asked, headers: HeaderMap, sent: Bytes) -> Response {
+        let Asked { method, form, kind } = asked;
         let reply = self.services.call(remote, call(method, headers, Full::new(sent))).await;
-        if let Some(CallKind::ServerStream) = kind {
+        if let CallKind::ServerStream = kind {
             return streaming::answer(form, reply).await;
         }
         let Ok(reply) = reply;
@@ -106,6 +157,23 @@ impl Gateway {
         let value = json::first_value(&text)?;
         Ok(framed(&form.request(value.unwrap_or(b"{}"))?))
     }
+}
+
+/// What a path stands for.
+struct Asked {
+    method: &'static str,
+    form: Form,
+    kind: CallKind,
+}
+
+/// What the path of a request stands for.
+fn find(path: &str) -> Result<Asked, Status> {
+    let path = path.strip_prefix("/v3beta/").or_else(|| path.strip_prefix("/v3/"));
+    let method = path.and_then(paths::find).ok_or_else(|| Status::not_found("Not Found"))?;
+    let known = Form::of(method).zip(MethodIndex::find(method));
+    let unknown = || Status::unimplemented(format!("no messages of {method} are known"));
+    let (form, index) = known.ok_or_else(unknown)?;
+    Ok(Asked { method, form, kind: index.method().kind })
 }
 
 /// Reads what nobody wants: were the connection closed before, the client might never see the
