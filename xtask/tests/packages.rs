@@ -236,12 +236,15 @@ fn clean_root(path: &Path) -> anyhow::Result<()> {
     if !path.join("bin").exists() {
         std::os::unix::fs::symlink("usr/bin", path.join("bin"))?;
     }
-    Ok(())
+    // Whatever this user's mask says.
+    run(Command::new("chmod").args(["-R", "go+rX"]).arg(path)).map(drop)
 }
 
 /// The machine's dpkg on a root of its own.
 fn dpkg(root: &Path, words: &[&str]) -> anyhow::Result<String> {
     let mut command = Command::new("dpkg");
+    // This machine's log tells of this machine.
+    command.arg("--log=/dev/null");
     // What the package depends on was copied, not installed.
     command.arg(format!("--root={}", root.display())).args(["--force-depends", "--no-triggers"]);
     let output = run(command.args(words).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"))?;

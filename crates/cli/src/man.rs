@@ -114,6 +114,12 @@ fn environment<R: Copy>(page: &mut Roff, app: &App<R>) {
         "Every flag under OPTIONS can also be set by a variable: --command-timeout by \
          {prefix}_COMMAND_TIMEOUT. A flag together with its variable is refused."
     ))]);
+    let name = app.root.name();
+    page.control("TP", []).text([bold(format!("{prefix}_API"))]);
+    page.text([roman(format!(
+        "2 asks for the commands of the v2 API, which {prefix}_API=2 {name} --help lists; 3 for those \
+         of this page."
+    ))]);
 }
 
 #[cfg(test)]
