@@ -8,6 +8,7 @@
 
 mod ci;
 mod codegen;
+mod openapi;
 mod sim;
 mod tidy;
 
