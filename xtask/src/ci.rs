@@ -18,7 +18,14 @@ const JOBS: [(&str, &[&[&str]]); 9] = [
     ("failpoints", &[&FAILPOINTS]),
     ("sim", &[]),
     ("fuzz", &[]),
-    ("deny", &[&["cargo", "deny", "--offline", "check", "bans", "licenses", "sources"]]),
+    // It looks at what other platforms would need too, which no build here has fetched.
+    (
+        "deny",
+        &[
+            &["cargo", "fetch", "--locked", "--quiet"],
+            &["cargo", "deny", "--offline", "check", "bans", "licenses", "sources"],
+        ],
+    ),
 ];
 
 /// Failpoints need a build of their own.

@@ -8,6 +8,7 @@
 
 mod ci;
 mod codegen;
+mod dist;
 mod openapi;
 mod sim;
 mod tidy;
@@ -24,6 +25,9 @@ tasks:
   sim [--seeds N] [--from S] [--jobs J] [--seconds T]
                       lives of the simulator, and the situations that they never met
   sim --mutants [...] how many lives find each bug of the bank; --mutant PART for some of them
+  dist [--programs DIR] [--out DIR]
+                      a tar.gz and a .deb below the target folder's dist/; builds the release
+                      unless DIR has the programs
   ci [job]            what CI runs: fmt, clippy, tidy, codegen, test, failpoints, sim,
                       fuzz, deny; all of them by default";
 
@@ -34,6 +38,9 @@ fn main() -> ExitCode {
         ["codegen"] => codegen::run(false),
         ["codegen", "--check"] => codegen::run(true),
         ["tidy"] => tidy::run(),
+        ["dist", ref words @ ..] => {
+            dist::Options::parse(words).and_then(|options| dist::run(&options))
+        }
         ["ci"] => ci::run(None),
         ["ci", job] => ci::run(Some(job)),
         ["sim", ref words @ ..] => {

@@ -16,8 +16,7 @@ fn main() -> ExitCode {
     let reading = config::read_process();
     match reading.outcome {
         Ok(Invocation::Start(config)) => start(&config, &reading.notices),
-        Ok(Invocation::Help) => print(&config::help_text()),
-        Ok(Invocation::Version) => print(&config::version_text()),
+        Ok(Invocation::Print(text)) => print(&text),
         Ok(Invocation::Subcommand { name, arguments }) => gateway::main(&name, &arguments),
         Err(ConfigError::Usage(error)) => {
             fail(2, &format!("{error}\n{}\n{}", error.remedy(), config::USAGE))

@@ -11,10 +11,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use bytes::Bytes;
 use client::{Client, Credentials, Options};
+use ports::free_address;
 use proto::authpb::{Permission, permission::Type};
 use proto::etcdserverpb as pb;
 use proto::etcdserverpb::auth_client::AuthClient;
 use proto::etcdserverpb::kv_client::KvClient;
+use proto::v3electionpb::{self, election_client::ElectionClient};
 use proto::v3lockpb::{self, lock_client::LockClient};
 use retcd_conformance::cluster::{Cluster, ClusterOptions};
 use retcd_conformance::{Server, ServerOptions, real_etcd};
@@ -221,6 +223,118 @@ async fn a_permission_that_goes_ends_its_watches() -> anyhow::Result<()> {
     root.put(put("a/1")).await?;
     let ended = tokio::time::timeout(PATIENCE, answers.message()).await??.context("an end")?;
     ensure!(ended.canceled && ended.events.is_empty() && ended.watch_id == 0, "{ended:?}");
+    Ok(())
+}
+
+/// A stream with one watch of a user, once it is created.
+async fn watch_as(
+    endpoint: &str,
+    word: &str,
+    key: &'static str,
+) -> anyhow::Result<(
+    tokio::sync::mpsc::Sender<pb::WatchRequest>,
+    tonic::Streaming<pb::WatchResponse>,
+)> {
+    let (requests, stream) = tokio::sync::mpsc::channel(8);
+    let create = pb::WatchCreateRequest { key: key.into(), ..Default::default() };
+    let union = pb::watch_request::RequestUnion::CreateRequest(create);
+    requests.send(pb::WatchRequest { request_union: Some(union) }).await?;
+    let stream = tokio_stream::wrappers::ReceiverStream::new(stream);
+    let mut watch = pb::watch_client::WatchClient::new(channel(endpoint).await);
+    let mut answers = watch.watch(with_token(stream, word)).await?.into_inner();
+    let created = answers.message().await?.context("an answer")?;
+    ensure!(created.created && !created.canceled, "{created:?}");
+    Ok((requests, answers))
+}
+
+/// W-15, A-01: enabling auth raises no revision, and is a change all the same.
+#[tokio::test]
+async fn a_permission_that_goes_while_auth_is_off_ends_its_watches() -> anyhow::Result<()> {
+    let (server, _folder) = start(&[CHEAP])?;
+    let endpoint = server.endpoint();
+    protect(&endpoint).await?;
+    let word = token(&endpoint, "alice", "canary-of-alice").await?;
+    let (_requests, mut answers) = watch_as(&endpoint, &word, "a/1").await?;
+    root(&endpoint).await?.auth_disable(pb::AuthDisableRequest {}).await?;
+    let anyone = anonymous(&endpoint).await?;
+    let revoke = pb::AuthUserRevokeRoleRequest { name: "alice".into(), role: "writer".into() };
+    anyone.user_revoke_role(revoke).await?;
+    anyone.put(put("a/1")).await?;
+    let event = answers.message().await?.context("an event")?;
+    ensure!(event.events.len() == 1, "{event:?}");
+    anyone.auth_enable(pb::AuthEnableRequest {}).await?;
+    root(&endpoint).await?.put(put("a/1")).await?;
+    let ended = tokio::time::timeout(PATIENCE, answers.message()).await??.context("an end")?;
+    ensure!(ended.canceled && ended.events.is_empty(), "{ended:?}");
+    Ok(())
+}
+
+/// X-06, W-15: an observer is told nothing of what it may not read any more.
+#[tokio::test]
+async fn a_permission_that_goes_ends_observing() -> anyhow::Result<()> {
+    let (server, _folder) = start(&[CHEAP])?;
+    let endpoint = server.endpoint();
+    protect(&endpoint).await?;
+    let words = [
+        token(&endpoint, "root", "canary-of-root").await?,
+        token(&endpoint, "alice", "canary-of-alice").await?,
+    ];
+    let mut elections = ElectionClient::new(channel(&endpoint).await);
+    let campaign = v3electionpb::CampaignRequest {
+        name: "a/e".into(),
+        value: "1".into(),
+        ..Default::default()
+    };
+    let leader = elections.campaign(with_token(campaign, &words[0])).await?.into_inner().leader;
+    let observed = v3electionpb::LeaderRequest { name: "a/e".into() };
+    let mut values = elections.observe(with_token(observed, &words[1])).await?.into_inner();
+    let first = values.message().await?.context("a leader")?;
+    ensure!(first.kv.as_ref().is_some_and(|row| row.value == "1"), "{first:?}");
+    let client = root(&endpoint).await?;
+    let revoke = pb::AuthUserRevokeRoleRequest { name: "alice".into(), role: "writer".into() };
+    client.user_revoke_role(revoke).await?;
+    let proclaim = v3electionpb::ProclaimRequest { leader, value: "2".into() };
+    elections.proclaim(with_token(proclaim, &words[0])).await?;
+    let told = tokio::time::timeout(PATIENCE, values.message()).await?;
+    ensure!(matches!(told, Ok(None) | Err(_)), "{told:?}");
+    Ok(())
+}
+
+/// D24: nobody may stop the writes of all by asking for one that it may not make.
+#[tokio::test]
+async fn an_anonymous_caller_raises_no_alarm() -> anyhow::Result<()> {
+    let (server, _folder) = start(&[CHEAP, "--quota-backend-bytes=1000000"])?;
+    let endpoint = server.endpoint();
+    protect(&endpoint).await?;
+    let large = pb::PutRequest { value: vec![7; 1_200_000].into(), ..put("a/1") };
+    let nobody = anonymous(&endpoint).await?;
+    assert_refused(nobody.put(large.clone()).await, "etcdserver: user name is empty");
+    let alice = alice(&endpoint).await?;
+    let elsewhere = pb::PutRequest { key: "b/1".into(), ..large.clone() };
+    assert_refused(alice.put(elsewhere).await, "etcdserver: permission denied");
+    alice.put(put("a/1")).await?;
+    assert_refused(alice.put(large).await, "etcdserver: mvcc: database space exceeded");
+    assert_refused(alice.put(put("a/1")).await, "etcdserver: mvcc: database space exceeded");
+    Ok(())
+}
+
+/// HTTP-32, G27: the port of members promotes nobody for who is not root.
+#[tokio::test]
+async fn the_port_of_members_asks_who_promotes() -> anyhow::Result<()> {
+    let peers = free_address()?;
+    let (server, _folder) = start(&[CHEAP, &format!("--listen-peer-urls=http://{peers}")])?;
+    let endpoint = server.endpoint();
+    let promote = |authorization: &str| ask(peers, "POST", "/members/promote/1", authorization, "");
+    // Nobody has this number.
+    let unknown = promote("")?;
+    ensure!(unknown.starts_with("HTTP/1.1 404 "), "{unknown}");
+    protect(&endpoint).await?;
+    for word in ["", "bad", &token(&endpoint, "alice", "canary-of-alice").await?] {
+        let refused = promote(word)?;
+        ensure!(refused.starts_with("HTTP/1.1 500 "), "{refused}");
+    }
+    let unknown = promote(&token(&endpoint, "root", "canary-of-root").await?)?;
+    ensure!(unknown.starts_with("HTTP/1.1 404 "), "{unknown}");
     Ok(())
 }
 

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 
 use crate::exit::ExitCode;
 use crate::flag::{Argument, Flag, FlagError, Values, text_of};
+use crate::man;
 use crate::quote::quote;
 use crate::suggest::is_near;
 use crate::usage;
@@ -178,6 +179,11 @@ impl<R: Copy> App<R> {
     /// Finds the command and reads its flags. `words` does not hold the program's name.
     #[must_use]
     pub fn resolve(&self, words: &[Argument]) -> Outcome<R> {
+        if let [word] = words
+            && word == man::WORD
+        {
+            return Outcome::helped(man::page(self));
+        }
         let (path, words) = match self.find(words) {
             Ok(found) => found,
             Err(error) => return self.failed(&error, &self.hint()),

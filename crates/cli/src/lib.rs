@@ -18,6 +18,7 @@ pub mod flag;
 pub mod global;
 pub mod json;
 pub mod log;
+mod man;
 pub mod number;
 pub mod os;
 pub mod printer;

@@ -58,7 +58,7 @@ pub(crate) fn command_path<R: Copy>(path: &[&Command<R>]) -> String {
     path.iter().map(|command| command.name()).collect::<Vec<_>>().join(" ")
 }
 
-fn use_line<R: Copy>(app: &App<R>, path: &[&Command<R>]) -> String {
+pub(crate) fn use_line<R: Copy>(app: &App<R>, path: &[&Command<R>]) -> String {
     let (command, parents) = path.split_last().expect("a path starts at the root");
     let mut line = command_path(parents);
     if !line.is_empty() {
@@ -126,7 +126,8 @@ pub fn flag_usages(flags: &[Flag]) -> String {
     out
 }
 
-fn flag_line(flag: &Flag) -> (String, String) {
+/// A flag with its kind of value, and what help says about it.
+pub(crate) fn flag_line(flag: &Flag) -> (String, String) {
     let mut left = match flag.shorthand {
         Some(letter) => format!("  -{letter}, --{}", flag.name),
         None => format!("      --{}", flag.name),

@@ -20,6 +20,7 @@ mod flags;
 mod gates;
 mod help;
 mod listen_error;
+mod man;
 mod model;
 mod notice;
 mod refusal;
@@ -44,6 +45,7 @@ pub use file::FileError;
 pub use gates::{FeatureGates, Gate, GateError, Stage};
 pub use help::{flags_document, help_text, usage_text, version_text};
 pub use listen_error::ListenError;
+pub use man::man_page;
 pub use model::{
     Advertise, Auth, AutoCompaction, Bootstrap, Cluster, ClusterState, Compaction, Config,
     Discovery, Features, Http, KeepAlive, Limits, Listen, Logging, MetricsDetail, Proxy, ProxyMode,
@@ -79,10 +81,8 @@ pub struct Sources<'a> {
 pub enum Invocation {
     /// Start a member.
     Start(Box<Config>),
-    /// Print [`help_text`].
-    Help,
-    /// Print [`version_text`].
-    Version,
+    /// Print [`help_text`], [`version_text`] or [`man_page`].
+    Print(String),
     /// Another program under the same name, with its arguments: `gateway` or `grpc-proxy`.
     Subcommand {
         /// Which.
@@ -156,6 +156,9 @@ pub fn read(sources: &Sources<'_>) -> Reading {
 }
 
 fn invocation(sources: &Sources<'_>, notices: &mut Vec<Notice>) -> Result<Invocation, ConfigError> {
+    if sources.arguments == [man::WORD] {
+        return Ok(Invocation::Print(man_page()));
+    }
     if let Some(name @ ("gateway" | "grpc-proxy")) = sources.arguments.first().map(String::as_str) {
         let arguments = sources.arguments[1..].to_vec();
         return Ok(Invocation::Subcommand { name: name.to_owned(), arguments });
@@ -163,13 +166,13 @@ fn invocation(sources: &Sources<'_>, notices: &mut Vec<Notice>) -> Result<Invoca
     let mut settings = Settings::defaults();
     let asked = arguments::parse(sources.arguments, &mut settings)?;
     if asked.help {
-        return Ok(Invocation::Help);
+        return Ok(Invocation::Print(help_text()));
     }
     if let Some(stray) = asked.rest.first() {
         return Err(Refusal::StrayArgument(stray.clone()).into());
     }
     if asked.version {
-        return Ok(Invocation::Version);
+        return Ok(Invocation::Print(version_text()));
     }
     let variable = || sources.environment.iter().find(|(name, _)| name == "ETCD_CONFIG_FILE");
     let path = match settings.text("config-file") {

@@ -407,12 +407,10 @@ impl Handle {
     ///
     /// `Refused(NoSpace)`.
     pub(crate) async fn admit(&self, cost_bytes: u64) -> Result<(), ProposeError> {
-        let no_room = self.shared.status.no_room.load(Ordering::Relaxed);
-        let size_bytes = self.shared.backend.sizes().total;
-        let over_quota = self.shared.limits.quota.is_exceeded(size_bytes, cost_bytes);
-        if cost_bytes == 0 || !(no_room || over_quota) {
+        if self.has_room(cost_bytes) {
             return Ok(());
         }
+        let no_room = self.shared.status.no_room.load(Ordering::Relaxed);
         if !no_room && !self.has_raised_no_space() {
             let alarm = pb::AlarmRequest {
                 action: pb::alarm_request::AlarmAction::Activate.into(),
@@ -423,6 +421,14 @@ impl Handle {
             drop(self.propose(RequestKind::Alarm, &alarm).await);
         }
         Err(Refusal::NoSpace.into())
+    }
+
+    /// Whether a request of this cost may make the database grow.
+    fn has_room(&self, cost_bytes: u64) -> bool {
+        let no_room = self.shared.status.no_room.load(Ordering::Relaxed);
+        let size_bytes = self.shared.backend.sizes().total;
+        let over_quota = self.shared.limits.quota.is_exceeded(size_bytes, cost_bytes);
+        cost_bytes == 0 || !(no_room || over_quota)
     }
 
     fn has_raised_no_space(&self) -> bool {

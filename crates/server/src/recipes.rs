@@ -281,9 +281,10 @@ impl Recipes {
         if lease != 0 {
             return Ok(lease);
         }
-        self.handle.admit(state::quota::LEASE_COST_BYTES).await?;
         let id = self.handle.new_lease_id();
         let request = pb::LeaseGrantRequest { ttl: SESSION_TTL_SECONDS, id };
+        let cost_bytes = state::quota::LEASE_COST_BYTES;
+        self.handle.admit_for(&self.caller, &request, cost_bytes).await?;
         let reply =
             self.handle.propose_for(&self.caller, RequestKind::LeaseGrant, &request).await?;
         let Reply::LeaseGrant(response) = reply else {
@@ -334,7 +335,8 @@ impl Recipes {
             pb::WatchCreateRequest { key: watched, range_end: watched_end, ..Default::default() };
         let who = self.handle.enter(&self.caller, &request).await?;
         self.handle.authorize(&who, &request)?;
-        Changes::watch(&self.handle, base::KeyRange::from_wire(key, range_end), revision)
+        let keys = base::KeyRange::from_wire(key, range_end);
+        Changes::watch(&self.handle, keys, revision, (who, request))
     }
 
     async fn if_own(&self, entry: &Entry, then: Request) -> Result<pb::TxnResponse, RecipeError> {
@@ -348,7 +350,8 @@ impl Recipes {
 
     async fn txn(&self, request: &pb::TxnRequest) -> Result<pb::TxnResponse, RecipeError> {
         state::check_txn(request, self.handle.limits().txn_ops_max)?;
-        self.handle.admit(state::quota::txn_cost_bytes(request)).await?;
+        let cost_bytes = state::quota::txn_cost_bytes(request);
+        self.handle.admit_for(&self.caller, request, cost_bytes).await?;
         let reply = self.handle.propose_for(&self.caller, RequestKind::Txn, request).await?;
         let Reply::Txn(response) = reply else { unreachable!("a txn was answered by {reply:?}") };
         self.handle.metrics().store.on_txn(request, &response);

@@ -34,6 +34,8 @@ pub(crate) struct Applier<'s> {
     pub(crate) v2: &'s mut v2store::Store,
     pub(crate) tokens: &'s Tokens,
     pub(crate) facts_changed: bool,
+    /// Who may do what is another since some entry: the batch ends with it.
+    pub(crate) auth_changed: bool,
 }
 
 impl Applier<'_> {
@@ -151,7 +153,11 @@ impl Applier<'_> {
                 self.facts_changed = true;
                 let (tokens, batch) = (self.tokens, self.writer.batch());
                 let mut context = auth::Context { index, tokens, batch };
-                Arc::make_mut(&mut self.facts.auth).manage(change, &mut context)
+                let auth = Arc::make_mut(&mut self.facts.auth);
+                let before = auth.version();
+                let reply = auth.manage(change, &mut context);
+                self.auth_changed |= auth.version() != before;
+                reply
             }
         }
     }

@@ -150,6 +150,13 @@ impl Auth {
         self.revision
     }
 
+    /// Whether users matter, and at which revision: another one after every change, also after the
+    /// enabling that raises no revision.
+    #[must_use]
+    pub fn version(&self) -> (bool, u64) {
+        (self.enabled, self.revision)
+    }
+
     /// The hash that a user's password is compared with, and the revision at which it holds.
     ///
     /// # Errors

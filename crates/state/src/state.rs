@@ -3,7 +3,9 @@
 //! Invariants:
 //! - every effect of an entry is in the one batch that moves the applied position past it (G4);
 //! - an entry that is refused moves it too;
-//! - readers see a batch at its end: keys first, then leases and the other facts.
+//! - readers see a batch at its end: keys first, then leases and the other facts;
+//! - an entry that changes who may do what ends its batch, so that nobody reads what was written
+//!   behind it with the permissions from before it.
 
 use std::sync::Arc;
 
@@ -105,9 +107,9 @@ impl State {
         self.applied
     }
 
-    /// Applies entries in order, as one batch of the backend: what each did is pushed to
-    /// `outcomes`. Readers see the batch at its end, whole. Entries at or below [`State::applied`]
-    /// are skipped.
+    /// Applies entries in order, as one batch of the backend, or several if some change who may do
+    /// what: what each did is pushed to `outcomes`. Readers see a batch at its end, whole. Entries
+    /// at or below [`State::applied`] are skipped.
     ///
     /// # Errors
     ///
@@ -123,24 +125,29 @@ impl State {
         outcomes: &mut Vec<Outcome>,
     ) -> Result<(), Halt> {
         let skip = entries.partition_point(|entry| entry.position.index <= self.applied.index);
-        let entries = &entries[skip..];
-        let Some(first) = entries.first() else {
-            return Ok(());
-        };
-        let before = self.applied;
-        let (facts_changed, halted) = self.apply_batch(first.position, entries, outcomes)?;
-        if self.applied != before {
-            // The keys are shown already; now the rest.
-            let shared = self.reads.shared();
-            self.leases.publish(&shared.leases);
-            if facts_changed {
-                shared.show(self.facts.clone());
+        let mut entries = &entries[skip..];
+        while let Some(first) = entries.first() {
+            let before = self.applied;
+            let (facts_changed, halted) = self.apply_batch(first.position, entries, outcomes)?;
+            if self.applied != before {
+                // The keys are shown already; now the rest.
+                let shared = self.reads.shared();
+                self.leases.publish(&shared.leases);
+                if facts_changed {
+                    shared.show(self.facts.clone());
+                }
             }
+            if let Some(failure) = halted {
+                return Err(failure);
+            }
+            let done = entries.partition_point(|it| it.position.index <= self.applied.index);
+            entries = &entries[done..];
         }
-        halted.map_or(Ok(()), Err)
+        Ok(())
     }
 
-    /// Applies entries as one batch of the store and hands it over. Returns whether facts changed,
+    /// Applies entries as one batch of the store and hands it over; those behind a change of who may
+    /// do what are left. Returns whether facts changed,
     /// and the failure of the entry before which the batch ends, if one failed without effect.
     fn apply_batch(
         &mut self,
@@ -157,6 +164,7 @@ impl State {
             v2: &mut self.v2,
             tokens: &self.reads.shared().tokens,
             facts_changed: false,
+            auth_changed: false,
         };
         let mut position = self.applied;
         let mut halted = None;
@@ -180,6 +188,9 @@ impl State {
                 }
             }
             position = entry.position;
+            if applier.auth_changed {
+                break;
+            }
         }
         if position != self.applied {
             v2::put_applied(position.index, applier.writer.batch());
@@ -208,13 +219,13 @@ impl State {
         } = state;
         drop(reads);
         base::probe::failpoint("raftBeforeApplySnap");
+        // The entries that are jumped over may have taken tokens and permissions away: nobody reads
+        // the keys behind them with those from before.
+        self.reads.shared().tokens.clear();
+        self.reads.shared().show(facts.clone());
         self.store.restore(store, || backend.replace_with(incoming))?;
         base::probe::failpoint("raftAfterApplySnap");
-        let shared = self.reads.shared();
-        leases.publish_whole(&shared.leases);
-        shared.show(facts.clone());
-        // The entries that were jumped over may have taken some of them away.
-        shared.tokens.clear();
+        leases.publish_whole(&self.reads.shared().leases);
         self.v2.replace(v2);
         self.v2_applied = v2_applied;
         if !base::probe::mutant("snapshot-without-its-leases") {

@@ -406,3 +406,91 @@ fn a_denied_entry_moves_only_the_applied_index() {
     assert_eq!((machine.contents(), machine.revision()), before);
     assert_eq!(machine.reads().range(&range("k", "")).unwrap().count, 0);
 }
+
+/// Notes the auth revision that is shown whenever the store has news and a key is there.
+#[derive(Debug)]
+struct Onlooker {
+    reads: state::Reads,
+    key: &'static str,
+    seen: std::sync::Mutex<Vec<(bool, u64)>>,
+}
+
+impl mvcc::Wake for Onlooker {
+    fn wake(&self) {
+        if !self.reads.range(&range(self.key, "")).unwrap().rows.is_empty() {
+            self.seen.lock().unwrap().push(self.reads.auth().version());
+        }
+    }
+}
+
+/// What readers of a batch see of users once they see a key that is written behind `change`.
+fn shown_with_what_follows(
+    machine: &mut Machine,
+    who: &Identity,
+    change: pb::InternalRaftRequest,
+) -> Vec<(bool, u64)> {
+    let onlooker = std::sync::Arc::new(Onlooker {
+        reads: machine.reads(),
+        key: "a/secret",
+        seen: std::sync::Mutex::default(),
+    });
+    let mut stream = machine.reads().watch().stream(onlooker.clone());
+    let spec = mvcc::WatchSpec {
+        keys: base::KeyRange::from_wire("a/".into(), "a0".into()),
+        start: 0,
+        filters: mvcc::Filters::default(),
+        want_previous: false,
+        id: 0,
+        fragment: false,
+    };
+    stream.create(spec).unwrap();
+    let revision = machine.reads().auth().revision();
+    let root = Identity { user: "root".into(), revision: revision + 1 };
+    let put = pb::InternalRaftRequest { put: Some(put("a/secret", "")), ..Default::default() };
+    let outcomes = machine.batch(vec![by(who, change), by(&root, put)]);
+    assert!(outcomes.iter().all(|it| matches!(it.applied, Applied::Done(_))), "{outcomes:?}");
+    let seen = onlooker.seen.lock().unwrap().clone();
+    assert!(!seen.is_empty(), "somebody looked");
+    seen
+}
+
+/// Reliability 8.4: a write that comes behind a revocation is never shown with the permissions from
+/// before it, though both came in one batch.
+#[test]
+fn what_is_written_after_a_revocation_is_shown_after_it() {
+    let grants: &[(Type, &str, &str)] = &[(Type::Read, "a/", "a0")];
+    let (mut machine, auth) = Auth::on(Machine::new(), &[("alice", grants)]);
+    let before = machine.reads().auth().revision();
+    let revoke = change!(auth_user_revoke_role: pb::AuthUserRevokeRoleRequest {
+        name: "alice".into(),
+        role: "role-of-alice".into(),
+    });
+    let seen = shown_with_what_follows(&mut machine, &auth.root(), revoke);
+    assert!(seen.iter().all(|shown| *shown == (true, before + 1)), "{seen:?}, after {before}");
+}
+
+/// the same of what is written once auth is on.
+#[test]
+fn what_is_written_after_enabling_is_shown_after_it() {
+    let (mut machine, auth) = Auth::on(Machine::new(), &[]);
+    machine.done(by(&auth.root(), disable()));
+    let revision = machine.reads().auth().revision();
+    let nobody = Identity::nobody();
+    let seen = shown_with_what_follows(&mut machine, &nobody, enable());
+    assert!(seen.iter().all(|shown| *shown == (true, revision)), "{seen:?}");
+}
+
+/// W-15: whoever was let in before is judged by the users of one moment, however old that was.
+#[test]
+fn an_old_identity_may_still_do_what_its_user_may() {
+    let grants: &[(Type, &str, &str)] = &[(Type::Read, "a/", "a0")];
+    let (mut machine, auth) = Auth::on(Machine::new(), &[("alice", grants)]);
+    machine.done(by(&auth.root(), user("bob")));
+    let reads = machine.reads();
+    assert_eq!(
+        reads.authorize(&auth.user("alice"), &range("a/1", "")).unwrap_err(),
+        Refusal::AuthRevisionOld
+    );
+    assert!(reads.may("alice", &range("a/1", "")));
+    assert!(!reads.may("alice", &range("b/1", "")) && !reads.may("carol", &range("a/1", "")));
+}

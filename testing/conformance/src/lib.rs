@@ -13,6 +13,7 @@ pub mod http;
 mod keys;
 mod plain_http;
 mod process;
+pub mod service;
 
 pub use ended::Ended;
 pub use keys::Keys;

@@ -310,7 +310,8 @@ impl Replay<'_> {
         });
         // An unanswered request is likelier the older it is.
         let expired = self.history.expired.as_ref();
-        let may_expire = |lease: &i64| expired.is_none_or(|known| known.contains(lease));
+        let may_expire =
+            |lease: &i64| expired.is_none_or(|known| known.contains(&(revision, *lease)));
         let expiries = self.store.leases().filter(may_expire).map(Author::Expiry);
         let mut candidates: Vec<Author> = expiries.collect();
         candidates.extend(unknown.rev().map(|index| Author::Operation(*index)));

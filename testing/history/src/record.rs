@@ -139,8 +139,9 @@ pub struct History {
     pub watches: Vec<WatchRecord>,
     /// The members at the end.
     pub finals: Vec<Final>,
-    /// Leases that may have ended by themselves, where somebody knows; `None` if any may have.
-    pub expired: Option<BTreeSet<i64>>,
+    /// Revisions and the leases that were revoked at them, where somebody knows; `None` if any may
+    /// have ended by itself at any time.
+    pub expired: Option<BTreeSet<(i64, i64)>>,
 }
 
 impl Default for History {

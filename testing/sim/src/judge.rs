@@ -7,7 +7,7 @@
 //! - revisions follow real time: what was answered before a call began is behind it;
 //! - a lease lives as long as its owner was told last.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base::{Index, MemberId, Term};
 use history::{Answer, Call};
@@ -16,7 +16,7 @@ use proto::{etcdserverpb as pb, raftpb};
 use raft::{Entry, EntryKind, RoleKind};
 use state::Applied;
 
-use crate::model::Model;
+use crate::model::{Model, answer_of};
 
 /// A promise that was broken, in words.
 pub(crate) type Verdict = Result<(), String>;
@@ -38,6 +38,8 @@ pub(crate) struct Judge {
     pub(crate) given_up: BTreeMap<i64, ()>,
     /// When a revoke was first seen in a log.
     revokes: BTreeMap<(Index, Term), (i64, u64)>,
+    /// At which revision which lease was revoked.
+    revoked: BTreeSet<(i64, i64)>,
     /// Changes of the members that were just decided, for the operator.
     pub(crate) changes: Vec<(Index, raftpb::ConfChange)>,
 }
@@ -60,6 +62,7 @@ impl Judge {
             promised: BTreeMap::new(),
             given_up: BTreeMap::new(),
             revokes: BTreeMap::new(),
+            revoked: BTreeSet::new(),
             changes: Vec::new(),
         }
     }
@@ -74,9 +77,9 @@ impl Judge {
         self.applied[*self.requests.get(&request)?].answer.as_ref()
     }
 
-    /// Leases whose revoke was put into a log, in any order.
-    pub(crate) fn revoked_leases(&self) -> impl Iterator<Item = i64> {
-        self.revokes.values().map(|(lease, _)| *lease)
+    /// Every lease that was revoked, by whomever, and the revision then.
+    pub(crate) fn revoked_leases(&self) -> impl Iterator<Item = (i64, i64)> {
+        self.revoked.iter().copied()
     }
 
     /// How many terms had a leader.
@@ -183,6 +186,11 @@ impl Judge {
                     .map_err(|error| error.to_string())?;
                 let answer = answer.ok_or("a request without an answer")?;
                 self.check_revoke(entry, answer)?;
+                if let (Some(revoke), Applied::Done(reply)) = (&request.lease_revoke, answer)
+                    && let Some(said) = answer_of(reply.clone())
+                {
+                    self.revoked.insert((said.revision(), revoke.id));
+                }
                 self.model.apply(&request, answer)
             }
             EntryKind::ConfChange | EntryKind::ConfChangeV2 => {

@@ -88,7 +88,7 @@ impl Recorder {
     pub(crate) fn resolve<'a>(
         &mut self,
         answer: impl Fn(u64) -> Option<&'a Applied>,
-        expired: impl Iterator<Item = i64>,
+        expired: impl Iterator<Item = (i64, i64)>,
         now_millis: u64,
     ) {
         self.history.expired = Some(expired.collect());

@@ -1,14 +1,13 @@
 //! The install script of the first document (SEED0-53 to SEED0-59, SEED1-06, SEED3-14): unit file,
 //! environment file and user, in a root folder of the test's own, started as systemd would.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, ensure};
+use retcd_conformance::service::{self, Service};
 
 use crate::own_network::{Members, enter};
 use crate::{OURS, PATIENCE, curl, eventually, is_healthy, json, signal};
@@ -47,6 +46,9 @@ const DEFAULTS: &str = "ETCD_NAME=\"ubuntu\"\n\
 const UID: u32 = 217;
 const GID: u32 = 111;
 
+/// The unit, below the root.
+const UNIT_FILE: &str = "lib/etcd.service";
+
 /// A root folder with the program, what it needs to run, and the script's files.
 struct Root {
     path: PathBuf,
@@ -62,12 +64,8 @@ impl Root {
             make(folder)?;
         }
         fs::copy(OURS, path.join("usr/bin/etcd"))?;
-        for library in libraries()? {
-            let target = path.join(library.strip_prefix("/")?);
-            fs::create_dir_all(target.parent().context("a library has a folder")?)?;
-            fs::copy(&library, target)?;
-        }
-        fs::write(path.join("lib/etcd.service"), UNIT)?;
+        service::copy_libraries(Path::new(OURS), path)?;
+        fs::write(path.join(UNIT_FILE), UNIT)?;
         fs::write(path.join("etc/default/etcd"), DEFAULTS)?;
         fs::write(
             path.join("etc/passwd"),
@@ -82,72 +80,14 @@ impl Root {
         Ok(Self { path: path.to_owned(), has_users: owned.success() })
     }
 
-    /// The unit's settings by name; one may be there several times.
-    fn settings(&self) -> anyhow::Result<Vec<(String, String)>> {
-        let unit = fs::read_to_string(self.path.join("lib/etcd.service"))?;
-        let pairs = unit.lines().filter_map(|line| line.split_once('='));
-        Ok(pairs.map(|(name, value)| (name.to_owned(), value.replace("%p", "etcd"))).collect())
-    }
-
-    /// The unit's environment, as systemd makes it.
-    fn environment(&self) -> anyhow::Result<BTreeMap<String, String>> {
-        let mut variables = BTreeMap::new();
-        let mut add = |pair: &str| {
-            if let Some((name, value)) = pair.split_once('=') {
-                let value = value.trim_matches('"').replace("%H", "host");
-                variables.insert(name.to_owned(), value);
-            }
-        };
-        for (name, value) in self.settings()? {
-            match name.as_str() {
-                "Environment" => add(&value),
-                "EnvironmentFile" => {
-                    let file = value.trim_start_matches('-').trim_start_matches('/');
-                    fs::read_to_string(self.path.join(file))?.lines().for_each(&mut add);
-                }
-                _ => {}
-            }
-        }
-        Ok(variables)
-    }
-
     /// Starts the unit and waits until it says that it is ready.
     fn start(&self, members: &mut Members) -> anyhow::Result<()> {
-        let environment = self.environment()?;
-        let settings = self.settings()?;
-        let exec = settings.iter().find(|(name, _)| name == "ExecStart").context("a command")?;
-        let arguments = environment.get("DAEMON_ARGS").cloned().unwrap_or_default();
-        let line = exec.1.replace("$DAEMON_ARGS", &arguments);
-        let socket = self.path.join("run/notify");
-        if socket.exists() {
-            fs::remove_file(&socket)?;
-        }
-        let notified = UnixDatagram::bind(&socket)?;
-        fs::set_permissions(&socket, fs::Permissions::from_mode(0o777))?;
-        notified.set_read_timeout(Some(PATIENCE))?;
-        let mut command = Command::new("chroot");
-        if self.has_users {
-            command.arg(format!("--userspec={UID}:{GID}"));
-        }
-        command.arg(&self.path).args(line.split_whitespace());
-        command.env_clear().envs(environment).env("NOTIFY_SOCKET", "/run/notify");
-        command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
-        members.start(command, &self.path.join("log"))?;
-        let mut text = [0; 256];
-        let len = notified
-            .recv(&mut text)
-            .with_context(|| fs::read_to_string(self.path.join("log")).unwrap_or_default())?;
-        ensure!(text[..len].starts_with(b"READY=1"), "{:?}", &text[..len]);
-        Ok(())
+        let service = Service::read(&self.path, UNIT_FILE)?;
+        let (command, readiness) = service.command(self.has_users)?;
+        let log = self.path.join("log");
+        members.start(command, &log)?;
+        readiness.wait(PATIENCE).with_context(|| fs::read_to_string(log).unwrap_or_default())
     }
-}
-
-/// What the program is linked to, by `ldd`.
-fn libraries() -> anyhow::Result<Vec<PathBuf>> {
-    let output = Command::new("ldd").arg(OURS).output()?;
-    let text = String::from_utf8(output.stdout)?;
-    let paths = text.split_whitespace().filter(|word| word.starts_with('/'));
-    Ok(paths.map(PathBuf::from).collect())
 }
 
 /// SEED0-53 to SEED0-59, SEED0-48 (the id), SEED1-06, SEED3-14.

@@ -28,6 +28,11 @@ impl Caller {
         Some(token.strip_prefix("Bearer ").unwrap_or(token))
     }
 
+    /// The token as it came, to be passed on to another member.
+    pub(crate) fn token_as_it_came(&self) -> Option<&HeaderValue> {
+        self.token.as_ref()
+    }
+
     /// The common name of its certificate, if the port demands certificates. An empty one is
     /// nobody's.
     pub(crate) fn common_name(&self) -> Option<&str> {

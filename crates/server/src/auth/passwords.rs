@@ -90,14 +90,21 @@ impl Passwords {
         Ok(STANDARD.encode(hashed.format_for_version(bcrypt::Version::TwoA)))
     }
 
-    /// Whether a password has this hash.
+    /// What counts of a password that is compared: bcrypt looks at no more, and whoever waits for
+    /// the comparison must not hold megabytes.
+    pub(crate) fn what_counts(password: &str) -> Box<[u8]> {
+        let bytes = password.as_bytes();
+        bytes[..bytes.len().min(PASSWORD_BYTES_MAX)].into()
+    }
+
+    /// Whether a password, of which this counts, has this hash.
     ///
     /// # Errors
     ///
     /// `Overloaded`.
     pub(crate) async fn is_right(
         &self,
-        password: String,
+        password: Box<[u8]>,
         hash: Bytes,
     ) -> Result<bool, ProposeError> {
         self.work(move || {
@@ -175,6 +182,22 @@ impl<E> Worked for Result<bcrypt::HashParts, E> {
 mod tests {
     use super::*;
 
+    fn of(password: &str) -> Box<[u8]> {
+        Passwords::what_counts(password)
+    }
+
+    /// L7: whoever waits holds little, and hears the same; a hash that is none stops nobody.
+    #[tokio::test]
+    async fn only_the_bytes_that_count_are_kept() {
+        let long = "é".repeat(40) + &"x".repeat(1 << 20);
+        assert_eq!(of(&long).len(), 72);
+        let passwords = Passwords::new(4);
+        let hash = bcrypt::hash(&long, 4).unwrap();
+        assert!(passwords.is_right(of(&long), hash.into()).await.unwrap());
+        let odd = format!("$2a$04${}é{}", "a".repeat(21), "a".repeat(30));
+        assert!(!passwords.is_right(of("secret"), odd.into()).await.unwrap());
+    }
+
     /// CB-80.
     #[tokio::test]
     async fn a_password_is_right_or_wrong() {
@@ -182,9 +205,9 @@ mod tests {
         let hash = passwords.hash("secret".to_owned()).await.unwrap();
         let hash = Bytes::from(STANDARD.decode(hash).unwrap());
         assert!(hash.starts_with(b"$2a$04$"));
-        assert!(passwords.is_right("secret".to_owned(), hash.clone()).await.unwrap());
-        assert!(!passwords.is_right("Secret".to_owned(), hash).await.unwrap());
-        assert!(!passwords.is_right(String::new(), Bytes::new()).await.unwrap());
+        assert!(passwords.is_right(of("secret"), hash.clone()).await.unwrap());
+        assert!(!passwords.is_right(of("Secret"), hash).await.unwrap());
+        assert!(!passwords.is_right(of(""), Bytes::new()).await.unwrap());
         let long = passwords.hash("x".repeat(73)).await;
         assert_eq!(long, Err(ProposeError::PasswordTooLong));
     }
@@ -201,8 +224,8 @@ mod tests {
         let hash = passwords.hash("secret".to_owned()).await.unwrap();
         let hash = Bytes::from(STANDARD.decode(hash).unwrap());
         for _ in 0..=FAILURES_FREE {
-            assert!(!passwords.is_right("wrong".to_owned(), hash.clone()).await.unwrap());
+            assert!(!passwords.is_right(of("wrong"), hash.clone()).await.unwrap());
         }
-        assert!(passwords.is_right("secret".to_owned(), hash).await.unwrap());
+        assert!(passwords.is_right(of("secret"), hash).await.unwrap());
     }
 }

@@ -71,14 +71,16 @@ fn describe(text: &mut String, flag: &Flag) {
     }
 }
 
-fn shown_default(flag: &Flag) -> &'static str {
+/// The default as a reader understands it.
+pub(super) fn shown_default(flag: &Flag) -> &'static str {
     match flag.name {
         "data-dir" => "${name}.etcd",
         _ => flag.default,
     }
 }
 
-fn listed(group: Group) -> impl Iterator<Item = &'static Flag> {
+/// The flags under a heading, in the order of the table.
+pub(super) fn listed(group: Group) -> impl Iterator<Item = &'static Flag> {
     flags::all().iter().filter(move |flag| flag.group == group && flag.role != Role::Ignored)
 }
 

@@ -51,7 +51,9 @@ impl Arriving<'_> {
         let noted_here = !is_noted_by_its_service(self.method.method().path);
         let noted = noted_here.then(|| Box::new((self.slow, self.remote)));
         let token = metadata.token.or(metadata.authorization);
-        let caller = Caller::new(token, request.extensions().get());
+        // Somebody else's certificate, which says nothing of who asks (CB-77).
+        let secured = request.extensions().get().filter(|_| !metadata.is_passed_on);
+        let caller = Caller::new(token, secured);
         Call { reply: service(request, caller), account: Some(account), limits, noted }
     }
 
@@ -89,6 +91,8 @@ struct Metadata<'a> {
     timeout: Option<&'a [u8]>,
     token: Option<&'a HeaderValue>,
     authorization: Option<&'a HeaderValue>,
+    /// A gateway or proxy says that it makes the call for somebody.
+    is_passed_on: bool,
 }
 
 impl<'a> Metadata<'a> {
@@ -108,13 +112,21 @@ impl<'a> Metadata<'a> {
                     metadata.authorization.get_or_insert(value);
                     continue;
                 }
-                _ => continue,
+                other => {
+                    metadata.is_passed_on |= is_of_proxy(other);
+                    continue;
+                }
             };
             // Of several the first counts.
             place.get_or_insert(value.as_bytes());
         }
         metadata
     }
+}
+
+/// Whether a header is one that gateways to gRPC and HTTP proxies add.
+fn is_of_proxy(name: &str) -> bool {
+    name == "forwarded" || name.starts_with("x-forwarded-") || name.starts_with("grpcgateway-")
 }
 
 /// Up to eight digits and a unit.
@@ -244,6 +256,23 @@ impl Future for Call {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// CB-77, reliability 6.1: a certificate is its owner's only where no proxy is in between.
+    #[test]
+    fn what_a_proxy_adds_is_seen() {
+        for (name, expected) in [
+            ("grpcgateway-accept", true),
+            ("grpcgateway-user-agent", true),
+            ("x-forwarded-for", true),
+            ("forwarded", true),
+            ("token", false),
+            ("user-agent", false),
+        ] {
+            let name = http::HeaderName::from_static(name);
+            let headers = HeaderMap::from_iter([(name.clone(), HeaderValue::from_static("a"))]);
+            assert_eq!(Metadata::read(&headers).is_passed_on, expected, "{name}");
+        }
+    }
 
     #[test]
     fn timeouts_are_digits_and_a_unit() {

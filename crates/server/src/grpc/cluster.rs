@@ -91,9 +91,10 @@ impl Service for Cluster {
         &self,
         request: Request<pb::MemberPromoteRequest>,
     ) -> Result<Response<pb::MemberPromoteResponse>, Status> {
-        self.handle.enter(&caller(&request), request.get_ref()).await?;
+        let caller = caller(&request);
+        self.handle.enter(&caller, request.get_ref()).await?;
         let id = base::MemberId(request.into_inner().id);
-        let members = membership::promote(&self.handle, id).await?;
+        let members = membership::promote(&self.handle, &caller, id).await?;
         Ok(Response::new(pb::MemberPromoteResponse { header: self.header(), members }))
     }
 }

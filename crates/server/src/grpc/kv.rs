@@ -193,7 +193,8 @@ impl Kv {
         caller: &Caller,
     ) -> Result<pb::PutResponse, Status> {
         state::check_put(request).map_err(|refusal| refused(&refusal))?;
-        self.handle.admit(state::quota::put_cost_bytes(request)).await?;
+        let cost_bytes = state::quota::put_cost_bytes(request);
+        self.handle.admit_for(caller, request, cost_bytes).await?;
         let reply = self.handle.propose_for(caller, RequestKind::Put, request).await?;
         let Reply::Put(mut response) = reply else {
             unreachable!("a put was answered by {reply:?}")
@@ -288,7 +289,8 @@ impl Kv {
         request: &pb::TxnRequest,
         caller: &Caller,
     ) -> Result<Plain<pb::TxnResponse>, Status> {
-        self.handle.admit(state::quota::txn_cost_bytes(request)).await?;
+        let cost_bytes = state::quota::txn_cost_bytes(request);
+        self.handle.admit_for(caller, request, cost_bytes).await?;
         let reply = self.handle.propose_for(caller, RequestKind::Txn, request).await?;
         let Reply::Txn(mut response) = reply else {
             unreachable!("a txn was answered by {reply:?}")

@@ -3,6 +3,7 @@
 use std::pin::Pin;
 
 use base::LeaseId;
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use proto::etcdserverpb::lease_server::Lease as Service;
 use proto::etcdserverpb::{self as pb};
@@ -56,9 +57,9 @@ impl Service for Leases {
         &self,
         request: Request<pb::LeaseGrantRequest>,
     ) -> Result<Response<pb::LeaseGrantResponse>, Status> {
-        self.handle.admit(state::quota::LEASE_COST_BYTES).await?;
         let caller = caller(&request);
         let mut request = request.into_inner();
+        self.handle.admit_for(&caller, &request, state::quota::LEASE_COST_BYTES).await?;
         if request.id == 0 {
             request.id = self.handle.new_lease_id();
         }
@@ -114,8 +115,16 @@ impl Service for Leases {
         let header = Some(self.current_header());
         match self.handle.lease_time_to_live(request).await {
             Ok(response) => {
-                // Keys may have been attached while the leader was asked.
+                // Keys may have been attached while the leader was asked, and this member may not
+                // know of it yet.
                 self.handle.authorize(&who, &request).map_err(|refusal| refused(&refusal))?;
+                let may_read = |key: &Bytes| {
+                    let read = pb::RangeRequest { key: key.clone(), ..Default::default() };
+                    self.handle.may_still(&who.user, &read)
+                };
+                if !response.keys.iter().all(may_read) {
+                    return Err(refused(&Refusal::PermissionDenied));
+                }
                 Ok(Response::new(pb::LeaseTimeToLiveResponse { header, ..response }))
             }
             // L-08: an unknown lease is an answer, not an error.

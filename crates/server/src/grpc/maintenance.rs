@@ -89,7 +89,6 @@ impl Service for Maintenance {
         request: Request<pb::StatusRequest>,
     ) -> Result<Response<pb::StatusResponse>, Status> {
         self.handle.enter(&caller(&request), request.get_ref()).await?;
-        self.handle.enter(&caller(&request), request.get_ref()).await?;
         let node = self.handle.status();
         let sizes = self.handle.backend().sizes();
         let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
@@ -114,7 +113,6 @@ impl Service for Maintenance {
         &self,
         request: Request<pb::DefragmentRequest>,
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
-        self.handle.enter(&caller(&request), request.get_ref()).await?;
         self.handle.enter(&caller(&request), request.get_ref()).await?;
         let backend = self.handle.backend().clone();
         let disk = &self.handle.metrics().disk;
@@ -146,7 +144,6 @@ impl Service for Maintenance {
         &self,
         request: Request<pb::HashRequest>,
     ) -> Result<Response<pb::HashResponse>, Status> {
-        self.handle.enter(&caller(&request), request.get_ref()).await?;
         self.handle.enter(&caller(&request), request.get_ref()).await?;
         let backend = self.handle.backend().clone();
         let began = Instant::now();

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use prost::Message;
 use proto::etcdserverpb as pb;
-use state::auth::gate::{Door, Guarded};
+use state::auth::gate::Guarded;
 use state::{AuthReply, Identity, Refusal, Reply};
 
 use super::{Handle, ProposeError, RequestKind};
-use crate::auth::{Caller, Provider, fingerprint, wall_seconds};
+use crate::auth::{Caller, Passwords, Provider, fingerprint, wall_seconds};
 use crate::peers::versions::Release;
 
 /// How long a token's own entry may lag behind the one that it is named by.
@@ -19,6 +19,9 @@ const LOGIN_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Before it is looked again whether the entry of a token is applied.
 const TOKEN_POLL: Duration = Duration::from_millis(5);
+
+/// The same, once that took long.
+const TOKEN_POLL_MAX: Duration = Duration::from_millis(320);
 
 /// A password on its way to the log: itself or, for members since 3.5, its hash.
 pub(crate) struct Proposed {
@@ -47,6 +50,7 @@ impl Handle {
         // Another member, which is ahead of this one, may have given it. Some name it by the entry
         // before that of the login, so one at the end of what is applied gets a moment more.
         let began = Instant::now();
+        let mut pause = TOKEN_POLL;
         while identity.is_none() {
             let applied = self.status().applied;
             let patience = match applied.cmp(&index) {
@@ -57,7 +61,9 @@ impl Handle {
             if patience < began.elapsed() {
                 break;
             }
-            tokio::time::sleep(TOKEN_POLL).await;
+            tokio::time::sleep(pause).await;
+            // Whoever makes up tokens of far entries must not keep this member busy.
+            pause = (pause * 2).min(TOKEN_POLL_MAX);
             identity = authentication.identify(self.reads(), token);
         }
         if identity.is_none() {
@@ -100,8 +106,11 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// `AuthRevisionOld`.
+    /// `AuthRevisionOld`, or `UserNameEmpty` if auth was off when it began.
     pub(crate) fn check_still(&self, who: &Identity) -> Result<(), Refusal> {
+        if who.revision == 0 && self.reads().auth_enabled() {
+            return Err(Refusal::UserNameEmpty);
+        }
         if who.revision != 0 && who.revision != self.reads().auth().revision() {
             return Err(Refusal::AuthRevisionOld);
         }
@@ -179,6 +188,7 @@ impl Handle {
         request: pb::AuthenticateRequest,
     ) -> Result<(pb::ResponseHeader, String), ProposeError> {
         let pb::AuthenticateRequest { name, password } = request;
+        let password = Passwords::what_counts(&password);
         self.linearize().await?;
         let authentication = &self.shared.authentication;
         loop {
@@ -216,10 +226,10 @@ impl Handle {
     }
 
     /// The revision at which a user has this password.
-    async fn check_password(&self, user: &str, password: &str) -> Result<u64, ProposeError> {
+    async fn check_password(&self, user: &str, password: &[u8]) -> Result<u64, ProposeError> {
         let (hash, revision) = self.reads().auth().password_hash(user)?;
         let passwords = &self.shared.authentication.passwords;
-        if passwords.is_right(password.to_owned(), hash).await? {
+        if passwords.is_right(password.into(), hash).await? {
             Ok(revision)
         } else {
             tracing::info!("user-name" = user, "invalid password");
@@ -227,16 +237,29 @@ impl Handle {
         }
     }
 
-    /// Whether whoever holds this identity may still make a request that was let in before: as
-    /// users and roles are now, however old its token.
-    pub(crate) fn may_still<R: Guarded>(&self, user: Option<&str>, request: &R) -> bool {
-        let auth = self.reads().auth();
-        if !auth.is_enabled() {
-            return true;
+    /// Whether a user may still make a request that was let in before: as users and roles are now,
+    /// however old its token.
+    pub(crate) fn may_still<R: Guarded>(&self, user: &str, request: &R) -> bool {
+        !self.reads().auth_enabled() || self.reads().may(user, request)
+    }
+
+    /// As [`Handle::admit`], for somebody. Who may not make the request at all is told that, and
+    /// raises no alarm, which would stop everybody.
+    ///
+    /// # Errors
+    ///
+    /// As [`Handle::admit`], and of [`Handle::enter`] and [`state::Reads::authorize`].
+    pub(crate) async fn admit_for<R: Guarded>(
+        &self,
+        caller: &Caller,
+        request: &R,
+        cost_bytes: u64,
+    ) -> Result<(), ProposeError> {
+        if self.reads().auth_enabled() && !self.has_room(cost_bytes) {
+            let who = self.enter(caller, request).await?;
+            self.authorize(&who, request)?;
         }
-        let Some(user) = user else { return false };
-        let who = Identity { user: user.to_owned(), revision: auth.revision() };
-        auth.check_door(Door::Login, Some(&who)).is_ok() && self.authorize(&who, request).is_ok()
+        self.admit(cost_bytes).await
     }
 
     /// Whether the certificate of a caller would be its user, were its request a call.

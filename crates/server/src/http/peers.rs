@@ -7,7 +7,8 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{HeaderValue, Method, StatusCode};
+use axum::http::header::AUTHORIZATION;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::Response;
 use base::{LeaseId, MemberId};
 use bytes::Bytes;
@@ -23,6 +24,7 @@ use state::Refusal;
 use state::members::MemberObject;
 
 use super::{method_not_allowed, not_found, text, with_type};
+use crate::auth::Caller;
 use crate::handle::{Handle, ProposeError};
 use crate::peers::membership;
 use crate::peers::others::CLUSTER_ID;
@@ -67,7 +69,7 @@ pub(super) async fn answer(handle: &Handle, request: http::Request<Incoming>) ->
         }
         _ => match path.strip_prefix(PROMOTE) {
             Some(_) if head.method != Method::POST => method_not_allowed("POST"),
-            Some(id) => of_cluster(handle, promote(handle, id).await),
+            Some(id) => of_cluster(handle, promote(handle, &head.headers, id).await),
             None => not_found(),
         },
     }
@@ -101,12 +103,18 @@ fn members(handle: &Handle) -> Response {
     with_type(StatusCode::OK, JSON, members_json(&handle.reads().members()))
 }
 
-/// HTTP-32.
-async fn promote(handle: &Handle, id: &str) -> Response {
+/// HTTP-32. The port may be open to others than members, so that the caller's token must come along,
+/// as etcd's members send it since 3.7.
+async fn promote(handle: &Handle, headers: &HeaderMap, id: &str) -> Response {
     let Ok(number) = id.parse::<u64>() else {
         return text(StatusCode::NOT_FOUND, &format!("member {id} not found in cluster"));
     };
-    let promoted = membership::promote_here(handle, MemberId(number)).await;
+    let caller = Caller::new(headers.get(AUTHORIZATION), None);
+    let entered = handle.enter(&caller, &pb::MemberPromoteRequest { id: number }).await;
+    let promoted = match entered {
+        Ok(_) => membership::promote_here(handle, MemberId(number)).await,
+        Err(refused) => Err(refused),
+    };
     if let Err(error) = &promoted {
         tracing::warn!(
             "member-id" = %MemberId(number),

@@ -13,6 +13,7 @@ use state::members::{ChangeContext, MemberObject, member_id};
 
 use super::others::LeaderError;
 use super::reconfiguration::{Unwise, View};
+use crate::auth::Caller;
 use crate::handle::{Handle, ProposeError};
 
 impl From<Unwise> for ProposeError {
@@ -80,12 +81,13 @@ pub(crate) async fn update(
 /// As [`Handle::change_members`], or the learner is not ready.
 pub(crate) async fn promote(
     handle: &Handle,
+    caller: &Caller,
     id: MemberId,
 ) -> Result<Vec<pb::Member>, ProposeError> {
     match promote_here(handle, id).await {
         Err(ProposeError::NotLeader) => {
             by_leader(handle, handle.deadline(), |leader| async move {
-                handle.peers().others().promote(&leader.peer_ur_ls, id).await
+                handle.peers().others().promote(&leader.peer_ur_ls, caller, id).await
             })
             .await
         }

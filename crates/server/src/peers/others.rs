@@ -19,6 +19,7 @@ use state::Refusal;
 use super::ask::{Answer, AskError, Asker, Question};
 use super::corruption::{Answered, PeerHash, PeerHashError};
 use super::versions::Release;
+use crate::auth::Caller;
 use crate::handle::ProposeError;
 
 /// Said on the port for members by those that read v2 requests whatever their release.
@@ -165,14 +166,17 @@ impl Others {
         }
     }
 
-    /// Lets the leader give a learner its vote.
+    /// Lets the leader give a learner its vote. It asks whether the caller may, as this member did.
     pub(crate) async fn promote(
         &self,
         leader: &[String],
+        caller: &Caller,
         id: MemberId,
     ) -> Result<Vec<pb::Member>, LeaderError> {
         let path = format!("/members/promote/{}", id.0);
-        let question = Question { method: Method::POST, ..self.get(&path) };
+        let token = caller.token_as_it_came().cloned();
+        let headers = token.map(|token| (http::header::AUTHORIZATION, token)).into_iter().collect();
+        let question = Question { method: Method::POST, headers, ..self.get(&path) };
         let answer = self.ask(leader, question).await.map_err(|_| LeaderError::Again)?;
         let text = answer.text();
         let refused = |error: ProposeError| Err(LeaderError::Refused(error));

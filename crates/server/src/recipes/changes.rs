@@ -7,8 +7,10 @@ use base::KeyRange;
 use bytes::Bytes;
 use mvcc::{Filters, Wake, WatchOutput, WatchSpec, WatchStream};
 use prost::Message as _;
+use proto::etcdserverpb as pb;
 use proto::mvccpb::event::EventType;
 use proto::mvccpb::{Event, KeyValue};
+use state::{Identity, Refusal};
 use tokio::sync::Notify;
 
 use super::RecipeError;
@@ -30,6 +32,9 @@ impl Wake for Bell {
 /// The changes from a revision on.
 #[derive(Debug)]
 pub(super) struct Changes {
+    handle: Handle,
+    /// For whom, unless auth was off, and what was asked for then.
+    watcher: Option<(String, pb::WatchCreateRequest)>,
     stream: WatchStream,
     bell: Arc<Bell>,
     ready: VecDeque<Bytes>,
@@ -55,11 +60,12 @@ impl Change {
 }
 
 impl Changes {
-    /// Watches keys from a revision on, which may lie in the past.
+    /// Watches keys from a revision on, which may lie in the past, for somebody who may.
     pub(super) fn watch(
         handle: &Handle,
         keys: KeyRange,
         revision: i64,
+        (who, request): (Identity, pb::WatchCreateRequest),
     ) -> Result<Self, RecipeError> {
         let bell = Arc::<Bell>::default();
         let mut stream = handle.reads().watch().stream(bell.clone());
@@ -72,13 +78,21 @@ impl Changes {
             fragment: false,
         };
         stream.create(spec).map_err(|_| RecipeError::LostWatch)?;
-        Ok(Self { stream, bell, ready: VecDeque::new() })
+        // As with any watch, what began while auth was off goes on.
+        let watcher = (who.revision != 0).then_some((who.user, request));
+        Ok(Self { handle: handle.clone(), watcher, stream, bell, ready: VecDeque::new() })
     }
 
-    /// The next change.
+    /// The next change, for whoever may still see it.
     pub(super) async fn next(&mut self) -> Result<Change, RecipeError> {
         loop {
             if let Some(event) = self.ready.pop_front() {
+                // Behind the pull, as with any watch (W-15).
+                if let Some((user, request)) = &self.watcher
+                    && !self.handle.may_still(user, request)
+                {
+                    return Err(Refusal::PermissionDenied.into());
+                }
                 let event = Event::decode(event).expect("the store encoded it");
                 return Ok(match (event.r#type(), event.kv) {
                     (EventType::Put, Some(row)) => Change::Put(row),

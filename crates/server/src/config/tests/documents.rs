@@ -26,6 +26,18 @@ fn flags_are_documented() {
     golden("../../docs/operating/flags.md", &flags_document());
 }
 
+/// SRV-011.
+#[test]
+fn manual_page_has_every_flag() {
+    let page = man_page();
+    let help = help_text();
+    let names = help.lines().filter_map(|line| line.strip_prefix("  --"));
+    for name in names.filter_map(|line| line.split(' ').next()) {
+        let entry = format!(".TP\n\\fB\\-\\-{}\\fR", name.replace('-', "\\-"));
+        assert!(page.contains(&entry), "no {entry}");
+    }
+}
+
 /// SRV-010, R8.
 #[test]
 fn version_has_four_lines() {

@@ -55,13 +55,13 @@ impl GuardedStreams {
 /// Wakes all streams with guarded watches when users or roles have changed, so that those who hear
 /// nothing else hear of that; until the service is gone.
 pub(super) async fn wake_on_change(handle: Handle, streams: Weak<GuardedStreams>) {
-    let mut seen = handle.reads().auth().revision();
+    let mut seen = handle.reads().auth().version();
     loop {
         tokio::time::sleep(LOOK_INTERVAL).await;
         let Some(streams) = streams.upgrade() else { return };
-        let revision = handle.reads().auth().revision();
-        if revision != seen {
-            seen = revision;
+        let version = handle.reads().auth().version();
+        if version != seen {
+            seen = version;
             streams.wake();
         }
     }
@@ -79,8 +79,10 @@ pub(super) struct StreamGuard {
     entering: Option<Entering>,
     /// Watches that belong to somebody.
     watches: BTreeMap<WatchId, Owned>,
-    /// The auth revision at which they were looked at.
-    looked_at: u64,
+    /// The users and roles by which they were looked at; enabling auth raises no revision.
+    looked_at: Option<(bool, u64)>,
+    /// Once is enough, however often the last watch goes and a first one comes.
+    is_known: bool,
     streams: Arc<GuardedStreams>,
 }
 
@@ -99,7 +101,8 @@ impl std::fmt::Debug for StreamGuard {
 
 impl StreamGuard {
     pub(super) fn new(caller: Caller, streams: Arc<GuardedStreams>) -> Self {
-        Self { caller, entering: None, watches: BTreeMap::new(), looked_at: 0, streams }
+        let (entering, watches) = (None, BTreeMap::new());
+        Self { caller, entering, watches, looked_at: None, is_known: false, streams }
     }
 
     /// Begins to make sure who asks for a watch. One at a time.
@@ -133,10 +136,13 @@ impl StreamGuard {
         request: pb::WatchCreateRequest,
         stream: &Arc<Waker>,
     ) {
-        if self.watches.is_empty() {
+        if !self.is_known {
             self.streams.add(Arc::downgrade(stream));
+            self.is_known = true;
+        }
+        if self.watches.is_empty() {
             // What changed since it was let in is found with the next look.
-            self.looked_at = 0;
+            self.looked_at = None;
         }
         // Only the keys matter from now on.
         let pb::WatchCreateRequest { key, range_end, .. } = request;
@@ -153,14 +159,13 @@ impl StreamGuard {
         if self.watches.is_empty() {
             return Vec::new();
         }
-        let revision = handle.reads().auth().revision();
-        if revision == self.looked_at {
+        let version = handle.reads().auth().version();
+        if self.looked_at == Some(version) {
             return Vec::new();
         }
-        self.looked_at = revision;
+        self.looked_at = Some(version);
         let watches = self.watches.iter();
-        let denied =
-            watches.filter(|(_, owned)| !handle.may_still(Some(&owned.user), &owned.request));
+        let denied = watches.filter(|(_, owned)| !handle.may_still(&owned.user, &owned.request));
         denied.map(|(id, _)| *id).collect()
     }
 }
