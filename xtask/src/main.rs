@@ -9,6 +9,7 @@
 mod ci;
 mod codegen;
 mod dist;
+mod openapi;
 mod sim;
 mod tidy;
 

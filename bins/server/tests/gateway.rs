@@ -260,3 +260,20 @@ fn the_gateway_can_be_turned_off() -> anyhow::Result<()> {
     assert_eq!((answer.status, answer.body.as_str()), (404, "404 page not found\n"));
     Ok(())
 }
+
+/// GW-28: etcd has nothing at this path.
+#[test]
+fn the_gateway_describes_itself() -> anyhow::Result<()> {
+    let (server, _folder) = start(Path::new(OURS), &[])?;
+    let answer = ask(address(&server)?, "GET", "/v3/openapi.json", "")?;
+    assert_eq!(answer.status, 200);
+    let document: Value = serde_json::from_str(&answer.body)?;
+    let paths = document["paths"].as_object().context("it has paths")?;
+    assert_eq!(paths.len(), 51);
+    for path in ["/v3/kv/range", "/v3/watch", "/v3/lock/lock", "/v3/election/observe"] {
+        assert!(paths[path]["post"]["parameters"][0]["schema"]["$ref"].is_string(), "{path}");
+    }
+    let revision = &document["definitions"]["etcdserverpbRangeRequest"]["properties"]["revision"];
+    assert_eq!(*revision, serde_json::json!({ "type": "string", "format": "int64" }));
+    Ok(())
+}

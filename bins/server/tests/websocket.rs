@@ -182,6 +182,44 @@ async fn a_watch_tells_what_happens_and_goes_on() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// GW-23, GW-25: with users, a token counts in each of the three places, and nothing without.
+#[tokio::test]
+async fn tokens_are_taken_from_where_pages_can_put_them() -> anyhow::Result<()> {
+    let (server, _folder) = start(Path::new(OURS))?;
+    let address = ([127, 0, 0, 1], server.client_port()).into();
+    let token = tokio::task::spawn_blocking(move || {
+        for (path, body) in [
+            ("user/add", r#"{"name":"root","password":"r"}"#),
+            ("role/add", r#"{"name":"root"}"#),
+            ("user/grant", r#"{"user":"root","role":"root"}"#),
+            ("enable", "{}"),
+        ] {
+            let answer = ask(address, "POST", &format!("/v3/auth/{path}"), body)?;
+            ensure!(answer.status == 200, "{answer:?}");
+        }
+        let body = r#"{"name":"root","password":"r"}"#;
+        let answer = ask(address, "POST", "/v3/auth/authenticate", body)?;
+        let answer: Value = serde_json::from_str(&answer.body)?;
+        Ok(answer["token"].as_str().context("a token comes")?.to_owned())
+    });
+    let token = token.await??;
+    let put = r#"{"key":"Zm9v","value":"YQ=="}"#;
+    for (name, value, is_known) in [
+        ("sec-websocket-protocol", format!("Bearer, {token}"), true),
+        ("cookie", format!("other=x; token={token}"), true),
+        ("authorization", token.clone(), true),
+        ("sec-websocket-protocol", "Bearer, wrong".to_owned(), false),
+        ("x-other", token.clone(), false),
+    ] {
+        let mut socket = Socket::open(&server, "/v3/kv/put", Some((name, &value))).await?;
+        socket.send(put).await?;
+        let reply = socket.next().await?.context("it ended")?;
+        assert_eq!(reply["header"].is_object(), is_known, "{name} {value}: {reply}");
+        assert_eq!(reply["message"].is_string(), !is_known, "{name} {value}: {reply}");
+    }
+    Ok(())
+}
+
 /// One request on a connection of its own; the head and body of the answer.
 async fn raw(server: &Server, lines: &str) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", server.client_port())).await?;

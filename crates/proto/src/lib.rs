@@ -65,3 +65,6 @@ generated!(
 
 /// The descriptors of every message and service, for reflection and the JSON gateway.
 pub const DESCRIPTORS: &[u8] = include_bytes!("generated/descriptors.bin");
+
+/// The JSON gateway: the path behind `/v3/` and the call that it stands for, in order of the path.
+pub const HTTP_RULES: &[(&str, &str)] = &include!("generated/http_rules.rs");

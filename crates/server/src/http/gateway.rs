@@ -31,6 +31,9 @@ const PREFIX_LEN: usize = 5;
 const COMMON_NAME_IGNORED: &str = "CommonName of client sending a request against gateway will be ignored and not used as \
      expected";
 
+/// What `/v3/openapi.json` answers: every path of the gateway, described (GW-28).
+const OPENAPI: &str = include_str!("../../../../docs/api/openapi.json");
+
 /// What a browser says in front of metadata (GW-22).
 const METADATA_PREFIX: &str = "grpc-metadata-";
 
@@ -63,6 +66,9 @@ impl Gateway {
         }
         if path.starts_with("/v3/") && self.services.takes_for_user(&request) {
             return super::text(StatusCode::BAD_REQUEST, COMMON_NAME_IGNORED);
+        }
+        if path == "/v3/openapi.json" && request.method() == Method::GET {
+            return json_response(StatusCode::OK, OPENAPI);
         }
         if websocket::is_asked_for(&request) {
             return websocket::answer(self, remote, request);
