@@ -558,3 +558,20 @@ fn counted(address: SocketAddr, name: &str) -> anyhow::Result<f64> {
         }
     }
 }
+
+/// G-010, and what `crates/server/src/authority.rs` is for: tools of etcd 3.4 give the endpoint as it
+/// was typed for the name of the host.
+#[test]
+fn tools_of_etcd_3_4_may_name_one_endpoint_by_its_url() -> anyhow::Result<()> {
+    let Some(programs) = real_etcd("3.4") else { return Ok(()) };
+    let (server, _folder) = start(&[])?;
+    for words in [&["endpoint", "status"][..], &["endpoint", "hashkv"], &["defrag"]] {
+        let output = Command::new(programs.join("etcdctl"))
+            .env("ETCDCTL_API", "3")
+            .args(["--endpoints", &server.endpoint(), "--command-timeout=60s"])
+            .args(words)
+            .output()?;
+        assert!(output.status.success(), "{words:?}: {output:?}");
+    }
+    Ok(())
+}

@@ -6,6 +6,7 @@
 mod afterwards;
 mod answers;
 mod auth;
+mod authority;
 mod boot;
 mod coalesce;
 mod committer;

@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use transport::WriteTimed;
 
 use crate::afterwards::Afterwards;
+use crate::authority::Forgiving;
 use crate::coalesce::Coalescing;
 use crate::connections::{Connections, Permit};
 use crate::grpc::{Call, Remote, ReplyBody, ReplyFuture, Services};
@@ -260,7 +261,7 @@ async fn connection<S>(
 {
     let Watched { watcher, permit, pings, only_calls: _ } = watched;
     let begun = Begun::default();
-    let (stream, drain) = Coalescing::new(stream);
+    let (stream, drain) = Coalescing::new(Forgiving::new(stream));
     let counted = Counted { io: stream, begun: begun.clone() };
     let io = TokioIo::new(Policed::new(counted, pings));
     let afterwards = served.afterwards.clone();
