@@ -94,8 +94,10 @@ fn words(line: &str) -> Vec<String> {
 
 /// Runs `etcd` in a folder as a shell would, with its log in a file there.
 fn start_plainly(members: &mut Members, folder: &Path, log: &str) -> anyhow::Result<()> {
-    let mut command = Command::new(OURS);
-    command.env_clear().current_dir(folder);
+    // Whoever runs the tests may have been started to survive a closed terminal, and whoever it
+    // starts then does.
+    let mut command = Command::new("/usr/bin/env");
+    command.args(["--default-signal=HUP", OURS]).env_clear().current_dir(folder);
     members.start(command, &folder.join(log))
 }
 

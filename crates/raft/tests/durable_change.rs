@@ -3,8 +3,8 @@
 
 use std::convert::Infallible;
 
-use base::MemberId;
-use retcd_raft::{ConfState, Config, Raft, Restored};
+use base::{Index, MemberId, Term};
+use retcd_raft::{ConfState, Config, Entry, EntryKind, HardState, Raft, Restored};
 
 /// Works until there is nothing to do; whether a batch with only a commit index was to be synced.
 fn settle(raft: &mut Raft) -> Vec<bool> {
@@ -36,4 +36,28 @@ fn the_commit_of_a_change_is_synced() {
     assert_eq!(settle(&mut raft), [false]);
     raft.propose_change("change".into()).unwrap();
     assert_eq!(settle(&mut raft), [true]);
+}
+
+/// Found by the simulator: the log was then marked beyond the commit index that it holds, and such a
+/// mark is none at the next start.
+#[test]
+fn the_commit_index_that_a_crash_lost_is_written_again() {
+    let id = MemberId(1);
+    let conf_state = ConfState { voters: [id].into(), ..ConfState::default() };
+    let entries = (1..=3).map(|index| Entry {
+        kind: EntryKind::Normal,
+        term: Term(1),
+        index: Index(index),
+        data: bytes::Bytes::new(),
+    });
+    let restored = Restored {
+        conf_state,
+        entries: entries.collect(),
+        hard_state: HardState { term: Term(1), commit: Index(2), ..HardState::default() },
+        applied: Index(3),
+        ..Restored::default()
+    };
+    let mut raft = Raft::new(Config::new(id, 1), restored);
+    let persist = raft.ready().and_then(|ready| ready.persist).unwrap();
+    assert_eq!(persist.hard_state.map(|state| state.commit), Some(Index(3)));
 }

@@ -312,8 +312,8 @@ impl Start<'_> {
         if last < applied {
             return Err(Stop::Broken(format!("the log ends at {last}, applied is {applied}")));
         }
-        let mut hard_state = replay.hard_state;
-        hard_state.commit = hard_state.commit.max(applied).max(start.index);
+        // As it is in the log, though what is applied was committed: consensus writes what is missing.
+        let hard_state = replay.hard_state;
         let members = state.members();
         let conf_state = if members.is_empty() {
             replay.start.conf_state.unwrap_or_default()

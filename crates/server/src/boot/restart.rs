@@ -125,7 +125,8 @@ pub(super) fn restart(mut opened: Opened, force_new_cluster: bool) -> Result<Boo
         return Err(BootError::LogBehind { last, applied: applied.index });
     }
     super::v2::take_over(&mut opened, start, &replay.entries);
-    let mut hard_state = replay.hard_state;
+    let written = replay.hard_state;
+    let mut hard_state = written;
     // The commit index is written lazily; what is applied was committed.
     hard_state.commit = hard_state.commit.max(applied.index).max(start.index);
     let members = opened.state.members();
@@ -153,7 +154,9 @@ pub(super) fn restart(mut opened: Opened, force_new_cluster: bool) -> Result<Boo
         member,
         cluster,
         restored: Restored {
-            hard_state,
+            // Consensus raises it too, and then writes it: a mark beyond the commit index in the
+            // log would be none at the next start.
+            hard_state: if force_new_cluster { hard_state } else { written },
             conf_state,
             snapshot: start,
             entries,
