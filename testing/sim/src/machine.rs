@@ -14,6 +14,7 @@ use member::{Input, Member, Outputs, RequestIds, Turn};
 use prost::Message as _;
 use proto::{etcdserverpb as pb, raftpb};
 use raft::{ConfState, Entry, EntryKind, HardState, Message, Persist, Raft, Restored};
+use state::auth::gate::Authorized;
 use state::members::{ChangeContext, MemberObject};
 use state::{Received, State};
 use vfs::fault::{FaultDir, FaultPlan};
@@ -593,7 +594,7 @@ impl Process {
             range_end: vec![0].into(),
             ..Default::default()
         };
-        let found = reads.range(&all).map_err(|error| format!("{error:?}"))?;
+        let found = reads.range(Authorized::own(&all)).map_err(|error| format!("{error:?}"))?;
         Ok(history::Final {
             member,
             revision: hash.revision,
