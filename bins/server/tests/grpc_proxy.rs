@@ -868,7 +868,7 @@ fn etcds_own_tool_works_through_it() -> anyhow::Result<()> {
         run(&["lease", "keep-alive", "--once", id])?,
         format!("lease {id} keepalived with TTL(100)\n")
     );
-    assert_eq!(run(&["lock", "l", "echo", "held"])?, "held\n");
+    assert_eq!(run(&["lock", "l", "/bin/echo", "held"])?, "held\n");
     assert!(run(&["snapshot", "save", "copy.db"])?.contains("copy.db"));
     assert!(folder.path().join("copy.db").is_file());
     assert_eq!(run(&["del", "k"])?, "1\n");
