@@ -196,15 +196,28 @@ fn watch(key: &str, start_revision: i64) -> WatchOptions {
 /// A stream of watches as it is on the wire.
 struct Raw {
     requests: mpsc::Sender<pb::WatchRequest>,
-    responses: Streaming<pb::WatchResponse>,
+    /// Go's servers open it with the first answer.
+    responses: mpsc::Receiver<Result<pb::WatchResponse, tonic::Status>>,
 }
 
 impl Raw {
     async fn open(proxy: &Proxy) -> anyhow::Result<Self> {
         let (requests, receiver) = mpsc::channel(1024);
+        let (told, responses) = mpsc::channel(1);
         let channel = proxy.client().await?.connection().channel;
-        let mut stub = WatchClient::new(channel).max_decoding_message_size(usize::MAX);
-        let responses = stub.watch(ReceiverStream::new(receiver)).await?.into_inner();
+        tokio::spawn(async move {
+            let mut stub = WatchClient::new(channel).max_decoding_message_size(usize::MAX);
+            let opened = stub.watch(ReceiverStream::new(receiver)).await;
+            let mut stream: Streaming<pb::WatchResponse> = match opened {
+                Ok(opened) => opened.into_inner(),
+                Err(status) => return drop(told.send(Err(status)).await),
+            };
+            while let Some(response) = stream.message().await.transpose() {
+                if told.send(response).await.is_err() {
+                    return;
+                }
+            }
+        });
         Ok(Self { requests, responses })
     }
 
@@ -218,7 +231,7 @@ impl Raw {
     }
 
     async fn next(&mut self) -> anyhow::Result<pb::WatchResponse> {
-        soon(self.responses.message()).await??.context("the stream ended")
+        Ok(soon(self.responses.recv()).await?.context("the stream ended")??)
     }
 }
 
