@@ -266,17 +266,6 @@ impl Drop for Background {
     }
 }
 
-/// SRV-075: etcd 3.7 has no v2 discovery, and neither does this program.
-#[test]
-fn v2_discovery_is_refused_with_the_way_out() -> anyhow::Result<()> {
-    let folder = tempfile::tempdir()?;
-    let own = ports::free_url()?;
-    let mut command = member(Path::new(OURS), folder.path(), "b", &own)?;
-    let refusal = Ended::refusal(command.args(["--discovery", "http://127.0.0.1:1/token"]))?;
-    assert!(refusal.contains("--discovery-token and --discovery-endpoints"), "{refusal}");
-    Ok(())
-}
-
 /// SRV-192, SRV-197, M12: the service is etcd, ours and, if it is there, real etcd.
 #[test]
 fn founders_meet_at_a_discovery_service() -> anyhow::Result<()> {

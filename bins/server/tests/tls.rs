@@ -287,7 +287,7 @@ async fn peers_are_who_and_where_their_certificates_say() -> anyhow::Result<()> 
     Ok(())
 }
 
-/// SRV-096.
+/// SRV-096, SEED4-18 (automatic TLS).
 #[tokio::test]
 async fn a_member_makes_its_own_certificates() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;

@@ -18,6 +18,7 @@ mod received;
 mod restart;
 pub(crate) mod srv;
 mod v2;
+mod v2_discovery;
 
 use std::io;
 use std::path::PathBuf;
@@ -33,11 +34,12 @@ use wal::Wal;
 
 use crate::reserve::{Reserve, is_no_space};
 
-pub(crate) use discovery::{DiscoveryError, founders_of};
+pub(crate) use discovery::founders_of;
 pub use error::BootError;
 pub(crate) use join::members_of;
-pub(crate) use origin::{Origin, OriginOptions};
+pub(crate) use origin::{DiscoveryService, Origin, OriginOptions};
 pub use srv::SrvError;
+pub(crate) use v2_discovery::founders_of_token;
 
 /// What start-up needs of the configuration.
 #[derive(Clone, Debug)]

@@ -89,7 +89,7 @@ impl Doors<'_> {
         let services = Services::new(self.handle, self.options.slow_calls, serving);
         let handle = self.handle;
         let gateway = self.options.grpc_gateway.then(|| Gateway::new(services.clone()));
-        let v2 = self.options.v2;
+        let v2 = self.options.v2.as_deref();
         let for_clients = || {
             let browsers = self.options.browsers.clone();
             Plain::for_clients(handle.clone(), browsers, set_log_level(), gateway.clone(), v2)

@@ -81,17 +81,18 @@ enum Port {
 }
 
 impl Plain {
-    /// What the client port serves; `v2` is whether that generation's API is among it (V2-001).
+    /// What the client port serves; `v2` is whether that generation's API is among it (V2-001), and
+    /// below which keys of the third its keys are (V2-180).
     pub(crate) fn for_clients(
         handle: Handle,
         browsers: Browsers,
         set_log_level: SetLogLevel,
         gateway: Option<Gateway>,
-        v2: bool,
+        v2: Option<&str>,
     ) -> Self {
         let set_log_level = Some(set_log_level);
         let port = Port::Clients;
-        let v2 = v2.then(|| v2::V2::new(handle.clone()));
+        let v2 = v2.map(|v3_prefix| v2::V2::new(handle.clone(), v3_prefix));
         Self::of(Shared { port, handle, browsers, set_log_level, gateway, v2 })
     }
 
