@@ -210,8 +210,14 @@ impl Database<'_> {
                 BootError::Backend(source)
             }
         })?;
-        let state = State::open(&backend, self.state)
-            .map_err(|source| BootError::State { db: db(), source })?;
+        let state = State::open(&backend, self.state).map_err(|source| match &source {
+            state::OpenError::TooNew { storage } => {
+                BootError::TooNew { db: db(), storage: storage.clone(), source }
+            }
+            state::OpenError::Keys(_)
+            | state::OpenError::Backend(_)
+            | state::OpenError::Damaged { .. } => BootError::State { db: db(), source },
+        })?;
         Ok((backend, state))
     }
 
