@@ -128,6 +128,8 @@ pub(crate) fn open(options: &BootOptions) -> Result<Opened, BootError> {
     }
     let mut backend_options = options.backend.clone();
     backend_options.aux = Some(member_dir.subdir("aux").map_err(dir_error)?);
+    // Whatever is acknowledged later is below these names.
+    member_dir.sync().and_then(|()| data_dir.sync()).map_err(dir_error)?;
     let database =
         Database { snap_dir: &snap_dir, backend: backend_options, state: &options.state };
     let open = || match &received {
