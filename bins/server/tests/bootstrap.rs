@@ -155,7 +155,7 @@ fn a_cluster_that_does_not_fit_is_not_joined() -> anyhow::Result<()> {
     assert_refused(&arguments, &own, text)
 }
 
-/// CB-13: an empty data directory is no way back. The id is that of the URLs and the token.
+/// CB-13, CB-17: an empty data directory is no way back. The id is that of the URLs and the token.
 #[test]
 fn a_member_that_the_cluster_knows_is_not_founded_again() -> anyhow::Result<()> {
     let own = ports::free_url()?;
@@ -423,6 +423,7 @@ async fn check_survivors(line: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// SRV-129, CB-19.
 #[tokio::test]
 async fn a_survivor_of_etcd_3_4_goes_on_alone() -> anyhow::Result<()> {
     check_survivors("3.4").await

@@ -631,7 +631,7 @@ fn certificates_that_are_not_valid_now_are_told() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// CB-77, CB-78: the common name of a certificate is its user, but not in the gateway.
+/// CB-77, CB-78, GW-24: the common name of a certificate is its user, but not in the gateway.
 #[tokio::test]
 async fn a_certificate_names_its_user() -> anyhow::Result<()> {
     let site = Site::new()?;

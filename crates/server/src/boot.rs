@@ -130,6 +130,8 @@ pub(crate) fn open(options: &BootOptions) -> Result<Opened, BootError> {
     }
     let mut backend_options = options.backend.clone();
     backend_options.aux = Some(member_dir.subdir("aux").map_err(dir_error)?);
+    // Whatever is acknowledged later is below these names.
+    member_dir.sync().and_then(|()| data_dir.sync()).map_err(dir_error)?;
     let database =
         Database { snap_dir: &snap_dir, backend: backend_options, state: &options.state };
     let open = || match &received {
@@ -212,8 +214,14 @@ impl Database<'_> {
                 BootError::Backend(source)
             }
         })?;
-        let state = State::open(&backend, self.state)
-            .map_err(|source| BootError::State { db: db(), source })?;
+        let state = State::open(&backend, self.state).map_err(|source| match &source {
+            state::OpenError::TooNew { storage } => {
+                BootError::TooNew { db: db(), storage: storage.clone(), source }
+            }
+            state::OpenError::Keys(_)
+            | state::OpenError::Backend(_)
+            | state::OpenError::Damaged { .. } => BootError::State { db: db(), source },
+        })?;
         Ok((backend, state))
     }
 

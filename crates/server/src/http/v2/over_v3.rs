@@ -345,8 +345,8 @@ impl OverV3 {
         });
         let request = pb::TxnRequest { success: reads.collect(), ..pb::TxnRequest::default() };
         // With users of the third generation nobody may: who asks has no name there.
-        self.handle.authorize(&Identity::nobody(), &request)?;
-        let answer = self.handle.reads().txn(&request)?;
+        let authorized = self.handle.authorize(&Identity::nobody(), &request)?;
+        let answer = self.handle.reads().txn(authorized)?;
         let newest = answer.header.map_or(0, |header| header.revision);
         let rows = |response: pb::ResponseOp| match response.response {
             Some(Response::ResponseRange(range)) => range.kvs,
