@@ -1,6 +1,7 @@
 //! The API of the second generation (features 1), from outside; and random sequences of calls to
 //! ours and to etcd 3.4 side by side.
 
+mod client_libraries;
 mod v2_auth;
 mod v2_clients;
 mod v2_cluster;
