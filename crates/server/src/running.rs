@@ -182,12 +182,16 @@ impl Joined {
         });
         let snapshots = snapshots(options, snap_dir, &restored);
         snapshots.complete(restored.snapshot, &restored.conf_state, &state);
+        wal.set_unsafe_no_sync(options.unsafe_no_fsync);
         wal.set_keep(options.wal_files_max.unwrap_or(0));
         let window = LogWindow::new(options.snapshot_catchup_entries, &restored.entries);
         let preparer = wal.preparer();
         let raft = consensus(options, id, wall_millis, restored);
+        let mut member =
+            Member::new(raft, state, backend.clone(), member(options, id, wall_millis));
+        member.set_leases(options.leases);
         let node = Node::new(NodeParts {
-            member: Member::new(raft, state, backend.clone(), member(options, id, wall_millis)),
+            member,
             wal,
             reserve: Reserve::open(wal_dir),
             snapshots,
