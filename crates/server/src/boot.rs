@@ -16,6 +16,7 @@ mod join;
 pub(crate) mod origin;
 mod received;
 mod restart;
+mod shrink;
 pub(crate) mod srv;
 mod v2;
 mod v2_discovery;
@@ -58,6 +59,8 @@ pub(crate) struct BootOptions {
     pub(crate) backend: backend::Options,
     /// The state's.
     pub(crate) state: state::Options,
+    /// Bytes that shrinking the database must free to be done before the start; `None` for never.
+    pub(crate) shrink_bytes_min: Option<u64>,
 }
 
 /// A member at rest.
@@ -150,6 +153,9 @@ pub(crate) fn open(options: &BootOptions) -> Result<Opened, BootError> {
         }
     }
     let (backend, state) = opened?;
+    if let Some(threshold) = options.shrink_bytes_min.filter(|_| has_log) {
+        shrink::shrink(&backend, threshold)?;
+    }
     let applied = state.applied().index;
     if !has_log && applied > Index(0) {
         return Err(BootError::LogMissing {

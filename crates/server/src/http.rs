@@ -7,6 +7,7 @@ mod gateway;
 mod health;
 mod log_level;
 mod peers;
+mod pprof;
 mod v2;
 mod vars;
 
@@ -38,6 +39,18 @@ pub(crate) struct Browsers {
     pub(crate) hosts: Vec<String>,
 }
 
+/// What a client port serves beside what every one does.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Offers<'o> {
+    /// The v3 API as JSON.
+    pub(crate) gateway: Option<Gateway>,
+    /// The v2 API (V2-001), and below which keys of the third generation its keys are (V2-180); none
+    /// for a tree of their own.
+    pub(crate) v2: Option<&'o str>,
+    /// Profiles (HTTP-18).
+    pub(crate) profiles: bool,
+}
+
 /// The plain endpoints; clones share the member.
 #[derive(Clone)]
 pub(crate) struct Plain {
@@ -58,6 +71,7 @@ struct Shared {
     set_log_level: Option<SetLogLevel>,
     gateway: Option<Gateway>,
     v2: Option<v2::V2>,
+    profiles: bool,
 }
 
 impl std::fmt::Debug for Plain {
@@ -81,19 +95,18 @@ enum Port {
 }
 
 impl Plain {
-    /// What the client port serves; `v2` is whether that generation's API is among it (V2-001), and
-    /// below which keys of the third its keys are (V2-180).
+    /// What the client port serves.
     pub(crate) fn for_clients(
         handle: Handle,
         browsers: Browsers,
         set_log_level: SetLogLevel,
-        gateway: Option<Gateway>,
-        v2: Option<&str>,
+        offers: Offers<'_>,
     ) -> Self {
+        let Offers { gateway, v2, profiles } = offers;
         let set_log_level = Some(set_log_level);
         let port = Port::Clients;
         let v2 = v2.map(|v3_prefix| v2::V2::new(handle.clone(), v3_prefix));
-        Self::of(Shared { port, handle, browsers, set_log_level, gateway, v2 })
+        Self::of(Shared { port, handle, browsers, set_log_level, gateway, v2, profiles })
     }
 
     /// What a port for gRPC alone serves: nothing (V2-015).
@@ -119,7 +132,8 @@ impl Plain {
     fn new(port: Port, handle: Handle) -> Self {
         let browsers = Browsers::default();
         let (set_log_level, gateway, v2) = (None, None, None);
-        Self::of(Shared { port, handle, browsers, set_log_level, gateway, v2 })
+        let profiles = false;
+        Self::of(Shared { port, handle, browsers, set_log_level, gateway, v2, profiles })
     }
 
     fn of(shared: Shared) -> Self {
@@ -156,6 +170,12 @@ impl Shared {
             return text(StatusCode::MISDIRECTED_REQUEST, &unknown_host(host));
         }
         let origin = self.browsers.allowed_origin(&request);
+        if origin.is_none() && is_of_another_page(&request) {
+            return text(
+                StatusCode::FORBIDDEN,
+                "the Origin header names no origin of --cors, and not this server",
+            );
+        }
         // A browser that asks whether it may ask.
         let mut response = if request.method() == Method::OPTIONS {
             Response::new(Body::empty())
@@ -204,6 +224,9 @@ impl Shared {
                 response.headers_mut().insert(READS_V2, HeaderValue::from_static("1"));
                 response
             }
+            (Port::Clients, path) if self.profiles && path.starts_with(pprof::PREFIX) => {
+                pprof::answer(request.uri()).await
+            }
             (Port::Clients, "/version") if is_get => self.version(),
             (Port::Clients, "/debug/vars") if is_get => vars::answer(&self.handle),
             (Port::Clients | Port::Peers, "/version") | (Port::Clients, "/debug/vars") => {
@@ -243,6 +266,20 @@ impl Shared {
         );
         with_type(StatusCode::OK, "application/json", body)
     }
+}
+
+/// Whether a page of another server sends this to have something done: a browser shows it no answer,
+/// but has asked already.
+fn is_of_another_page(request: &http::Request<Incoming>) -> bool {
+    let headers = request.headers();
+    let Some(origin) = headers.get(header::ORIGIN) else { return false };
+    let only_reads = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method())
+        && !headers.contains_key(header::UPGRADE);
+    let own = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let own = own.or_else(|| request.uri().authority().map(|host| host.as_str()));
+    let page = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+    let is_own = page.zip(own).is_some_and(|((_, page), own)| page.eq_ignore_ascii_case(own));
+    !only_reads && !is_own
 }
 
 impl Browsers {

@@ -20,6 +20,7 @@ use crate::connections::Connections;
 use crate::doors::Doors;
 use crate::handle::ProposeError;
 use crate::logging;
+use crate::memory_lock::{self, MemoryLockError};
 use crate::node::NodeError;
 use crate::options::Options;
 use crate::peers::ask::{Asker, Dial};
@@ -30,6 +31,7 @@ use crate::running::Running;
 use crate::security::{Security, SecurityError};
 use crate::shards::Shards;
 use crate::signals::Signal;
+use crate::traces::{Tracer, Traces, TracesError};
 
 /// Why a server ended other than by being asked to.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +42,12 @@ pub enum StartError {
     /// TLS cannot be spoken as asked for.
     #[error(transparent)]
     Security(#[from] SecurityError),
+    /// Memory cannot be locked as asked for.
+    #[error(transparent)]
+    MemoryLock(#[from] MemoryLockError),
+    /// Calls cannot be traced as asked for.
+    #[error(transparent)]
+    Traces(#[from] TracesError),
     /// Tokens cannot be made as asked for.
     #[error(transparent)]
     Token(#[from] TokenError),
@@ -114,6 +122,8 @@ impl StartError {
             Self::NotBuilt { .. }
             | Self::Security(SecurityError::SelfSigned { .. })
             | Self::Token(_)
+            | Self::MemoryLock(_)
+            | Self::Traces(_)
             | Self::Srv(_)
             | Self::Boot(_)
             | Self::Listen(_)
@@ -138,6 +148,9 @@ pub fn run(config: &Config) -> Result<Option<Signal>, StartError> {
     #[cfg(feature = "failpoints")]
     crate::failpoints::start();
     raise_file_limit();
+    if config.storage.memory_mlock {
+        memory_lock::lock()?;
+    }
     let (found, notices) = config::open_data_dir(&config.storage.data_dir)?;
     notices.iter().for_each(config::Notice::log);
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -152,7 +165,8 @@ pub fn run(config: &Config) -> Result<Option<Signal>, StartError> {
     let (options, security) = prepare(config, found, &runtime)?;
     // Ports first: a port in use must not cost a recovery.
     let ports = runtime.block_on(Ports::bind(config, &security)).map_err(StartError::Listen)?;
-    let dial: Arc<dyn Dial> = Arc::new(security.dial(options.dial_timeout));
+    let dial: Arc<dyn Dial> =
+        Arc::new(security.dial(options.dial_timeout).leaving_from(options.local_address));
     let booted = match boot(&options, &runtime, dial.clone()) {
         Err(BootError::Removed { .. }) if !options.boot.force_new_cluster => return Ok(None),
         Err(BootError::Origin(OriginError::Discovery(error)))
@@ -168,8 +182,10 @@ pub fn run(config: &Config) -> Result<Option<Signal>, StartError> {
         }
         booted => booted?,
     };
+    let traces = config.tracing.enabled.then(|| Traces::start(&config.tracing)).transpose()?;
     let mut running = Running::start(&options, booted, dial)?;
-    let served = runtime.block_on(serve(&options, &mut running, ports));
+    let tracer = traces.as_ref().map(Traces::tracer);
+    let served = runtime.block_on(serve(&options, &mut running, ports, tracer));
     // Nothing new comes in; what was accepted is answered or told that the server stopped.
     let ended = running.stop();
     runtime.shutdown_timeout(Duration::from_millis(200));
@@ -304,6 +320,7 @@ async fn serve(
     options: &Options,
     running: &mut Running,
     ports: Ports,
+    tracer: Option<Tracer>,
 ) -> Result<Option<Signal>, StartError> {
     let (shards, shard_threads) =
         Shards::start(running.take_answers()).map_err(StartError::Threads)?;
@@ -316,6 +333,7 @@ async fn serve(
         options,
         handle: &running.handle,
         connections: Connections::new(running.handle.metrics().clone()),
+        tracer,
         stopping,
         always,
     };

@@ -21,6 +21,9 @@ pub enum BootError {
     /// The database.
     #[error("opening the database")]
     Backend(#[source] backend::OpenError),
+    /// The database, while it is made smaller.
+    #[error("shrinking the database, which --bootstrap-defrag-threshold-megabytes asks for")]
+    Shrink(#[source] backend::CommitError),
     /// G11.
     #[error("the database {db} cannot be used: {DATABASE_REMEDY}")]
     DatabaseDamaged {

@@ -88,8 +88,8 @@ pub(crate) struct Flag {
     pub(crate) help: &'static str,
     /// The releases of etcd that know it.
     pub(crate) since: &'static str,
-    /// Whether setting it has an effect now, or only after a later step of the project.
-    pub(crate) acts: bool,
+    /// Why setting it changes nothing, if that is so.
+    pub(crate) idle: Option<&'static str>,
     pub(crate) role: Role,
 }
 
@@ -102,11 +102,11 @@ impl Flag {
         help: &'static str,
     ) -> Self {
         let role = Role::Setting;
-        Self { name, kind, default, group, help, since: "3.4", acts: false, role }
+        Self { name, kind, default, group, help, since: "3.4", idle: None, role }
     }
 
-    const fn acts(mut self) -> Self {
-        self.acts = true;
+    const fn idle(mut self, why: &'static str) -> Self {
+        self.idle = Some(why);
         self
     }
 
@@ -117,7 +117,6 @@ impl Flag {
 
     const fn alias(mut self, target: &'static str) -> Self {
         self.role = Role::Alias(target);
-        self.acts = true;
         self
     }
 

@@ -68,13 +68,12 @@ pub(super) const FLAGS: &[Flag] = &[
         "",
         "Hold the v2 keys in the v3 store, under this prefix; without times to live. For trying out.",
     )
-    .since("3.3 to 3.5")
-    .acts(),
+    .since("3.3 to 3.5"),
     Flag::new(Older, "debug", Kind::Bool, "false", "The same as --log-level=debug.")
-        .since("up to 3.4")
-        .acts(),
-    Flag::new(Older, "log-package-levels", Kind::Text, "", "Log levels of single packages.")
         .since("up to 3.4"),
+    Flag::new(Older, "log-package-levels", Kind::Text, "", "Log levels of single packages.")
+        .since("up to 3.4")
+        .idle("the packages were those of another logger; --log-level is for all"),
     Flag::new(
         Older,
         "proxy",
@@ -82,8 +81,7 @@ pub(super) const FLAGS: &[Flag] = &[
         "off",
         "Forward v2 requests instead of being a member.",
     )
-    .since("up to 3.5")
-    .acts(),
+    .since("up to 3.5"),
     Flag::new(
         Older,
         "proxy-failure-wait",
@@ -91,8 +89,7 @@ pub(super) const FLAGS: &[Flag] = &[
         "5000",
         "Milliseconds for which the proxy avoids a failed endpoint.",
     )
-    .since("up to 3.5")
-    .acts(),
+    .since("up to 3.5"),
     Flag::new(
         Older,
         "proxy-refresh-interval",
@@ -100,8 +97,7 @@ pub(super) const FLAGS: &[Flag] = &[
         "30000",
         "Milliseconds between two looks of the proxy at the member list.",
     )
-    .since("up to 3.5")
-    .acts(),
+    .since("up to 3.5"),
     Flag::new(
         Older,
         "proxy-dial-timeout",
@@ -109,8 +105,7 @@ pub(super) const FLAGS: &[Flag] = &[
         "1000",
         "Milliseconds for the proxy to connect.",
     )
-    .since("up to 3.5")
-    .acts(),
+    .since("up to 3.5"),
     Flag::new(
         Older,
         "proxy-write-timeout",
@@ -118,8 +113,7 @@ pub(super) const FLAGS: &[Flag] = &[
         "5000",
         "Milliseconds for the proxy to write.",
     )
-    .since("up to 3.5")
-    .acts(),
+    .since("up to 3.5"),
     Flag::new(
         Older,
         "proxy-read-timeout",
@@ -127,8 +121,7 @@ pub(super) const FLAGS: &[Flag] = &[
         "0",
         "Milliseconds for the proxy to read, 0 for ever.",
     )
-    .since("up to 3.5")
-    .acts(),
+    .since("up to 3.5"),
     ignored("cluster-active-size"),
     ignored("cluster-remove-delay"),
     ignored("cluster-sync-interval"),
@@ -179,6 +172,5 @@ const fn gate(name: &'static str, gate: &'static str, default: &'static str) -> 
 const fn ignored(name: &'static str) -> Flag {
     let mut flag = Flag::new(Older, name, Kind::Ignored, "", "").since("0.4");
     flag.role = Role::Ignored;
-    flag.acts = true;
     flag
 }

@@ -194,16 +194,17 @@ fn older_names_set_the_flags_of_today() {
     ));
 }
 
-/// A flag that has no effect yet is told about, unless it says what is so anyway.
+/// A flag that has no effect is told about, unless it says what is so anyway.
 #[test]
 fn flags_without_effect_are_told() {
     let (_, notices) =
-        Given::flags(&["--enable-pprof", "--force-new-cluster=false", "--vv"]).config();
+        Given::flags(&["--log-package-levels=raft=DEBUG", "--force-new-cluster=false", "--vv"])
+            .config();
     let told: Vec<_> = notices.iter().filter(|line| line.contains("flag is")).collect();
     assert_eq!(
         told,
         [
-            "warn flag is accepted but has no effect yet flag=\"--enable-pprof\" value=\"true\"",
+            "warn flag is accepted but has no effect flag=\"--log-package-levels\" value=\"raft=DEBUG\" reason=\"the packages were those of another logger; --log-level is for all\"",
             "warn flag is no longer supported - ignoring flag-name=\"vv\"",
         ]
     );
