@@ -1,5 +1,6 @@
 // The operations of etcd's Go client, and of all that comes with it, with the server at the address
-// given: `client-check HOST PORT`.
+// given: `client-check HOST PORT`; or with a cluster whose members come and go while it runs:
+// `client-check restarts ENDPOINT...`.
 package main
 
 import (
@@ -76,6 +77,10 @@ func (g given) connect(config clientv3.Config) *clientv3.Client {
 }
 
 func main() {
+	if os.Args[1] == "restarts" {
+		restarts(os.Args[2:])
+		return
+	}
 	endpoint := "http://" + net.JoinHostPort(os.Args[1], os.Args[2])
 	ctx, cancel := context.WithTimeout(context.Background(), eventually)
 	defer cancel()
