@@ -288,9 +288,6 @@ pub enum Refusal {
     /// v2 discovery, which etcd 3.7 has no more.
     #[error("--discovery={0} is v2 discovery, which is not supported since etcd 3.7")]
     DiscoveryUrl(String),
-    /// The v2 API over the v3 store.
-    #[error("--experimental-enable-v2v3 is not supported: v2 and v3 have stores of their own")]
-    V2OverV3,
     /// The cluster string is wrong.
     #[error("error setting up initial cluster")]
     InitialCluster(#[source] Box<ClusterError>),
@@ -340,7 +337,6 @@ impl Refusal {
             Self::DiscoveryUrl(_) => {
                 "use v3 discovery: --discovery-token and --discovery-endpoints".to_owned()
             }
-            Self::V2OverV3 => "leave it out; --enable-v2 offers the v2 API over its own store".to_owned(),
             Self::Logger(_) => "leave out --logger or set it to zap".to_owned(),
             Self::RotationConfig(_) => format!("write it like {}", super::DEFAULT_LOG_ROTATION),
             Self::Zero { flag, .. } | Self::Negative { flag, .. } => {

@@ -35,9 +35,6 @@ pub(crate) fn check(settings: &Settings, notices: &mut Vec<Notice>) -> Result<()
         "periodic" | "revision" => {}
         other => return Err(Refusal::CompactionMode(other.to_owned())),
     }
-    if !settings.text("experimental-enable-v2v3").is_empty() {
-        return Err(Refusal::V2OverV3);
-    }
     gates(settings, notices)?;
     name(settings, notices)?;
     tls_settings(settings)?;
