@@ -12,6 +12,7 @@ use raft::{Body, ConfState, Entry, EntryKind, HardState, Message, Raft, Restored
 use retcd_member::{
     Answer, Failure, Input, Member, Options, Outputs, Proposal, RequestIds, Ticket,
 };
+use state::auth::gate::Authorized;
 use state::members::{ChangeContext, MemberObject};
 use state::{Applied, Received, Refusal, Reply, SnapshotFacts, State};
 use vfs::Open;
@@ -268,7 +269,7 @@ impl Cluster {
             range_end: vec![0].into(),
             ..Default::default()
         };
-        self.one(id).member.state().reads().range(&range).unwrap().count
+        self.one(id).member.state().reads().range(Authorized::own(&range)).unwrap().count
     }
 }
 

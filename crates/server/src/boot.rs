@@ -19,6 +19,7 @@ mod restart;
 mod shrink;
 pub(crate) mod srv;
 mod v2;
+mod v2_discovery;
 
 use std::io;
 use std::path::PathBuf;
@@ -34,11 +35,12 @@ use wal::Wal;
 
 use crate::reserve::{Reserve, is_no_space};
 
-pub(crate) use discovery::{DiscoveryError, founders_of};
+pub(crate) use discovery::founders_of;
 pub use error::BootError;
 pub(crate) use join::members_of;
-pub(crate) use origin::{Origin, OriginOptions};
+pub(crate) use origin::{DiscoveryService, Origin, OriginOptions};
 pub use srv::SrvError;
+pub(crate) use v2_discovery::founders_of_token;
 
 /// What start-up needs of the configuration.
 #[derive(Clone, Debug)]
@@ -131,6 +133,8 @@ pub(crate) fn open(options: &BootOptions) -> Result<Opened, BootError> {
     }
     let mut backend_options = options.backend.clone();
     backend_options.aux = Some(member_dir.subdir("aux").map_err(dir_error)?);
+    // Whatever is acknowledged later is below these names.
+    member_dir.sync().and_then(|()| data_dir.sync()).map_err(dir_error)?;
     let database =
         Database { snap_dir: &snap_dir, backend: backend_options, state: &options.state };
     let open = || match &received {
@@ -216,8 +220,14 @@ impl Database<'_> {
                 BootError::Backend(source)
             }
         })?;
-        let state = State::open(&backend, self.state)
-            .map_err(|source| BootError::State { db: db(), source })?;
+        let state = State::open(&backend, self.state).map_err(|source| match &source {
+            state::OpenError::TooNew { storage } => {
+                BootError::TooNew { db: db(), storage: storage.clone(), source }
+            }
+            state::OpenError::Keys(_)
+            | state::OpenError::Backend(_)
+            | state::OpenError::Damaged { .. } => BootError::State { db: db(), source },
+        })?;
         Ok((backend, state))
     }
 

@@ -44,8 +44,9 @@ pub(crate) struct Browsers {
 pub(crate) struct Offers {
     /// The v3 API as JSON.
     pub(crate) gateway: Option<Gateway>,
-    /// The v2 API (V2-001).
-    pub(crate) v2: bool,
+    /// The v2 API (V2-001), and below which keys of the third generation its keys are (V2-180): empty
+    /// for a tree of their own.
+    pub(crate) v2: Option<String>,
     /// Profiles (HTTP-18).
     pub(crate) profiles: bool,
 }
@@ -104,7 +105,7 @@ impl Plain {
         let Offers { gateway, v2, profiles } = offers;
         let set_log_level = Some(set_log_level);
         let port = Port::Clients;
-        let v2 = v2.then(|| v2::V2::new(handle.clone()));
+        let v2 = v2.map(|v3_prefix| v2::V2::new(handle.clone(), &v3_prefix));
         Self::of(Shared { port, handle, browsers, set_log_level, gateway, v2, profiles })
     }
 
@@ -164,11 +165,9 @@ impl Shared {
         }
         // A page cannot make a name with a certificate.
         let is_secured = request.extensions().get::<Secured>().is_some();
-        if !is_secured && !self.browsers.allow_host(&request) {
-            return text(
-                StatusCode::MISDIRECTED_REQUEST,
-                "the Host header names no host of --host-whitelist",
-            );
+        if !is_secured && let Some(host) = self.browsers.foreign_host(&request) {
+            tracing::warn!(host, "rejecting HTTP request to prevent DNS rebinding attacks");
+            return text(StatusCode::MISDIRECTED_REQUEST, &unknown_host(host));
         }
         let origin = self.browsers.allowed_origin(&request);
         if origin.is_none() && is_of_another_page(&request) {
@@ -297,19 +296,21 @@ impl Browsers {
         );
     }
 
-    /// Whether the request is for a host that this server goes by: a page that makes a name of its
-    /// own point here must not be answered.
-    fn allow_host(&self, request: &http::Request<Incoming>) -> bool {
+    /// The host that the request is for, if this server does not go by it: a page that makes a name
+    /// of its own point here must not be answered.
+    fn foreign_host<'r>(&self, request: &'r http::Request<Incoming>) -> Option<&'r str> {
         if self.hosts.is_empty() || self.hosts.iter().any(|host| host == "*") {
-            return true;
+            return None;
         }
         let named = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
         let named = named.or_else(|| request.uri().authority().map(|host| host.as_str()));
-        let named = named.map(|host| match host.rsplit_once(':') {
-            Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        let named = named.map_or("", |host| match host.rsplit_once(':') {
+            Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
+                name.trim_start_matches('[').trim_end_matches(']')
+            }
             Some(_) | None => host,
         });
-        named.is_some_and(|named| self.hosts.iter().any(|host| host == named))
+        (!self.hosts.iter().any(|host| host == named)).then_some(named)
     }
 
     pub(crate) fn allowed_origin(&self, request: &http::Request<Incoming>) -> Option<HeaderValue> {
@@ -342,6 +343,18 @@ fn plain_text(status: StatusCode, body: String) -> Response {
 /// A text as Go's servers send errors: with a newline behind it.
 fn text(status: StatusCode, text: &str) -> Response {
     plain_text(status, format!("{text}\n"))
+}
+
+/// What somebody is told whose request is for a host that this server does not go by (GW-26).
+fn unknown_host(host: &str) -> String {
+    format!(
+        "\netcd received your request, but the Host header was unrecognized.\n\n\
+         To fix this, choose one of the following options:\n\
+         - Enable TLS, then any HTTPS request will be allowed.\n\
+         - Add the hostname you want to use to the whitelist in settings.\n  \
+         - e.g. etcd --host-whitelist {host:?}\n\n\
+         This requirement has been added to help prevent \"DNS Rebinding\" attacks (CVE-2018-5702).\n"
+    )
 }
 
 /// HTTP-21.

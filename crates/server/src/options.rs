@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::auth::Authentication;
-use crate::boot::{BootOptions, OriginOptions};
+use crate::boot::{BootOptions, DiscoveryService, OriginOptions};
 use crate::committer::Pace;
 use crate::config::{
     Address, AutoCompaction, Bootstrap, Config, Gate, InitialCluster, MemberUrl, MetricsDetail,
@@ -72,8 +72,9 @@ pub(crate) struct Options {
     pub(crate) slow_apply: Duration,
     /// Whether the v3 API is offered as JSON, too.
     pub(crate) grpc_gateway: bool,
-    /// Whether the v2 API is served.
-    pub(crate) v2: bool,
+    /// Below which keys of v3 those of v2 are; empty for a tree of their own. `None` if the v2 API is
+    /// not served.
+    pub(crate) v2: Option<String>,
     /// Whether profiles are offered.
     pub(crate) profiles: bool,
     /// Who may ask from a browser.
@@ -146,7 +147,7 @@ impl Options {
             slow_calls: SlowCalls { longer_than: config.logging.slow_request_min },
             slow_apply: config.logging.slow_apply_min,
             grpc_gateway: config.http.grpc_gateway,
-            v2: config.http.v2,
+            v2: config.http.v2.then(|| config.http.v2_over_v3.clone()),
             profiles: config.http.pprof || config.logging.is_debug(),
             browsers: Browsers {
                 origins: config.http.cors.clone(),
@@ -174,10 +175,13 @@ impl Options {
 fn origin(config: &Config, cluster: InitialCluster) -> OriginOptions {
     let (token, discovery) = match &config.bootstrap {
         // Who meets by a token is one cluster by it, too.
-        Bootstrap::Discovery(discovery) => (&discovery.token, Some(discovery.clone())),
-        Bootstrap::Static(_) | Bootstrap::DiscoveryUrl { .. } | Bootstrap::Srv { .. } => {
-            (&config.cluster.token, None)
+        Bootstrap::Discovery(discovery) => {
+            (&discovery.token, Some(DiscoveryService::V3(discovery.clone())))
         }
+        Bootstrap::DiscoveryUrl { url, proxy } => {
+            (url, Some(DiscoveryService::V2 { url: url.clone(), proxy: proxy.clone() }))
+        }
+        Bootstrap::Static(_) | Bootstrap::Srv { .. } => (&config.cluster.token, None),
     };
     OriginOptions {
         name: config.name.clone(),

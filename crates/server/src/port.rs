@@ -19,7 +19,7 @@ use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
-use transport::WriteTimed;
+use transport::Timed;
 
 use crate::afterwards::Afterwards;
 use crate::authority::Forgiving;
@@ -181,14 +181,14 @@ pub(crate) async fn serve(
             match stream {
                 Detached::Tcp(stream) => match TcpStream::from_std(stream) {
                     Ok(stream) => {
-                        let stream = WriteTimed::new(stream, timeout);
+                        let stream = Timed::writes(stream, timeout);
                         begin(stream, guard, &builder, served, watched).await;
                     }
                     Err(error) => tracing::debug!(error = %error, "connection lost"),
                 },
                 Detached::Unix(stream) => match UnixStream::from_std(stream) {
                     Ok(stream) => {
-                        let stream = WriteTimed::new(stream, timeout);
+                        let stream = Timed::writes(stream, timeout);
                         begin(stream, guard, &builder, served, watched).await;
                     }
                     Err(error) => tracing::debug!(error = %error, "connection lost"),

@@ -318,8 +318,8 @@ impl Recipes {
         let success = vec![operation(Request::RequestRange(request))];
         let request = pb::TxnRequest { success, ..Default::default() };
         let who = self.handle.enter(&self.caller, &request).await?;
-        self.handle.authorize(&who, &request)?;
-        let response = self.handle.reads().txn(&request)?;
+        let authorized = self.handle.authorize(&who, &request)?;
+        let response = self.handle.reads().txn(authorized)?;
         self.handle.check_still(&who)?;
         Ok((row(&response, 0), self.header(response.header.as_ref())))
     }

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::auth::{Authentication, TokenError};
 use crate::boot::origin::OriginError;
-use crate::boot::{self, BootError, Booted, DiscoveryError, SrvError, srv};
+use crate::boot::{self, BootError, Booted, SrvError, srv};
 use crate::config::{
     self, Bootstrap, Config, DataDir, InitialCluster, ListenError, ProxyMode, Refusal, StartFacts,
 };
@@ -169,8 +169,8 @@ pub fn run(config: &Config) -> Result<Option<Signal>, StartError> {
         Arc::new(security.dial(options.dial_timeout).leaving_from(options.local_address));
     let booted = match boot(&options, &runtime, dial.clone()) {
         Err(BootError::Removed { .. }) if !options.boot.force_new_cluster => return Ok(None),
-        Err(BootError::Origin(OriginError::Discovery(DiscoveryError::Full { .. })))
-            if config.proxy.is_fallback =>
+        Err(BootError::Origin(OriginError::Discovery(error)))
+            if error.is_full() && config.proxy.is_fallback =>
         {
             tracing::warn!(
                 "fallback-proxy" = "proxy",
@@ -220,15 +220,18 @@ fn forward(
                 let text = text.map_err(OriginError::Discovery).map_err(BootError::Origin)?;
                 InitialCluster::parse(&text).map_err(Refusal::from)?
             }
+            Bootstrap::DiscoveryUrl { url, proxy } => {
+                let text = runtime.block_on(boot::founders_of_token(url, proxy));
+                let text = text.map_err(|error| OriginError::Discovery(error.into()));
+                InitialCluster::parse(&text.map_err(BootError::Origin)?).map_err(Refusal::from)?
+            }
             // A proxy needs no place of its own among the members.
             Bootstrap::Srv { domain, service_name } => {
                 let dns = client::srv::Dns::of_system();
                 let found = srv::find(&dns, domain, service_name, "proxy", &[]);
                 InitialCluster::parse(&runtime.block_on(found)?).map_err(Refusal::from)?
             }
-            Bootstrap::Static(_) | Bootstrap::DiscoveryUrl { .. } => {
-                runtime.block_on(initial_cluster(config))?
-            }
+            Bootstrap::Static(_) => runtime.block_on(initial_cluster(config))?,
         };
     }
     proxy::run(config, &cluster)
@@ -265,8 +268,9 @@ async fn initial_cluster(config: &Config) -> Result<InitialCluster, StartError> 
     let parse = |text: &str| InitialCluster::parse(text).map_err(Refusal::from);
     match &config.bootstrap {
         Bootstrap::Static(text) => Ok(parse(text)?),
-        Bootstrap::Discovery(_) => Ok(InitialCluster::of(&config.name, &config.advertise.peers)),
-        Bootstrap::DiscoveryUrl { url, .. } => Err(Refusal::DiscoveryUrl(url.clone()).into()),
+        Bootstrap::Discovery(_) | Bootstrap::DiscoveryUrl { .. } => {
+            Ok(InitialCluster::of(&config.name, &config.advertise.peers))
+        }
         Bootstrap::Srv { domain, service_name } => {
             let dns = client::srv::Dns::of_system();
             let advertised = &config.advertise.peers;

@@ -14,6 +14,7 @@ use prost::Message as _;
 use proto::authpb::permission::Type;
 use proto::authpb::{self, Permission, UserAddOptions};
 use proto::etcdserverpb as pb;
+use state::auth::gate::Authorized;
 use state::{Applied, AuthReply, Identity, Payload, Refusal, Reply};
 use support::auth::{Auth, change, disable, enable, grant_role, permission, user};
 use support::{
@@ -404,7 +405,7 @@ fn a_denied_entry_moves_only_the_applied_index() {
         by(&auth.user("alice"), pb::InternalRaftRequest { put, ..Default::default() });
     assert_eq!(machine.refused(denied), Refusal::PermissionDenied);
     assert_eq!((machine.contents(), machine.revision()), before);
-    assert_eq!(machine.reads().range(&range("k", "")).unwrap().count, 0);
+    assert_eq!(machine.reads().range(Authorized::own(&range("k", ""))).unwrap().count, 0);
 }
 
 /// Notes the auth revision that is shown whenever the store has news and a key is there.
@@ -417,7 +418,7 @@ struct Onlooker {
 
 impl mvcc::Wake for Onlooker {
     fn wake(&self) {
-        if !self.reads.range(&range(self.key, "")).unwrap().rows.is_empty() {
+        if !self.reads.range(Authorized::own(&range(self.key, ""))).unwrap().rows.is_empty() {
             self.seen.lock().unwrap().push(self.reads.auth().version());
         }
     }

@@ -8,6 +8,7 @@ mod support;
 
 use backend::Backend;
 use proto::etcdserverpb as pb;
+use state::auth::gate::Authorized;
 use state::{Halt, Refusal, State};
 use support::{
     internal_delete, internal_put, internal_txn, log, options, position, put, range, txn,
@@ -48,10 +49,13 @@ fn damaged() -> (Backend, State) {
 #[test]
 fn a_damaged_row_is_not_served() {
     let (_backend, state) = damaged();
-    assert_eq!(state.reads().range(&range("bad", "")).unwrap_err(), Refusal::Corrupt);
+    assert_eq!(
+        state.reads().range(Authorized::own(&range("bad", ""))).unwrap_err(),
+        Refusal::Corrupt
+    );
     let read = txn(vec![], vec![pb::request_op::Request::RequestRange(range("bad", ""))], vec![]);
-    assert_eq!(state.reads().txn(&read).unwrap_err(), Refusal::Corrupt);
-    assert_eq!(state.reads().range(&range("good", "")).unwrap().rows.len(), 1);
+    assert_eq!(state.reads().txn(Authorized::own(&read)).unwrap_err(), Refusal::Corrupt);
+    assert_eq!(state.reads().range(Authorized::own(&range("good", ""))).unwrap().rows.len(), 1);
 }
 
 /// Reliability 5.3: the member stops before it diverges; the entries before are applied.
@@ -79,7 +83,7 @@ fn an_entry_that_needs_a_damaged_row_halts_the_member() {
         assert!(matches!(halt, Halt::Backend { position: at, .. } if at == position(42)), "{halt}");
         assert_eq!(outcomes.len(), 1);
         assert_eq!((state.applied(), backend.applied()), (position(41), position(41)));
-        let good = state.reads().range(&range("good", "")).unwrap();
+        let good = state.reads().range(Authorized::own(&range("good", ""))).unwrap();
         assert_eq!(&good.rows[0].decode().value[..], b"v");
     }
 }

@@ -13,6 +13,7 @@ use pb::alarm_request::AlarmAction::{Activate, Deactivate, Get};
 use prost::Message as _;
 use proto::raftpb::ConfChangeType;
 use proto::{etcdserverpb as pb, leasepb, v2pb};
+use state::auth::gate::Authorized;
 use state::members::{ChangeContext, MemberObject};
 use state::{Applied, Halt, MemberChange, Payload, Refusal, Reply};
 use support::{
@@ -82,7 +83,7 @@ fn a_revoke_takes_the_keys_along() {
     }
     let Reply::LeaseRevoke(LeaseId(1), reply) = machine.done(revoke(1)) else { panic!() };
     assert_eq!(reply.header.unwrap().revision, 5);
-    assert_eq!(machine.reads().range(&range("a", "\0")).unwrap().count, 0);
+    assert_eq!(machine.reads().range(Authorized::own(&range("a", "\0"))).unwrap().count, 0);
     assert_eq!(machine.reads().lease(LeaseId(1), false), None);
     let deleted: Vec<_> = machine
         .contents()
@@ -169,7 +170,7 @@ fn without_space_only_what_frees_it_is_done() {
     ));
     machine.done(compact(2));
     machine.done(revoke(1));
-    assert!(machine.reads().range(&range("k", "")).is_ok());
+    assert!(machine.reads().range(Authorized::own(&range("k", ""))).is_ok());
     machine.done(alarm(Deactivate, 3, Nospace));
     machine.put(put("k", "w"));
 }
@@ -192,8 +193,8 @@ fn a_corrupt_cluster_serves_no_keys() {
         assert_eq!(machine.refused(payload), Refusal::Corrupt);
     }
     // As etcd answers them.
-    assert!(machine.reads().range(&range("k", "")).is_ok());
-    assert!(machine.reads().txn(&txn(vec![], vec![], vec![])).is_ok());
+    assert!(machine.reads().range(Authorized::own(&range("k", ""))).is_ok());
+    assert!(machine.reads().txn(Authorized::own(&txn(vec![], vec![], vec![]))).is_ok());
     machine.done(checkpoint(1, 5));
 }
 

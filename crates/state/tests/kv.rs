@@ -8,6 +8,7 @@ mod support;
 
 use proto::etcdserverpb as pb;
 use proto::etcdserverpb::range_request::{SortOrder, SortTarget};
+use state::auth::gate::Authorized;
 use state::{Refusal, Reply};
 use support::{Machine, compact, delete, grant, internal_put, put, range};
 
@@ -74,7 +75,7 @@ fn a_limit_cuts_rows_and_not_the_count() {
     for key in ["a", "b", "c"] {
         machine.put(put(key, "v"));
     }
-    let read = |request| machine.reads().range(&request).unwrap();
+    let read = |request| machine.reads().range(Authorized::own(&request)).unwrap();
     let two = read(pb::RangeRequest { limit: 2, ..range("a", "\0") });
     assert_eq!((keys(&two).concat(), two.more, two.count), ("ab".to_owned(), true, 3));
     assert_eq!(two.revision, 4);
@@ -103,7 +104,7 @@ fn rows_are_sorted_before_they_are_cut() {
             limit,
             ..range("a", "\0")
         };
-        let reply = machine.reads().range(&request).unwrap();
+        let reply = machine.reads().range(Authorized::own(&request)).unwrap();
         assert_eq!(reply.count, 4);
         assert_eq!(reply.more, limit != 0);
         keys(&reply).concat()
@@ -130,7 +131,7 @@ fn filters_leave_the_count_alone() {
         machine.put(put(key, "v"));
     }
     let read = |request| {
-        let reply = machine.reads().range(&request).unwrap();
+        let reply = machine.reads().range(Authorized::own(&request)).unwrap();
         assert_eq!(reply.count, 3);
         (keys(&reply).concat(), reply.more)
     };
@@ -155,11 +156,11 @@ fn keys_only_leaves_values_out() {
     machine.put(pb::PutRequest { lease: 5, ..put("a", "2") });
     machine.put(put("b", "1"));
     let request = pb::RangeRequest { keys_only: true, ..range("a", "\0") };
-    let plain = machine.reads().range(&request).unwrap();
+    let plain = machine.reads().range(Authorized::own(&request)).unwrap();
     let row = plain.rows[0].decode();
     assert_eq!((&row.key[..], row.value.len(), row.lease, row.mod_revision), (&b"a"[..], 0, 0, 2));
     let by_value = pb::RangeRequest { sort_target: SortTarget::Value as i32, ..request };
-    let sorted = machine.reads().range(&by_value).unwrap();
+    let sorted = machine.reads().range(Authorized::own(&by_value)).unwrap();
     assert_eq!(keys(&sorted).concat(), "ba");
     let row = sorted.rows[1].decode();
     assert_eq!((row.value.len(), row.lease), (0, 5));
@@ -178,7 +179,7 @@ fn compaction_moves_the_oldest_readable_revision() {
     assert_eq!(machine.refused(compact(3)), Refusal::Compacted);
     let at = |revision| {
         let request = pb::RangeRequest { revision, ..range("k", "") };
-        machine.reads().range(&request).map(|reply| reply.rows[0].decode().value)
+        machine.reads().range(Authorized::own(&request)).map(|reply| reply.rows[0].decode().value)
     };
     assert_eq!(at(2), Err(Refusal::Compacted));
     assert_eq!(at(3), Ok("2".into()));

@@ -19,6 +19,7 @@ use pb::response_op::Response;
 use proptest::prelude::*;
 use proto::etcdserverpb as pb;
 use proto::mvccpb::KeyValue;
+use state::auth::gate::Authorized;
 use state::{Applied, Payload, Refusal, Reply};
 use support::{Machine, compact, grant, internal_delete, internal_put, internal_txn, revoke};
 
@@ -466,7 +467,7 @@ fn check_read(machine: &Machine, model: &Model, request: &pb::RangeRequest) {
         let from = if request.revision > 0 { model.at(request.revision) } else { model.now() };
         Ok(range(from, request, model.revision()))
     };
-    let got = machine.reads().range(request).map(|reply| pb::RangeResponse {
+    let got = machine.reads().range(Authorized::own(request)).map(|reply| pb::RangeResponse {
         header: header(reply.revision),
         kvs: reply.rows.iter().map(mvcc::Row::decode).collect(),
         more: reply.more,

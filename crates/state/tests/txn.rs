@@ -11,6 +11,7 @@ use pb::request_op::Request;
 use pb::response_op::Response;
 use proto::etcdserverpb as pb;
 use state::Refusal;
+use state::auth::gate::Authorized;
 use support::{Machine, compact, delete, grant, internal_txn, put, range, txn};
 
 fn compare(key: &str, result: CompareResult, union: TargetUnion) -> pb::Compare {
@@ -200,10 +201,10 @@ fn a_txn_that_only_reads_needs_no_entry() {
     let there = compare("k", CompareResult::Equal, TargetUnion::Version(2));
     let at = |revision| Request::RequestRange(pb::RangeRequest { revision, ..range("k", "") });
     let request = txn(vec![there], vec![at(0), at(2)], vec![]);
-    let response = machine.reads().txn(&request).unwrap();
+    let response = machine.reads().txn(Authorized::own(&request)).unwrap();
     assert_eq!(response, machine.txn(request));
     assert_eq!(response.header.unwrap().revision, 3);
     assert_eq!(&ranged(&response.responses[1]).kvs[0].value[..], b"1");
     let future = txn(vec![], vec![at(4)], vec![]);
-    assert_eq!(machine.reads().txn(&future), Err(Refusal::FutureRevision));
+    assert_eq!(machine.reads().txn(Authorized::own(&future)), Err(Refusal::FutureRevision));
 }

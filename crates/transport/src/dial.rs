@@ -58,24 +58,47 @@ pub fn host_and_port(url: &Url) -> io::Result<(String, u16)> {
     Ok((host.to_owned(), port))
 }
 
-/// A connection on which a write that makes no progress for a while fails. For the port on which
-/// peers attach their streams: one that stopped reading must not be kept.
+/// A connection on which a write, or a read, that makes no progress for a while fails. For the port
+/// on which peers attach their streams: one that stopped reading must not be kept; and for whoever
+/// waits for an answer.
 #[derive(Debug)]
-pub struct WriteTimed<T> {
+pub struct Timed<T> {
     inner: T,
-    limit: Option<Duration>,
-    waiting: Option<Pin<Box<Sleep>>>,
+    reading: Timer,
+    writing: Timer,
 }
 
-impl<T> WriteTimed<T> {
-    /// etcd's limit.
-    pub const PEER_LIMIT: Duration = Duration::from_secs(5);
+impl<T> Timed<T> {
+    /// etcd's limit for writing to a peer.
+    pub const PEER_WRITE_LIMIT: Duration = Duration::from_secs(5);
 
     /// Limits the time that a write to `inner` may make no progress, if it shall be.
-    pub fn new(inner: T, limit: Option<Duration>) -> Self {
-        Self { inner, limit, waiting: None }
+    pub fn writes(inner: T, limit: Option<Duration>) -> Self {
+        let writing = Timer { limit, waiting: None, late: "write timed out" };
+        Self {
+            inner,
+            reading: Timer { limit: None, waiting: None, late: "read timed out" },
+            writing,
+        }
     }
 
+    /// Limits the time in which nothing may come, too.
+    #[must_use]
+    pub fn and_reads(mut self, limit: Option<Duration>) -> Self {
+        self.reading.limit = limit;
+        self
+    }
+}
+
+/// How long one direction has made no progress.
+#[derive(Debug)]
+struct Timer {
+    limit: Option<Duration>,
+    waiting: Option<Pin<Box<Sleep>>>,
+    late: &'static str,
+}
+
+impl Timer {
     fn limit<R>(
         &mut self,
         context: &mut Context<'_>,
@@ -88,28 +111,29 @@ impl<T> WriteTimed<T> {
         let Some(limit) = self.limit else { return Poll::Pending };
         let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
         ready!(waiting.as_mut().poll(context));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "write timed out")))
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, self.late)))
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for WriteTimed<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for Timed<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(context, buffer)
+        let polled = Pin::new(&mut self.inner).poll_read(context, buffer);
+        self.reading.limit(context, polled)
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for WriteTimed<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for Timed<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &[u8],
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.inner).poll_write(context, buffer);
-        self.limit(context, polled)
+        self.writing.limit(context, polled)
     }
 
     fn poll_write_vectored(
@@ -118,7 +142,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for WriteTimed<T> {
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.inner).poll_write_vectored(context, buffers);
-        self.limit(context, polled)
+        self.writing.limit(context, polled)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -127,18 +151,18 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for WriteTimed<T> {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.inner).poll_flush(context);
-        self.limit(context, polled)
+        self.writing.limit(context, polled)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.inner).poll_shutdown(context);
-        self.limit(context, polled)
+        self.writing.limit(context, polled)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncWriteExt as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
     use super::*;
@@ -167,9 +191,21 @@ mod tests {
     #[tokio::test]
     async fn a_write_without_progress_fails_and_others_do_not() {
         let (here, there) = tokio::io::duplex(8);
-        let mut here = WriteTimed::new(here, Some(Duration::from_millis(10)));
+        let mut here = Timed::writes(here, Some(Duration::from_millis(10)));
         here.write_all(b"fits").await.unwrap();
         let failed = here.write_all(b"does not fit").await.unwrap_err();
+        assert_eq!(failed.kind(), io::ErrorKind::TimedOut);
+        drop(there);
+    }
+
+    #[tokio::test]
+    async fn a_read_of_what_does_not_come_fails_and_others_do_not() {
+        let (here, mut there) = tokio::io::duplex(8);
+        let mut here = Timed::writes(here, None).and_reads(Some(Duration::from_millis(10)));
+        there.write_all(b"came").await.unwrap();
+        let mut came = [0; 4];
+        here.read_exact(&mut came).await.unwrap();
+        let failed = here.read_exact(&mut came).await.unwrap_err();
         assert_eq!(failed.kind(), io::ErrorKind::TimedOut);
         drop(there);
     }

@@ -41,7 +41,7 @@ mod urls;
 pub mod wire;
 
 pub use appends::{Appends, Flow, FlowSample, Latency, LatencySample};
-pub use dial::{Connection, Dial, TcpDial, WriteTimed, host_and_port};
+pub use dial::{Connection, Dial, TcpDial, Timed, host_and_port};
 pub use local_member::{
     BoxFuture, ByteStream, IncomingDb, IncomingSnapshot, LocalMember, OutgoingSnapshot,
     ReceiveSnapshotError,

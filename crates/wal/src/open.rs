@@ -80,6 +80,14 @@ pub(crate) fn open_to_write(
         segment.file.sync_data().map_err(failed)?;
     }
     dir.sync().map_err(folder)?;
+    // So may the log's name, if the last process ended between giving it and the sync of that. Who
+    // may not read the folder around it cannot have made a log in it.
+    match parent.sync() {
+        Err(error) if error.kind() != io::ErrorKind::PermissionDenied => {
+            return Err(OpenError::Folder { folder: parent.path(), source: error });
+        }
+        Ok(()) | Err(_) => {}
+    }
     Ok((dir, opened))
 }
 

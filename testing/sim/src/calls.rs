@@ -8,6 +8,7 @@ use history::{Answer as Said, Call, Outcome};
 use member::{Answer, Failure, Input, Proposal, Ticket};
 use prost::Message as _;
 use proto::etcdserverpb as pb;
+use state::auth::gate::Authorized;
 use state::{Applied, Refusal};
 
 use crate::client::{Circumstances, Pending};
@@ -289,7 +290,7 @@ impl World {
         }
         let reads = self.process(at).member.state().reads();
         let said = match &pending.call {
-            Call::Range(request) => reads.range(request).map(|found| {
+            Call::Range(request) => reads.range(Authorized::own(request)).map(|found| {
                 let header = pb::ResponseHeader { revision: found.revision, ..Default::default() };
                 Said::Range(pb::RangeResponse {
                     header: Some(header),
@@ -298,7 +299,7 @@ impl World {
                     count: found.count,
                 })
             }),
-            Call::Txn(request) => reads.txn(request).map(Said::Txn),
+            Call::Txn(request) => reads.txn(Authorized::own(request)).map(Said::Txn),
             other @ (Call::Put(_)
             | Call::Delete(_)
             | Call::Compact(_)

@@ -7,13 +7,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use backend::{Backend, Bucket};
+use backend::{Backend, Bucket, Incoming};
 use base::{ClusterId, Index, LogPosition, MemberId, Term};
 use bytes::Bytes;
 use member::{Input, Member, Outputs, RequestIds, Turn};
 use prost::Message as _;
 use proto::{etcdserverpb as pb, raftpb};
 use raft::{ConfState, Entry, EntryKind, HardState, Message, Persist, Raft, Restored};
+use state::auth::gate::Authorized;
 use state::members::{ChangeContext, MemberObject};
 use state::{Received, State};
 use vfs::fault::{FaultDir, FaultPlan};
@@ -287,8 +288,10 @@ impl Start<'_> {
             };
             if applied < index {
                 base::probe::reached("sim: a start finishes the installation of a snapshot");
-                backend::finish_replacement(snap_dir, "db", &wanted, options)
-                    .map_err(|error| Stop::of(&error))?;
+                Incoming::open(snap_dir, &wanted, options)
+                    .map_err(|error| Stop::of(&error))?
+                    .take_place("db")
+                    .map_err(|error| Stop::Disk(error.to_string()))?;
             }
         }
         for name in snap_dir.list().map_err(disk)? {
@@ -593,7 +596,7 @@ impl Process {
             range_end: vec![0].into(),
             ..Default::default()
         };
-        let found = reads.range(&all).map_err(|error| format!("{error:?}"))?;
+        let found = reads.range(Authorized::own(&all)).map_err(|error| format!("{error:?}"))?;
         Ok(history::Final {
             member,
             revision: hash.revision,

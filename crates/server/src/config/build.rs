@@ -52,6 +52,7 @@ pub(crate) fn build(settings: &Settings, notices: &mut Vec<Notice>) -> Result<Co
             cors: settings.words("cors").to_vec(),
             host_whitelist: settings.words("host-whitelist").to_vec(),
             v2: settings.bool("enable-v2"),
+            v2_over_v3: settings.text("experimental-enable-v2v3").to_owned(),
             grpc_gateway: settings.bool("enable-grpc-gateway"),
             pprof: settings.bool("enable-pprof"),
         },

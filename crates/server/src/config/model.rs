@@ -490,6 +490,8 @@ pub struct Http {
     pub host_whitelist: Vec<String>,
     /// The v2 API.
     pub v2: bool,
+    /// Below which keys of v3 those of v2 are, or empty.
+    pub v2_over_v3: String,
     /// The JSON gateway.
     pub grpc_gateway: bool,
     /// Profiles.

@@ -110,6 +110,30 @@ fn bindable(urls: &[MemberUrl]) -> Result<(), Refusal> {
     }
 }
 
+/// CB-21: clients that ask the members for their URLs use what is advertised alone. etcd says nothing.
+fn only_for_this_host(settings: &Settings) -> Option<Notice> {
+    let advertised = settings.urls("advertise-client-urls");
+    if advertised.is_empty()
+        || !advertised.iter().all(is_loopback)
+        || settings.urls("listen-client-urls").iter().all(is_loopback)
+    {
+        return None;
+    }
+    let urls = join(advertised);
+    let text = "clients of other hosts that ask for the members' URLs are told of loopback \
+                addresses only; set --advertise-client-urls to addresses that they can reach";
+    Some(Notice::warn(text).with("advertise-client-urls", urls))
+}
+
+fn is_loopback(url: &MemberUrl) -> bool {
+    match url.address() {
+        Address::Tcp { .. } => {
+            url.socket_address().is_some_and(|address| address.ip().is_loopback())
+        }
+        Address::Unix { .. } => true,
+    }
+}
+
 fn hostless(urls: &[MemberUrl]) -> Option<String> {
     let hostless =
         |url: &&MemberUrl| matches!(url.address(), Address::Tcp { host, .. } if host.is_empty());
@@ -328,6 +352,7 @@ pub(crate) fn settle_addresses(
             Notice::info("detected default host for advertise").with("host", host.to_string()),
         );
     }
+    notices.extend(only_for_this_host(settings));
     if settings.text("name") != "default" && settings.text("initial-cluster") == default_cluster {
         let name = settings.text("name");
         let own: Vec<_> = settings

@@ -19,7 +19,7 @@ use super::methods::{CallKind, MethodIndex};
 use super::reply_body::{self, Account, Limits, ReplyBody, code_of};
 use super::slow::{Remote, SlowCalls, Stats};
 use super::status;
-use crate::auth::Caller;
+use crate::auth::{Caller, is_of_proxy};
 use crate::handle::{Handle, ProposeError};
 use crate::metrics::ConnectionMetrics;
 use crate::traces::Tracer;
@@ -129,11 +129,6 @@ impl<'a> Metadata<'a> {
         }
         metadata
     }
-}
-
-/// Whether a header is one that gateways to gRPC and HTTP proxies add.
-fn is_of_proxy(name: &str) -> bool {
-    name == "forwarded" || name.starts_with("x-forwarded-") || name.starts_with("grpcgateway-")
 }
 
 /// Up to eight digits and a unit.

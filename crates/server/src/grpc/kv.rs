@@ -121,7 +121,8 @@ impl Kv {
             self.handle.linearize().await?;
         }
         let who = self.handle.enter(caller, request).await?;
-        self.handle.authorize(&who, request).map_err(|refusal| refused(&refusal))?;
+        let authorized =
+            self.handle.authorize(&who, request).map_err(|refusal| refused(&refusal))?;
         // A large reply waits for room first and is read then: that is as fresh, and holds nothing
         // while it waits.
         let charge = match self.budget.estimate(&self.handle, request) {
@@ -130,7 +131,7 @@ impl Kv {
         };
         let metrics = self.handle.metrics();
         let began = Instant::now();
-        let reply: Result<RangeReply, _> = self.handle.reads().range(request);
+        let reply: Result<RangeReply, _> = self.handle.reads().range(authorized);
         metrics.store.on_range();
         metrics.server.on_range(reply.is_ok(), began.elapsed());
         let reply = reply.map_err(|refusal| refused(&refusal))?;
@@ -266,7 +267,8 @@ impl Kv {
             self.handle.linearize().await?;
         }
         let who = self.handle.enter(caller, request).await?;
-        self.handle.authorize(&who, request).map_err(|refusal| refused(&refusal))?;
+        let authorized =
+            self.handle.authorize(&who, request).map_err(|refusal| refused(&refusal))?;
         let operations = request.success.iter().chain(&request.failure);
         let estimates = operations.map(|operation| match &operation.request {
             Some(Op::RequestRange(range)) => self.budget.estimate(&self.handle, range),
@@ -276,7 +278,8 @@ impl Kv {
             0 => None,
             bytes => Some(self.budget.admit(bytes).await?),
         };
-        let mut response = self.handle.reads().txn(request).map_err(|refusal| refused(&refusal))?;
+        let answer = self.handle.reads().txn(authorized);
+        let mut response = answer.map_err(|refusal| refused(&refusal))?;
         self.handle.check_still(&who).map_err(|refusal| refused(&refusal))?;
         self.handle.metrics().store.on_txn(request, &response);
         self.fill(&mut response.header);

@@ -97,14 +97,15 @@ impl Chunks {
         self.charge = None;
         // Each chunk is a read of its own: what is revoked meanwhile ends the stream.
         let denied = |refusal| refused(&refusal);
-        self.handle.authorize(&self.who, &self.progress.request).map_err(denied)?;
-        let estimate = self.budget.estimate(&self.handle, &self.progress.request);
+        let request = &self.progress.request;
+        let authorized = self.handle.authorize(&self.who, request).map_err(denied)?;
+        let estimate = self.budget.estimate(&self.handle, request);
         let charge = match estimate {
             0 => None,
             bytes => Some(self.budget.admit(bytes).await?),
         };
         let reads = self.handle.reads();
-        let reply = reads.range(&self.progress.request).map_err(denied)?;
+        let reply = reads.range(authorized).map_err(denied)?;
         self.handle.check_still(&self.who).map_err(denied)?;
         let held = held_bytes(&reply.rows);
         self.budget.learn(reply.rows.len(), held);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use prost::Message;
 use proto::etcdserverpb as pb;
-use state::auth::gate::Guarded;
+use state::auth::gate::{Authorized, Guarded};
 use state::{AuthReply, Identity, Refusal, Reply};
 
 use super::{Handle, ProposeError, RequestKind};
@@ -95,11 +95,12 @@ impl Handle {
     /// # Errors
     ///
     /// As [`state::Reads::authorize`].
-    pub(crate) fn authorize<R: Guarded>(&self, who: &Identity, request: &R) -> Result<(), Refusal> {
-        if self.reads().auth_enabled() {
-            self.reads().authorize(who, request)?;
-        }
-        Ok(())
+    pub(crate) fn authorize<'r, R: Guarded>(
+        &self,
+        who: &Identity,
+        request: &'r R,
+    ) -> Result<Authorized<'r, R>, Refusal> {
+        self.reads().authorize(who, request)
     }
 
     /// Whether nothing about users and roles changed while a read was answered.
@@ -151,6 +152,11 @@ impl Handle {
             unreachable!("a request about users was answered by {reply:?}")
         };
         Ok((self.header(revision), reply))
+    }
+
+    /// Where passwords are compared and hashed.
+    pub(crate) fn passwords(&self) -> &Passwords {
+        &self.shared.authentication.passwords
     }
 
     /// A password in the form in which a request of a caller who may make it is proposed: nobody

@@ -10,6 +10,7 @@ use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use bytes::Bytes;
 use proto::etcdserverpb::{self as pb, AlarmType};
+use state::auth::gate::Authorized;
 
 use super::{plain_text, text, with_type};
 use crate::handle::Handle;
@@ -181,7 +182,7 @@ async fn read(handle: &Handle, serializable: bool) -> Result<(), String> {
         limit: 1,
         ..Default::default()
     };
-    let found = handle.reads().range(&probe);
+    let found = handle.reads().range(Authorized::own(&probe));
     found.map(|_| ()).map_err(|error| format!("etcdserver: {error}"))
 }
 

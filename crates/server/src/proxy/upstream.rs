@@ -1,9 +1,7 @@
 //! Connections of a proxy to the members' client URLs.
 
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,9 +11,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Sleep;
-use transport::WriteTimed;
+use transport::Timed;
 
 use crate::config::{MemberUrl, ProxyTimeouts, UrlError};
 use crate::peers::ask::{Connector, Dial, Socket, to_uri};
@@ -49,7 +45,7 @@ pub(super) struct Upstream {
 
 impl Upstream {
     pub(super) fn new(dial: PeerDial, timeouts: ProxyTimeouts) -> Self {
-        let dial = Arc::new(Timed { dial, timeouts });
+        let dial = Arc::new(TimedDial { dial, timeouts });
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIME_MAX)
@@ -75,61 +71,17 @@ impl Upstream {
 
 /// Opens connections on which neither reading nor writing may come to a stop.
 #[derive(Debug)]
-struct Timed {
+struct TimedDial {
     dial: PeerDial,
     timeouts: ProxyTimeouts,
 }
 
-impl Dial for Timed {
+impl Dial for TimedDial {
     fn dial(&self, url: &MemberUrl) -> BoxFuture<'static, io::Result<Socket>> {
         let (opening, timeouts) = (self.dial.dial(url), self.timeouts);
         Box::pin(async move {
-            let socket = WriteTimed::new(opening.await?, Some(timeouts.write));
-            Ok(Box::new(ReadTimed { inner: socket, limit: timeouts.read, waiting: None }) as Socket)
+            let socket = Timed::writes(opening.await?, Some(timeouts.write));
+            Ok(Box::new(socket.and_reads(timeouts.read)) as Socket)
         })
-    }
-}
-
-/// A connection on which nothing may come for a while only.
-#[derive(Debug)]
-struct ReadTimed<T> {
-    inner: T,
-    limit: Option<Duration>,
-    waiting: Option<Pin<Box<Sleep>>>,
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for ReadTimed<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let polled = Pin::new(&mut self.inner).poll_read(context, buffer);
-        if polled.is_ready() {
-            self.waiting = None;
-            return polled;
-        }
-        let Some(limit) = self.limit else { return Poll::Pending };
-        let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-        ready!(waiting.as_mut().poll(context));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "read timed out")))
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for ReadTimed<T> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(context, buffer)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(context)
     }
 }

@@ -95,10 +95,18 @@ pub trait Guarded {
     fn guard(&self) -> Guard<'_>;
 }
 
-/// A request that its caller may make. Only the gate makes one, so whatever takes one cannot be
-/// reached around it.
+/// A request that its caller may make. Only the gate makes one for a client, so whatever takes one
+/// cannot be reached around it.
 #[derive(Clone, Copy, Debug)]
 pub struct Authorized<'r, R>(&'r R);
+
+impl<'r, R> Authorized<'r, R> {
+    /// A question of the server itself: no client sees the answer.
+    #[must_use]
+    pub fn own(request: &'r R) -> Self {
+        Self(request)
+    }
+}
 
 impl<R> Deref for Authorized<'_, R> {
     type Target = R;

@@ -15,6 +15,7 @@ use proto::etcdserverpb as pb;
 use proto::etcdserverpb::request_op::Request;
 use proto::mvccpb::KeyValue;
 use proto::raftpb::{ConfChange, ConfChangeType};
+use state::auth::gate::Authorized;
 use state::members::{ChangeContext, MemberObject};
 use state::{
     Applied, Committed, Identity, MemberChange, Options, Outcome, Payload, Reads, Refusal, Reply,
@@ -113,7 +114,7 @@ impl Machine {
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<KeyValue> {
-        let reply = self.reads().range(&range(key, "")).unwrap();
+        let reply = self.reads().range(Authorized::own(&range(key, ""))).unwrap();
         reply.rows.first().map(mvcc::Row::decode)
     }
 

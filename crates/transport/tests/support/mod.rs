@@ -16,8 +16,8 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use raft::{Append, Body, Entry, EntryKind, Message};
 use retcd_transport::{
-    BoxFuture, Config, IncomingSnapshot, LocalMember, ReceiveSnapshotError, TcpDial, Transport,
-    WriteTimed,
+    BoxFuture, Config, IncomingSnapshot, LocalMember, ReceiveSnapshotError, TcpDial, Timed,
+    Transport,
 };
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -198,7 +198,7 @@ async fn serve(socket: TcpListener, transport: Transport, listener: Arc<Listener
                 }
                 async move { Ok::<_, Infallible>(transport.handle(request).await) }
             });
-            let stream = WriteTimed::new(stream, Some(WriteTimed::<()>::PEER_LIMIT));
+            let stream = Timed::writes(stream, Some(Timed::<()>::PEER_WRITE_LIMIT));
             let serving = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), answer);
             drop(serving.await);

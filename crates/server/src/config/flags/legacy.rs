@@ -66,9 +66,10 @@ pub(super) const FLAGS: &[Flag] = &[
         "experimental-enable-v2v3",
         Kind::Text,
         "",
-        "Prefix under which the v3 store would hold the v2 keys.",
+        "Hold the v2 keys in the v3 store, under this prefix; without times to live. For trying out.",
     )
-    .since("3.3 to 3.5"),
+    .since("3.3 to 3.5")
+    .acts(),
     Flag::new(Older, "debug", Kind::Bool, "false", "The same as --log-level=debug.")
         .since("up to 3.4")
         .acts(),

@@ -25,6 +25,7 @@ const SPECIAL: &[(&str, &[&str], &str)] = &[
     ("cors", &[], "http://other.example:80"),
     ("discovery-fallback", &[], "proxy"),
     ("discovery-insecure-transport", DISCOVERY, "false"),
+    ("discovery-proxy", &["--discovery=http://d.example/token"], "http://localhost:7001"),
     ("discovery-password", &[DISCOVERY[0], DISCOVERY[1], "--discovery-user=a"], "other"),
     ("discovery-srv-name", &["--discovery-srv=other.example"], "other"),
     ("enable-log-rotation", &["--log-outputs=etcd.log"], "true"),

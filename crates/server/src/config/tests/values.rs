@@ -107,6 +107,20 @@ fn the_cluster_follows_the_name_and_the_host_follows_the_route() {
     );
 }
 
+/// CB-21.
+#[test]
+fn who_is_reached_from_this_host_alone_is_told() {
+    let told = |advertised: &str| {
+        let advertised = format!("--advertise-client-urls={advertised}");
+        let flags = ["--name=a", "--listen-client-urls=http://0.0.0.0:6", &advertised];
+        let (_, notices) = Given::flags(&flags).config();
+        notices.iter().any(|notice| notice.contains("loopback"))
+    };
+    assert!(told("http://127.0.0.1:6") && told("http://localhost:6,http://[::1]:6"));
+    assert!(!told("http://10.0.0.1:6") && !told("http://localhost:6,http://etcd.example:6"));
+    assert!(Given::flags(&[]).config().1.iter().all(|notice| !notice.contains("loopback")));
+}
+
 /// SRV-032, SRV-072: a member that joins need not advertise what the cluster says.
 #[test]
 fn the_cluster_is_checked_for_this_member() {
