@@ -93,10 +93,10 @@ impl Doors<'_> {
             Services::new(self.handle, self.options.slow_calls, serving, self.tracer.clone());
         let handle = self.handle;
         let gateway = self.options.grpc_gateway.then(|| Gateway::new(services.clone()));
-        let (v2, profiles) = (self.options.v2.as_deref(), self.options.profiles);
+        let (v2, profiles) = (self.options.v2.clone(), self.options.profiles);
         let for_clients = || {
             let browsers = self.options.browsers.clone();
-            let offers = Offers { gateway: gateway.clone(), v2, profiles };
+            let offers = Offers { gateway: gateway.clone(), v2: v2.clone(), profiles };
             Plain::for_clients(handle.clone(), browsers, set_log_level(), offers)
         };
         let is_split = !http_ports.is_empty();

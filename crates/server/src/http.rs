@@ -41,12 +41,12 @@ pub(crate) struct Browsers {
 
 /// What a client port serves beside what every one does.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Offers<'o> {
+pub(crate) struct Offers {
     /// The v3 API as JSON.
     pub(crate) gateway: Option<Gateway>,
-    /// The v2 API (V2-001), and below which keys of the third generation its keys are (V2-180); none
+    /// The v2 API (V2-001), and below which keys of the third generation its keys are (V2-180): empty
     /// for a tree of their own.
-    pub(crate) v2: Option<&'o str>,
+    pub(crate) v2: Option<String>,
     /// Profiles (HTTP-18).
     pub(crate) profiles: bool,
 }
@@ -100,12 +100,12 @@ impl Plain {
         handle: Handle,
         browsers: Browsers,
         set_log_level: SetLogLevel,
-        offers: Offers<'_>,
+        offers: Offers,
     ) -> Self {
         let Offers { gateway, v2, profiles } = offers;
         let set_log_level = Some(set_log_level);
         let port = Port::Clients;
-        let v2 = v2.map(|v3_prefix| v2::V2::new(handle.clone(), v3_prefix));
+        let v2 = v2.map(|v3_prefix| v2::V2::new(handle.clone(), &v3_prefix));
         Self::of(Shared { port, handle, browsers, set_log_level, gateway, v2, profiles })
     }
 

@@ -93,6 +93,9 @@ pub(crate) struct Flag {
     pub(crate) role: Role,
 }
 
+/// Why a flag of which nothing is said changes nothing.
+const NOT_BUILT: &str = "it is not built yet";
+
 impl Flag {
     const fn new(
         group: Group,
@@ -102,7 +105,12 @@ impl Flag {
         help: &'static str,
     ) -> Self {
         let role = Role::Setting;
-        Self { name, kind, default, group, help, since: "3.4", idle: None, role }
+        Self { name, kind, default, group, help, since: "3.4", idle: Some(NOT_BUILT), role }
+    }
+
+    const fn acts(mut self) -> Self {
+        self.idle = None;
+        self
     }
 
     const fn idle(mut self, why: &'static str) -> Self {
@@ -117,7 +125,7 @@ impl Flag {
 
     const fn alias(mut self, target: &'static str) -> Self {
         self.role = Role::Alias(target);
-        self
+        self.acts()
     }
 
     /// The environment variable of the same meaning.

@@ -68,9 +68,11 @@ pub(super) const FLAGS: &[Flag] = &[
         "",
         "Hold the v2 keys in the v3 store, under this prefix; without times to live. For trying out.",
     )
-    .since("3.3 to 3.5"),
+    .since("3.3 to 3.5")
+    .acts(),
     Flag::new(Older, "debug", Kind::Bool, "false", "The same as --log-level=debug.")
-        .since("up to 3.4"),
+        .since("up to 3.4")
+        .acts(),
     Flag::new(Older, "log-package-levels", Kind::Text, "", "Log levels of single packages.")
         .since("up to 3.4")
         .idle("the packages were those of another logger; --log-level is for all"),
@@ -81,7 +83,8 @@ pub(super) const FLAGS: &[Flag] = &[
         "off",
         "Forward v2 requests instead of being a member.",
     )
-    .since("up to 3.5"),
+    .since("up to 3.5")
+    .acts(),
     Flag::new(
         Older,
         "proxy-failure-wait",
@@ -89,7 +92,8 @@ pub(super) const FLAGS: &[Flag] = &[
         "5000",
         "Milliseconds for which the proxy avoids a failed endpoint.",
     )
-    .since("up to 3.5"),
+    .since("up to 3.5")
+    .acts(),
     Flag::new(
         Older,
         "proxy-refresh-interval",
@@ -97,7 +101,8 @@ pub(super) const FLAGS: &[Flag] = &[
         "30000",
         "Milliseconds between two looks of the proxy at the member list.",
     )
-    .since("up to 3.5"),
+    .since("up to 3.5")
+    .acts(),
     Flag::new(
         Older,
         "proxy-dial-timeout",
@@ -105,7 +110,8 @@ pub(super) const FLAGS: &[Flag] = &[
         "1000",
         "Milliseconds for the proxy to connect.",
     )
-    .since("up to 3.5"),
+    .since("up to 3.5")
+    .acts(),
     Flag::new(
         Older,
         "proxy-write-timeout",
@@ -113,7 +119,8 @@ pub(super) const FLAGS: &[Flag] = &[
         "5000",
         "Milliseconds for the proxy to write.",
     )
-    .since("up to 3.5"),
+    .since("up to 3.5")
+    .acts(),
     Flag::new(
         Older,
         "proxy-read-timeout",
@@ -121,7 +128,8 @@ pub(super) const FLAGS: &[Flag] = &[
         "0",
         "Milliseconds for the proxy to read, 0 for ever.",
     )
-    .since("up to 3.5"),
+    .since("up to 3.5")
+    .acts(),
     ignored("cluster-active-size"),
     ignored("cluster-remove-delay"),
     ignored("cluster-sync-interval"),
@@ -166,11 +174,11 @@ const fn gate(name: &'static str, gate: &'static str, default: &'static str) -> 
     let mut flag = Flag::new(Older, name, Kind::Bool, default, "Another name of a feature gate.")
         .since("up to 3.6");
     flag.role = Role::Gate(gate);
-    flag
+    flag.acts()
 }
 
 const fn ignored(name: &'static str) -> Flag {
     let mut flag = Flag::new(Older, name, Kind::Ignored, "", "").since("0.4");
     flag.role = Role::Ignored;
-    flag
+    flag.acts()
 }
