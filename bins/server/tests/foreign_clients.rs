@@ -65,7 +65,7 @@ async fn clientv3_outlives_restarts() -> anyhow::Result<()> {
     let mut cluster = Cluster::start(&[Path::new(OURS); 3], ClusterOptions::default()).await?;
     let endpoints: Vec<String> = cluster.members().iter().map(Member::direct_endpoint).collect();
     let mut client = Command::new("timeout")
-        .arg("600")
+        .arg("1000")
         .arg(program)
         .arg("restarts")
         .args(&endpoints)
