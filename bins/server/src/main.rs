@@ -1,6 +1,7 @@
 //! The program `etcd`: reads its configuration, sets up the log, starts a member.
 
 mod gateway;
+mod grpc_proxy;
 mod panics;
 
 use std::{io::Write as _, process::ExitCode};
@@ -17,7 +18,11 @@ fn main() -> ExitCode {
     match reading.outcome {
         Ok(Invocation::Start(config)) => start(&config, &reading.notices),
         Ok(Invocation::Print(text)) => print(&text),
-        Ok(Invocation::Subcommand { name, arguments }) => gateway::main(&name, &arguments),
+        Ok(Invocation::Subcommand { name, arguments }) => match name.as_str() {
+            "grpc-proxy" => grpc_proxy::main(&arguments),
+            // There is no other.
+            _ => gateway::main(&arguments),
+        },
         Err(ConfigError::Usage(error)) => {
             fail(2, &format!("{error}\n{}\n{}", error.remedy(), config::USAGE))
         }

@@ -54,6 +54,7 @@ pub use model::{
 pub use notice::Notice;
 pub use refusal::Refusal;
 pub use resolve::resolve_host;
+pub use self::tls::is_cipher_suite;
 pub use value::ValueError;
 
 pub(crate) use flags::DEFAULT_LOG_ROTATION;
@@ -235,12 +236,6 @@ fn shown_arguments(arguments: &[String]) -> Vec<String> {
 
 /// The last line of an answer to wrong flags.
 pub const USAGE: &str = "Usage: etcd [flags]; etcd --help lists them";
-
-/// The answer to a subcommand of etcd's that this release has not.
-#[must_use]
-pub fn not_built(subcommand: &str) -> String {
-    format!("Error: etcd {subcommand} is not built yet")
-}
 
 /// Writes why a configuration is refused to the log, as one line. `message` says what failed.
 pub fn log_refusal(message: &str, refusal: &Refusal) {
