@@ -35,6 +35,7 @@ use std::io;
 use std::net::{IpAddr, UdpSocket};
 use std::path::Path;
 
+pub use self::tls::is_cipher_suite;
 pub use arguments::UsageError;
 pub use base::initial_cluster::{ClusterError, InitialCluster};
 pub use base::member_url::{Address, MemberUrl, Scheme, UrlError, join_urls};
@@ -54,7 +55,6 @@ pub use model::{
 pub use notice::Notice;
 pub use refusal::Refusal;
 pub use resolve::resolve_host;
-pub use self::tls::is_cipher_suite;
 pub use value::ValueError;
 
 pub(crate) use flags::DEFAULT_LOG_ROTATION;
