@@ -120,7 +120,42 @@ fn unzipped(entry: &Entry) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// Issue 6, point 7: everything is in its place, with its mode.
+/// What a program's file says of the machine it is for, as packages name machines.
+fn machine(program: &Entry) -> anyhow::Result<&'static str> {
+    ensure!(program.start.starts_with(b"\x7fELF"), "no program");
+    match program.start[18..20] {
+        [62, 0] => Ok("amd64"),
+        [183, 0] => Ok("arm64"),
+        ref other => anyhow::bail!("a machine without packages: {other:?}"),
+    }
+}
+
+/// SEED1-01: who takes a package by its name gets programs that run there.
+#[test]
+fn packages_are_for_the_machine_of_their_name() -> anyhow::Result<()> {
+    let Some(programs) = programs() else { return Ok(()) };
+    let Packages { archive, debian } = packages(programs);
+    let file = entries(flate2::read::GzDecoder::new(File::open(archive)?))?;
+    let tar = run(Command::new("dpkg-deb").arg("--fsys-tarfile").arg(debian))?;
+    let system = entries(tar.as_slice())?;
+    let field = ["--field"].map(str::to_owned);
+    let said = run(Command::new("dpkg-deb").args(field).arg(debian).arg("Architecture"))?;
+    let said = String::from_utf8(said)?.trim().to_owned();
+    let name = archive.file_name().and_then(|name| name.to_str()).context("it has a name")?;
+    let found = file.iter().chain(&system).filter(|(path, _)| {
+        ["/etcd", "/etcdctl", "/etcdutl"].iter().any(|end| path.ends_with(end))
+    });
+    let found: Vec<_> = found.filter(|(_, entry)| entry.mode & 0o111 != 0).collect();
+    assert_eq!(found.len(), 6);
+    for (path, program) in found {
+        let machine = machine(program).with_context(|| path.clone())?;
+        ensure!(name.ends_with(&format!("-linux-{machine}.tar.gz")), "{name}: {machine}");
+        ensure!(said == machine, "{said} {machine}");
+    }
+    Ok(())
+}
+
+/// Issue 6, point 7; SEED0-01, SEED2-01: everything is in its place, with its mode.
 #[test]
 fn packages_hold_everything_with_its_mode() -> anyhow::Result<()> {
     let Some(programs) = programs() else { return Ok(()) };
@@ -262,7 +297,7 @@ impl Drop for Running {
     }
 }
 
-/// Issue 6, point 7; SRV-150, SRV-160, SEED0-58.
+/// Issue 6, point 7; SRV-150, SRV-160, SEED0-58, SEED3-02.
 #[test]
 fn debian_package_installs_and_its_service_serves() -> anyhow::Result<()> {
     let Some(programs) = programs() else { return Ok(()) };

@@ -139,3 +139,31 @@ fn the_second_generation_is_measured() {
         assert!(measurement["operations"].as_u64().unwrap() > 0, "{name}: {measurement}");
     }
 }
+
+/// SEED0-61, SEED2-06, SEED3-17, SEED4-18: what documents claim of reads and writes each second has
+/// a figure in the report. How large it is says the machine.
+#[test]
+fn figures_that_documents_claim_are_reported() {
+    let ours = PathBuf::from(env!("CARGO_BIN_EXE_benchmark")).with_file_name("etcd");
+    if !ours.is_file() {
+        println!("skipped: the server is not built; test the whole workspace");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (ours, work) = (ours.to_str().unwrap(), folder.path().to_str().unwrap());
+    let fixed = ["suite", "--ours", ours, "--work-dir", work, "--json", "-"];
+    let short = ["--duration", "2s", "--warmup", "50ms", "--fill-keys", "2000"];
+    let only = ["--only", "put-64x1,get-64x1,v2-"];
+    let output = benchmark(&[&fixed[..], &short, &only].concat());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let report: serde_json::Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {errors}"));
+    assert_eq!(report["failures"], serde_json::json!([]));
+    let measurements = report["measurements"].as_object().unwrap();
+    assert_eq!(measurements.len(), 5, "{measurements:?}");
+    for (name, sides) in measurements {
+        let figure = sides["ours"]["throughput"].as_f64().unwrap_or_default();
+        println!("{name}: {figure:.0} a second");
+        assert!(figure > 0.0, "{name}: {sides}");
+    }
+}

@@ -12,6 +12,7 @@ mod call;
 mod commands;
 mod concurrency;
 mod hint;
+mod offline;
 mod run;
 mod terminal;
 mod v2;
@@ -30,6 +31,9 @@ fn main() -> ExitCode {
     }
     if v2::dialect::is_wanted(&words, &api) {
         return v2::run(&words, &api);
+    }
+    if let Some(words) = offline::words(&words) {
+        return offline::run(words);
     }
     run::run(&words, &api)
 }

@@ -436,6 +436,81 @@ fn keys_of_the_third_generation_are_listed_as_shown() {
     }
 }
 
+/// SEED1-24: as printed it is no command; ours names the one that is meant.
+#[test]
+fn a_command_without_its_first_word_is_refused_and_ours_names_it() {
+    for side in sides() {
+        let (said, code) = side.run_as("3", "keep-alive 2be7547fbc6a5afa");
+        assert_eq!(code, 1, "SEED1-24: {said}");
+        assert!(said.contains("unknown command \"keep-alive\" for \"etcdctl\""), "{said}");
+        let hint = "hint: the command is \"etcdctl lease keep-alive\"";
+        assert_eq!(said.contains(hint), side.is_ours, "SEED1-24: {said}");
+        let (granted, _) = side.run_as("3", "lease grant 300");
+        let id = granted.split(' ').nth(1).unwrap();
+        let (said, code) = side.run_as("3", &format!("lease keep-alive --once {id}"));
+        assert_eq!((said, code), (format!("lease {id} keepalived with TTL(300)"), 0));
+    }
+}
+
+/// SEED3-04: a key that ends in a slash is a key, not a directory.
+#[test]
+fn a_key_without_prefix_is_only_itself() {
+    for side in sides() {
+        assert_eq!(side.run_as("3", "put /var/a x").0, "OK");
+        assert_eq!(side.run_as("3", "get /var/ --keys-only"), (String::new(), 0), "SEED3-04");
+        assert_eq!(side.run_as("3", "get /var/ --prefix --keys-only").0, "/var/a");
+    }
+}
+
+/// SEED0-62, SEED1-27, SEED2-07, but for TLS and several members: see `v2_more` and the server's
+/// tests. Old versions, transactions, directories, queues, comparing, waiting, ends, elections,
+/// locks; by HTTP with JSON and by gRPC.
+#[test]
+fn what_documents_claim_is_there() {
+    for side in sides() {
+        let is = |api: &str, line: &str, expected: &str| {
+            assert_eq!(side.run_as(api, line).0, expected, "{line}");
+        };
+        // Directories and queues.
+        is("2", "mkdir /queue", "");
+        is("2", "mk --in-order /queue one", "one");
+        is("2", "mk --in-order /queue two", "two");
+        let (list, _) = side.run("ls --sort /queue");
+        let keys: Vec<&str> = list.lines().collect();
+        assert_eq!(keys.len(), 2, "{list}");
+        is("2", &format!("get {}", keys[0]), "one");
+        // Comparing and ends: the rest is in the rows above.
+        is("2", "set --ttl 100 /a 1", "1");
+        is("2", "set --swap-with-value 1 /a 2", "2");
+        // Old versions.
+        is("3", "put /k old", "OK");
+        let (json, _) = side.run_as("3", "get /k -w json");
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let revision = json["header"]["revision"].as_u64().unwrap();
+        is("3", "put /k new", "OK");
+        is("3", &format!("get /k --rev={revision}"), "/k\nold");
+        // Several keys at once.
+        let mut txn = side.command("3", &["txn".to_owned()]);
+        let mut child = txn.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let questions = "value(\"/k\") = \"new\"\n\nput /m 1\nput /n 2\n\nput /m 0\n\n";
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), questions.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let said = as_shown(&String::from_utf8(output.stdout).unwrap());
+        assert_eq!(said, "SUCCESS\n\nOK\n\nOK");
+        is("3", "get /n", "/n\n2");
+        // A lock is held while a command runs; an election knows who leads.
+        is("3", "lock mutex echo locked", "locked");
+        let words = ["elect", "election", "candidate"].map(str::to_owned);
+        let mut elect = side.command("3", &words);
+        let mut elected = elect.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        eventually("somebody is elected", || {
+            side.run_as("3", "get election/ --prefix").0.ends_with("\ncandidate")
+        });
+        elected.kill().unwrap();
+        elected.wait().unwrap();
+    }
+}
+
 /// SEEDX-04: messages with cause and remedy where no dialect is asked for.
 #[test]
 fn hints_are_given_where_no_dialect_is_asked_for() {

@@ -39,7 +39,7 @@ fn oracle() -> Option<PathBuf> {
     Some(folder?.join("etcdctl"))
 }
 
-/// CTL2-04.
+/// CTL2-04, SEED0-62 and SEED2-07 (certificates of clients are checked).
 #[test]
 fn flags_of_tls_lead_where_etcds_lead() {
     let (Some(program), folder) = (server_program(), tempfile::tempdir().unwrap()) else { return };

@@ -2,10 +2,12 @@
 
 mod gateway;
 mod grpc_proxy;
+mod output;
 mod panics;
 
-use std::{io::Write as _, process::ExitCode};
+use std::process::ExitCode;
 
+use output::{fail, print};
 use server::config::{self, Config, ConfigError, Invocation, Notice};
 
 #[global_allocator]
@@ -50,15 +52,4 @@ fn start(config: &Config, notices: &[Notice]) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn print(text: &str) -> ExitCode {
-    // A reader that goes away early, such as `head`, is no failure.
-    drop(std::io::stdout().write_all(text.as_bytes()));
-    ExitCode::SUCCESS
-}
-
-fn fail(code: u8, text: &str) -> ExitCode {
-    drop(writeln!(std::io::stderr(), "{text}"));
-    code.into()
 }

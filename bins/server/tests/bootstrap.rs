@@ -155,7 +155,7 @@ fn a_cluster_that_does_not_fit_is_not_joined() -> anyhow::Result<()> {
     assert_refused(&arguments, &own, text)
 }
 
-/// CB-13: an empty data directory is no way back. The id is that of the URLs and the token.
+/// CB-13, CB-17: an empty data directory is no way back. The id is that of the URLs and the token.
 #[test]
 fn a_member_that_the_cluster_knows_is_not_founded_again() -> anyhow::Result<()> {
     let own = ports::free_url()?;
@@ -264,17 +264,6 @@ impl Drop for Background {
         // It may have ended by itself.
         drop(self.kill());
     }
-}
-
-/// SRV-075: etcd 3.7 has no v2 discovery, and neither does this program.
-#[test]
-fn v2_discovery_is_refused_with_the_way_out() -> anyhow::Result<()> {
-    let folder = tempfile::tempdir()?;
-    let own = ports::free_url()?;
-    let mut command = member(Path::new(OURS), folder.path(), "b", &own)?;
-    let refusal = Ended::refusal(command.args(["--discovery", "http://127.0.0.1:1/token"]))?;
-    assert!(refusal.contains("--discovery-token and --discovery-endpoints"), "{refusal}");
-    Ok(())
 }
 
 /// SRV-192, SRV-197, M12: the service is etcd, ours and, if it is there, real etcd.
@@ -434,6 +423,7 @@ async fn check_survivors(line: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// SRV-129, CB-19.
 #[tokio::test]
 async fn a_survivor_of_etcd_3_4_goes_on_alone() -> anyhow::Result<()> {
     check_survivors("3.4").await

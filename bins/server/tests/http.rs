@@ -2,7 +2,7 @@
 //! call. The plain answers are compared with real etcd's where there is one.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
@@ -337,6 +337,36 @@ async fn calls_are_checked_before_the_services_see_them() -> anyhow::Result<()> 
     assert_eq!(refused.message(), "malformed grpc-timeout: \"soon\"");
     let named = "etcd_server_client_requests_total{client_api_version=\"3.5.30\",type=\"unary\"}";
     assert_eq!(metric(address(&server)?, named)?, 1.0);
+    Ok(())
+}
+
+/// GW-26, SRV-086, A13, CB-83: a page that gives this machine a name of its own is not answered.
+#[test]
+fn requests_for_other_hosts_are_refused() -> anyhow::Result<()> {
+    let said = |program: &Path, host: &str| -> anyhow::Result<(String, String)> {
+        let folder = tempfile::tempdir()?;
+        let flags = vec!["--host-whitelist=localhost,good.example,::1".to_owned()];
+        let server = Server::start(program, folder.path(), ServerOptions { flags })?;
+        let mut stream = TcpStream::connect(address(&server)?)?;
+        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+        write!(stream, "GET /version HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let (head, body) = answer.split_once("\r\n\r\n").context("no end of the headers")?;
+        Ok((head.lines().next().unwrap_or_default().to_owned(), body.to_owned()))
+    };
+    let ours = Path::new(OURS);
+    for host in ["localhost", "good.example:2379", "[::1]:2379"] {
+        assert_eq!(said(ours, host)?.0, "HTTP/1.1 200 OK", "{host}");
+    }
+    for host in ["evil.example", "evil.example:2379", "localhost.evil", ""] {
+        let (status, body) = said(ours, host)?;
+        assert_eq!(status, "HTTP/1.1 421 Misdirected Request", "{host}");
+        assert!(body.contains("--host-whitelist \"") && body.contains("CVE-2018-5702"), "{body}");
+        if let Some(real) = real_etcd("3.5") {
+            assert_eq!((status, body), said(&real.join("etcd"), host)?, "{host}");
+        }
+    }
     Ok(())
 }
 

@@ -275,6 +275,40 @@ fn statistics_are_served() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// SEED3-01: the third port that the document asks about is for metrics and health, plain whatever
+/// the others are.
+#[test]
+fn a_third_port_tells_metrics_and_health() -> anyhow::Result<()> {
+    let mut programs = vec![PathBuf::from(OURS)];
+    programs.extend(real_etcd("3.4").map(|folder| folder.join("etcd")));
+    for program in programs {
+        let folder = tempfile::tempdir()?;
+        let url = ports::free_url()?;
+        let flags = vec![format!("--listen-metrics-urls={url}")];
+        let _server = Server::start(&program, folder.path(), ServerOptions { flags })?;
+        let third = url.replace("http://", "");
+        eventually("it is healthy", || is_healthy(&third))?;
+        let metrics = curl("GET", &format!("{third}/metrics"), "")?;
+        ensure!(metrics.body.contains("etcd_server_has_leader 1"), "{metrics:?}");
+        let keys = curl("GET", &format!("{third}/v2/keys"), "")?;
+        ensure!(keys.status == 404, "{keys:?}");
+    }
+    Ok(())
+}
+
+/// SEED4-02: a program is one file, which runs wherever it is moved to, under any name.
+#[test]
+fn a_program_is_one_file() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let moved = folder.path().join("etcd-v3");
+    fs::copy(OURS, &moved)?;
+    let server = Server::start(&moved, &folder.path().join("data"), ServerOptions::default())?;
+    let client = server.endpoint().replace("http://", "");
+    let set = curl("PUT", &format!("{client}/v2/keys/a"), "value=x")?;
+    ensure!(set.status == 201, "{set:?}");
+    Ok(())
+}
+
 /// SEED1-26: who waits for the others says for whom.
 #[test]
 fn a_member_says_whom_it_does_not_reach() -> anyhow::Result<()> {

@@ -287,7 +287,7 @@ async fn peers_are_who_and_where_their_certificates_say() -> anyhow::Result<()> 
     Ok(())
 }
 
-/// SRV-096.
+/// SRV-096, SEED4-18 (automatic TLS).
 #[tokio::test]
 async fn a_member_makes_its_own_certificates() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
@@ -631,7 +631,7 @@ fn certificates_that_are_not_valid_now_are_told() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// CB-77, CB-78: the common name of a certificate is its user, but not in the gateway.
+/// CB-77, CB-78, GW-24: the common name of a certificate is its user, but not in the gateway.
 #[tokio::test]
 async fn a_certificate_names_its_user() -> anyhow::Result<()> {
     let site = Site::new()?;

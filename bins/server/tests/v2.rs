@@ -1,9 +1,12 @@
 //! The API of the second generation (features 1), from outside; and random sequences of calls to
 //! ours and to etcd 3.4 side by side.
 
+mod client_libraries;
 mod v2_auth;
 mod v2_clients;
 mod v2_cluster;
+mod v2_discovery;
+mod v2_over_v3;
 mod v2_proxy;
 mod v2_support;
 mod v2_waiters;
@@ -125,7 +128,7 @@ fn keys_are_as_in_etcd() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// V2-001 to V2-006, V2-014.
+/// V2-001 to V2-006, V2-014, V2-036.
 #[test]
 fn the_surroundings_are_as_in_etcd() -> anyhow::Result<()> {
     let (server, _folder) = start(&[])?;
@@ -145,6 +148,9 @@ fn the_surroundings_are_as_in_etcd() -> anyhow::Result<()> {
     assert_eq!((head.status, head.body.as_str()), (200, ""));
     assert_eq!(head.header("x-etcd-index"), "4");
     assert_eq!(v2.get("/nothing")?.body, "404 page not found\n");
+    // V2-036: no path leads out of the keys to its code.
+    assert_eq!(v2.get("/keysa")?.body, "404 page not found\n");
+    assert_eq!(v2.get("/keys/../members")?.header("location"), "/v2/members");
     // V2-020, V2-035, V2-066.
     let json = v2.ask("PUT", "/keys/b", "application/json", "{\"value\":\"x\"}")?;
     assert!(json.body.contains("\"value\":\"\","), "{}", json.body);
@@ -159,6 +165,94 @@ fn the_surroundings_are_as_in_etcd() -> anyhow::Result<()> {
         assert_eq!((answer.status, answer.body.as_str()), (404, "404 page not found\n"), "{path}");
     }
     Ok(())
+}
+
+/// Keys and values that are no UTF-8, one after the other, and what is answered.
+const ODD_STEPS: &[(&str, u16, &str)] = &[
+    (
+        "PUT /a%ffb value=x%ffy",
+        201,
+        "{\"action\":\"set\",\"node\":{\"key\":\"/a\\ufffdb\",\"value\":\"x\\ufffdy\",",
+    ),
+    (
+        "GET /a%ffb",
+        200,
+        "{\"action\":\"get\",\"node\":{\"key\":\"/a\\ufffdb\",\"value\":\"x\\ufffdy\",",
+    ),
+    (
+        "GET /a%feb",
+        404,
+        "{\"errorCode\":100,\"message\":\"Key not found\",\"cause\":\"/a\\ufffdb\",",
+    ),
+    (
+        "GET /a%ef%bf%bdb",
+        404,
+        "{\"errorCode\":100,\"message\":\"Key not found\",\"cause\":\"/a\u{fffd}b\",",
+    ),
+    (
+        "PUT /a%feb value=z",
+        201,
+        "{\"action\":\"set\",\"node\":{\"key\":\"/a\\ufffdb\",\"value\":\"z\",",
+    ),
+    (
+        "GET /?sorted=true",
+        200,
+        "{\"action\":\"get\",\"node\":{\"dir\":true,\"nodes\":[{\"key\":\"/a\\ufffdb\",\"value\":\"z\",\
+         \"modifiedIndex\":5,\"createdIndex\":5},{\"key\":\"/a\\ufffdb\",\"value\":\"x\\ufffdy\",",
+    ),
+    (
+        "DELETE /a%ffb?prevValue=x%fe",
+        412,
+        "{\"errorCode\":101,\"message\":\"Compare failed\",\"cause\":\"[x\\ufffd != x\\ufffdy]\",",
+    ),
+    ("PUT /a%ffb value=q&prevValue=x%ffy", 200, "{\"action\":\"compareAndSwap\","),
+    (
+        "GET /a%ffb?wait=true&waitIndex=1",
+        200,
+        "{\"action\":\"set\",\"node\":{\"key\":\"/a\\ufffdb\",\"value\":\"x\\ufffdy\",\"modifiedIndex\":4,",
+    ),
+    (
+        "DELETE /a%ffb",
+        200,
+        "{\"action\":\"delete\",\"node\":{\"key\":\"/a\\ufffdb\",\"modifiedIndex\":7,",
+    ),
+    ("GET /a%feb", 200, "{\"action\":\"get\",\"node\":{\"key\":\"/a\\ufffdb\",\"value\":\"z\","),
+    ("PUT /%f4%8f%bf%bf value=1", 201, "{\"action\":\"set\",\"node\":{\"key\":\"/\u{10ffff}\","),
+    (
+        "PUT /e%e2%82 value=%e2%82",
+        201,
+        "{\"action\":\"set\",\"node\":{\"key\":\"/e\\ufffd\\ufffd\",",
+    ),
+];
+
+/// V2-065: on ours, across a restart, and on etcd 3.4.
+#[test]
+fn keys_of_any_bytes_are_as_in_etcd() -> anyhow::Result<()> {
+    let (mut server, _folder) = start(&[])?;
+    let v2 = V2::of(&server)?;
+    let tell = |v2: &V2| -> anyhow::Result<()> {
+        for &(step, status, body) in ODD_STEPS {
+            let answer = v2.step(step)?;
+            assert_eq!(answer.status, status, "{step}: {}", answer.body);
+            assert!(answer.body.starts_with(body), "{step}: {}", answer.body);
+        }
+        let unclean = v2.get("/keys/x/../y%fe")?;
+        assert_eq!((unclean.status, unclean.header("location")), (301, "/v2/keys/y%FE"));
+        Ok(())
+    };
+    tell(&v2)?;
+    let before = v2.get("/keys/?sorted=true")?;
+    server.kill()?;
+    server.restart(Path::new(OURS))?;
+    assert_eq!(V2::of(&server)?.get("/keys/?sorted=true")?.body, before.body);
+    assert_eq!(V2::of(&server)?.step("GET /a%feb")?.status, 200);
+    let Some(real) = retcd_conformance::real_etcd("3.4") else { return Ok(()) };
+    let folder = tempfile::tempdir()?;
+    let options = retcd_conformance::ServerOptions { flags: vec!["--enable-v2".to_owned()] };
+    let server = Server::start(&real.join("etcd"), folder.path(), options)?;
+    let v2 = V2::of(&server)?;
+    v2_support::await_index(&v2, "3")?;
+    tell(&v2)
 }
 
 /// V2-183: what was acknowledged is there after a kill and after an ordered end, with indexes and

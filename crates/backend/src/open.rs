@@ -37,6 +37,8 @@ pub(crate) struct Opened {
     pub(crate) writer: Writer,
     pub(crate) root: Arc<Root>,
     pub(crate) applied: LogPosition,
+    /// Whether there were checksums that speak of the state that was found.
+    pub(crate) has_known_sums: bool,
 }
 
 /// Opens or makes `name` in `dir` for reading and writing.
@@ -77,16 +79,8 @@ pub(crate) fn open_file(
     }
     let file_len = file.len().map_err(io)?;
     let read = |error: ReadError| error.while_opening(path);
-    let mut metas = find_metas(&*file).map_err(read)?;
-    if let (None, Some(aux)) = (metas.other, &options.aux)
-        && let Some(lost) = SumFile::lost_meta(&**aux, sum_name, &metas.current).map_err(io)?
-    {
-        let offset = lost.page() * u64::from(lost.page_bytes);
-        file.write_at(&lost.encode(lost.page()), offset).map_err(io)?;
-        file.sync_data().map_err(io)?;
-        metas = Metas { current: lost, other: Some(metas.current) };
-    }
-    let meta = metas.current;
+    let metas = find_metas(&*file).map_err(read)?;
+    let meta = newest_meta(&*file, metas, sum_name, options).map_err(io)?;
     verify_length(&meta, file_len).map_err(read)?;
     let page_bytes = to_len(u64::from(meta.page_bytes));
     let known = match &options.aux {
@@ -96,16 +90,21 @@ pub(crate) fn open_file(
     let cache = Cache::new(options.cache_bytes_max);
     let mut pages = Pages { file, page_bytes, cache, sums: None };
     let mut sum_file = None;
+    let has_known_sums = known.is_some();
     let (root, free) = match (known, &options.aux) {
         (Some((file, table)), _) => {
             sum_file = Some(file);
             pages.sums = Some(table);
             let root = Root::load(&pages, &meta).map_err(read)?;
-            let free = match survey(&pages, &meta, &root) {
+            let used = match trust {
+                Trust::Structure => survey(&pages, &meta, &root),
+                Trust::Nothing => inspect(&pages, &meta, &mut |_, _| {}),
+            };
+            let free = match used {
                 Ok(used) => complement(&used, meta.high_water),
                 // What is damaged is refused when it is read; until it is repaired, no page can be
                 // known to be free.
-                Err(ReadError::Damaged { .. }) => PageSet::new(),
+                Err(ReadError::Damaged { .. }) if trust == Trust::Structure => PageSet::new(),
                 Err(error) => return Err(read(error)),
             };
             (root, free)
@@ -141,7 +140,26 @@ pub(crate) fn open_file(
         shrunk_to: PageId::MAX,
         shrink_steps: 0,
     };
-    Ok(Opened { pages, writer, root: Arc::new(root), applied })
+    Ok(Opened { pages, writer, root: Arc::new(root), applied, has_known_sums })
+}
+
+/// The meta that counts; if the other page is not valid, it may be that of a later commit which the
+/// checksums know, and is written again.
+fn newest_meta(
+    file: &dyn File,
+    metas: Metas,
+    sum_name: &str,
+    options: &Options,
+) -> io::Result<Meta> {
+    if let (None, Some(aux)) = (metas.other, &options.aux)
+        && let Some(lost) = SumFile::lost_meta(&**aux, sum_name, &metas.current)?
+    {
+        let offset = lost.page() * u64::from(lost.page_bytes);
+        file.write_at(&lost.encode(lost.page()), offset)?;
+        file.sync_data()?;
+        return Ok(lost);
+    }
+    Ok(metas.current)
 }
 
 /// The meta pages of a file, one at least.

@@ -3,10 +3,11 @@
 //! The file lies beside the database under a name of its own, durable before anything here is
 //! called. Nothing of it is trusted: every page is checked before it can become the database.
 //!
-//! Order: the file is checked and its checksums are written beside those of the database; then the
-//! checksums get their name, then the file gets its own, each durable before the next. A crash
-//! between the two leaves the old database with checksums that do not speak of it, which are made
-//! anew at opening; the replacement is finished by [`finish_replacement`].
+//! Order: the file is checked and its checksums are written beside those of the database, with a
+//! commit that makes them count: what changes on the disk before the file is in its place is found
+//! too. Then the checksums get their name, then the file gets its own, each durable before the next.
+//! A crash between the two leaves the old database with checksums that do not speak of it, which are
+//! made anew at opening; the replacement is finished by [`Incoming::take_place`].
 //!
 //! Source: etcd: server/etcdserver/api/snap/db.go, server/storage/backend.go (what is renamed when).
 
@@ -21,7 +22,7 @@ use vfs::{Dir, File, Lock, Open};
 use crate::db::Home;
 use crate::open::{Trust, lock, open_file};
 use crate::sums::SumFile;
-use crate::{Backend, Bucket, OpenError, Options, ReadError};
+use crate::{Backend, Bucket, CommitError, OpenError, Options, ReadError};
 
 /// A received database, whole and not yet in use.
 #[derive(Debug)]
@@ -56,8 +57,28 @@ impl Incoming {
             return Err(OpenError::Locked { file: path });
         }
         let opened = open_file(file, &path, &SumFile::name(name), options, Trust::Nothing)?;
+        let is_known = opened.has_known_sums;
         let home = Home { dir: Arc::clone(dir), name: name.to_owned(), options: options.clone() };
-        Ok(Self { backend: Backend::of(home, opened) })
+        let backend = Backend::of(home, opened);
+        if options.aux.is_some() && !is_known {
+            backend.commit_always().map_err(|error| match error {
+                CommitError::NoSpace(source) | CommitError::Io(source) => io(source),
+                CommitError::Read(error) => error.while_opening(&path),
+            })?;
+        }
+        Ok(Self { backend })
+    }
+
+    /// Gives the file the name of the database, if a crash came between the word in the log that
+    /// this shall be done and the doing. Before the database is opened.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's; which of the two has the name is then unknown.
+    pub fn take_place(self, name: &str) -> Result<(), ReplaceError> {
+        let from = self.backend.home().clone();
+        drop(self);
+        rename(&from, name)
     }
 
     /// How far the log is applied in it; the term is 0 if etcd 3.4 wrote it.
@@ -128,24 +149,6 @@ impl Backend {
         let to = self.home();
         self.supersede(incoming.backend, || rename(&from, &to.name))
     }
-}
-
-/// Gives a received file the name of the database, if a crash came between the word in the log that
-/// this shall be done and the doing. Before the database is opened.
-///
-/// # Errors
-///
-/// The file does not open, or cannot be renamed; the database is then as before.
-pub fn finish_replacement(
-    dir: &Arc<dyn Dir>,
-    name: &str,
-    incoming: &str,
-    options: &Options,
-) -> Result<(), OpenError> {
-    let incoming = Incoming::open(dir, incoming, options)?;
-    let from = incoming.backend.home().clone();
-    drop(incoming);
-    rename(&from, name).map_err(|error| OpenError::Io { file: error.from, source: error.source })
 }
 
 fn rename(from: &Home, to: &str) -> Result<(), ReplaceError> {

@@ -6,7 +6,7 @@ mod common;
 use std::sync::Arc;
 
 use common::{Model, NAME, Step, assert_same, options, position, revision};
-use retcd_backend::{Backend, Bucket, OpenError, finish_replacement};
+use retcd_backend::{Backend, Bucket, Incoming, OpenError};
 use vfs::fault::{Failure, FaultDir, FaultPlan, Kind};
 use vfs::memory::MemoryDir;
 use vfs::{Dir, Open};
@@ -50,6 +50,13 @@ fn store(dir: &Arc<dyn Dir>, bytes: &[u8]) {
 
 fn reopen(dir: &Arc<dyn Dir>) -> Backend {
     Backend::open(dir, NAME, &options(Some(&dir.subdir("aux").unwrap()))).unwrap()
+}
+
+/// What a start does when a crash came before the replacement.
+fn finish(dir: &Arc<dyn Dir>) -> Result<(), OpenError> {
+    let aux = dir.subdir("aux").unwrap();
+    Incoming::open(dir, INCOMING, &options(Some(&aux)))?.take_place(NAME).unwrap();
+    Ok(())
 }
 
 /// Interop 5.6: every handle sees the new state, an earlier copy stays what it was, and writing
@@ -117,6 +124,27 @@ fn damaged_file_is_refused() {
     assert!(refused > 0 && harmless > 0, "{refused} refused, {harmless} harmless");
 }
 
+/// D15, G11: a byte that changes on the disk between the check of a received file and a start that
+/// finishes what a crash left is found, a value's too. Found by the simulator.
+#[test]
+fn byte_that_changes_after_the_check_is_found() {
+    let (bytes, model) = sent(60);
+    let disk = MemoryDir::new();
+    let (db, _) = filled(&disk.shared(), NAME, 3);
+    store(&disk.shared(), &bytes);
+    drop(db.open_incoming(INCOMING).unwrap());
+    drop(db);
+    let value = bytes.windows(300).position(|window| window == [60; 300]).unwrap();
+    let damaged = disk.copy();
+    damaged.flip(std::path::Path::new(INCOMING), value as u64 + 7, 1);
+    let refused = finish(&damaged.shared()).unwrap_err();
+    assert!(matches!(refused, OpenError::Damaged { .. }), "{refused:?}");
+    finish(&disk.shared()).unwrap();
+    let db = reopen(&disk.shared());
+    assert_same(&db, &model);
+    db.check().unwrap();
+}
+
 /// D6: a process ends between the rename and its sync. Whoever opens the database then goes on
 /// behind it, so a power cut later must not bring the old one back. Found by the simulator.
 #[test]
@@ -164,8 +192,7 @@ fn crash_at_any_point_leaves_one_of_the_two() {
             db.check().unwrap();
             drop(db);
             if after.exists(INCOMING).unwrap() {
-                let aux = after.subdir("aux").unwrap();
-                finish_replacement(&after, NAME, INCOMING, &options(Some(&aux))).unwrap();
+                finish(&after).unwrap();
             }
             assert_same(&reopen(&after), &new);
             if replaced {

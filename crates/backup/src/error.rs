@@ -48,6 +48,40 @@ pub enum BackupError {
 }
 
 impl BackupError {
+    /// What to do about it, for those who do not see it in the text (SEEDX-04).
+    #[must_use]
+    pub fn remedy(&self) -> Option<String> {
+        match self {
+            Self::NotEmpty { folder, found } => {
+                let backup_dir = folder.ancestors().nth(2).unwrap_or(folder).display();
+                let what = if found.iter().any(|name| name == "db") {
+                    "holds a member's data or an earlier backup"
+                } else {
+                    "is in use"
+                };
+                Some(format!(
+                    "{backup_dir} {what}; name a folder that is empty or does not exist yet, for \
+                     example --backup-dir {backup_dir}-2 (it is made), or move {backup_dir}/member \
+                     away"
+                ))
+            }
+            Self::Path { source, path, .. } if source.kind() == io::ErrorKind::NotFound => {
+                Some(format!(
+                    "--data-dir must name the folder that etcd was started with, which has \
+                     member/wal in it; there is no {}",
+                    path.display()
+                ))
+            }
+            Self::Path { .. }
+            | Self::Log(_)
+            | Self::NewLog(_)
+            | Self::Append(_)
+            | Self::Database(_)
+            | Self::Read(_)
+            | Self::Commit(_) => None,
+        }
+    }
+
     /// For `map_err`.
     pub(crate) fn path(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> Self + use<> {
         let path = path.to_owned();

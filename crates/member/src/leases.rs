@@ -18,11 +18,28 @@ use crate::Ticket;
 #[derive(Debug)]
 pub(crate) struct Leases {
     lessor: Lessor,
+    options: LeaseOptions,
     election_millis: u64,
     next_sweep_millis: u64,
     /// A quorum followed this member after this moment of its leadership.
     followed_millis: Option<u64>,
     waiting: VecDeque<(Ticket, LeaseId)>,
+}
+
+/// How leases are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseOptions {
+    /// Whether the rest of long leases is written down now and then (L-12).
+    pub checkpoints: bool,
+    /// Whether a renewal of a known lease is made before everything is applied that was committed
+    /// when it was asked for (L-07).
+    pub renews_at_once: bool,
+}
+
+impl Default for LeaseOptions {
+    fn default() -> Self {
+        Self { checkpoints: true, renews_at_once: true }
+    }
 }
 
 /// Renewals that may wait for a quorum.
@@ -49,11 +66,20 @@ impl Leases {
     pub(crate) fn new(election_millis: u64) -> Self {
         Self {
             lessor: Lessor::new(),
+            options: LeaseOptions::default(),
             election_millis,
             next_sweep_millis: 0,
             followed_millis: None,
             waiting: VecDeque::new(),
         }
+    }
+
+    pub(crate) fn set_options(&mut self, options: LeaseOptions) {
+        self.options = options;
+    }
+
+    pub(crate) fn options(&self) -> LeaseOptions {
+        self.options
     }
 
     /// Whether the clock runs: this member leads and has applied everything from before.
@@ -160,8 +186,9 @@ impl Leases {
             return Due::default();
         }
         self.next_sweep_millis = now_millis + SWEEP_MILLIS;
+        let checkpoints_max = if self.options.checkpoints { CHECKPOINTS_PER_SWEEP_MAX } else { 0 };
         let checkpoints =
-            self.lessor.checkpoints_due(now_millis, CHECKPOINT_MILLIS, CHECKPOINTS_PER_SWEEP_MAX);
+            self.lessor.checkpoints_due(now_millis, CHECKPOINT_MILLIS, checkpoints_max);
         Due {
             revoke: self.lessor.expired(now_millis, REVOKES_PER_SWEEP_MAX),
             checkpoint: checkpoints

@@ -12,7 +12,7 @@ use raft::{
 use state::{Applied, Committed, Halt, Identity, MemberChange, Outcome, Payload, Received, State};
 
 use crate::alarms::NoSpace;
-use crate::leases::Leases;
+use crate::leases::{LeaseOptions, Leases};
 use crate::reads::Reads;
 use crate::renewals::Clearing;
 use crate::sending::Sending;
@@ -106,6 +106,11 @@ impl Member {
         }
     }
 
+    /// Keeps leases in another way than usual.
+    pub fn set_leases(&mut self, options: LeaseOptions) {
+        self.leases.set_options(options);
+    }
+
     /// Takes one input; what it causes is added to `out`. `now_millis` is monotonic.
     ///
     /// # Errors
@@ -156,7 +161,7 @@ impl Member {
                 self.raft.persisted(token);
             }
             Input::Restore(token, received) => self.restore(token, *received, out)?,
-            Input::RenewLease(ticket, id) => self.on_renewal(now_millis, ticket, id, out),
+            Input::RenewLease(ticket, id) => self.on_renewal_asked(now_millis, ticket, id, out),
             Input::LeaseRemaining(ticket, id) => {
                 let answer =
                     self.of_lease_clock(|leases| Answer::Lease(leases.remaining(id, now_millis)));

@@ -16,6 +16,21 @@ pub(crate) struct Clearing {
 }
 
 impl Member {
+    /// A renewal that a client or another member asks for.
+    pub(crate) fn on_renewal_asked(
+        &mut self,
+        now_millis: u64,
+        ticket: Ticket,
+        id: LeaseId,
+        out: &mut Outputs,
+    ) {
+        if self.raft.is_leader() && !self.leases.options().renews_at_once {
+            self.renew_once_applied(now_millis, ticket, id, out);
+        } else {
+            self.on_renewal(now_millis, ticket, id, out);
+        }
+    }
+
     pub(crate) fn on_renewal(
         &mut self,
         now_millis: u64,
@@ -93,8 +108,21 @@ impl Member {
     ) {
         if base::probe::mutant("unknown-lease-is-said-to-be-gone") {
             out.answers.push((ticket, Answer::Lease(None)));
-        } else if self.reads.has_room_for(1) {
+        } else {
             base::probe::reached("member: a renewal of a lease that is not known here");
+            self.renew_once_applied(now_millis, ticket, id, out);
+        }
+    }
+
+    /// Looks at the renewal again once everything is applied that is committed now.
+    fn renew_once_applied(
+        &mut self,
+        now_millis: u64,
+        ticket: Ticket,
+        id: LeaseId,
+        out: &mut Outputs,
+    ) {
+        if self.reads.has_room_for(1) {
             self.unknown.insert(ticket, id);
             self.read(now_millis, vec![ticket], out);
         } else {

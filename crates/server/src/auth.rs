@@ -8,6 +8,7 @@
 
 mod caller;
 pub(crate) mod jwt;
+mod known;
 mod passwords;
 mod words;
 
@@ -18,7 +19,7 @@ use state::{Identity, Reads};
 
 use crate::config;
 
-pub(crate) use caller::Caller;
+pub(crate) use caller::{Caller, is_of_proxy};
 use jwt::Jwt;
 pub(crate) use passwords::Passwords;
 pub use words::TokenError;

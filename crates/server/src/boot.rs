@@ -16,8 +16,10 @@ mod join;
 pub(crate) mod origin;
 mod received;
 mod restart;
+mod shrink;
 pub(crate) mod srv;
 mod v2;
+mod v2_discovery;
 
 use std::io;
 use std::path::PathBuf;
@@ -33,11 +35,12 @@ use wal::Wal;
 
 use crate::reserve::{Reserve, is_no_space};
 
-pub(crate) use discovery::{DiscoveryError, founders_of};
+pub(crate) use discovery::founders_of;
 pub use error::BootError;
 pub(crate) use join::members_of;
-pub(crate) use origin::{Origin, OriginOptions};
+pub(crate) use origin::{DiscoveryService, Origin, OriginOptions};
 pub use srv::SrvError;
+pub(crate) use v2_discovery::founders_of_token;
 
 /// What start-up needs of the configuration.
 #[derive(Clone, Debug)]
@@ -56,6 +59,8 @@ pub(crate) struct BootOptions {
     pub(crate) backend: backend::Options,
     /// The state's.
     pub(crate) state: state::Options,
+    /// Bytes that shrinking the database must free to be done before the start; `None` for never.
+    pub(crate) shrink_bytes_min: Option<u64>,
 }
 
 /// A member at rest.
@@ -128,6 +133,8 @@ pub(crate) fn open(options: &BootOptions) -> Result<Opened, BootError> {
     }
     let mut backend_options = options.backend.clone();
     backend_options.aux = Some(member_dir.subdir("aux").map_err(dir_error)?);
+    // Whatever is acknowledged later is below these names.
+    member_dir.sync().and_then(|()| data_dir.sync()).map_err(dir_error)?;
     let database =
         Database { snap_dir: &snap_dir, backend: backend_options, state: &options.state };
     let open = || match &received {
@@ -146,6 +153,9 @@ pub(crate) fn open(options: &BootOptions) -> Result<Opened, BootError> {
         }
     }
     let (backend, state) = opened?;
+    if let Some(threshold) = options.shrink_bytes_min.filter(|_| has_log) {
+        shrink::shrink(&backend, threshold)?;
+    }
     let applied = state.applied().index;
     if !has_log && applied > Index(0) {
         return Err(BootError::LogMissing {
@@ -210,8 +220,14 @@ impl Database<'_> {
                 BootError::Backend(source)
             }
         })?;
-        let state = State::open(&backend, self.state)
-            .map_err(|source| BootError::State { db: db(), source })?;
+        let state = State::open(&backend, self.state).map_err(|source| match &source {
+            state::OpenError::TooNew { storage } => {
+                BootError::TooNew { db: db(), storage: storage.clone(), source }
+            }
+            state::OpenError::Keys(_)
+            | state::OpenError::Backend(_)
+            | state::OpenError::Damaged { .. } => BootError::State { db: db(), source },
+        })?;
         Ok((backend, state))
     }
 

@@ -13,7 +13,7 @@ use crate::compactor;
 use crate::connections::Connections;
 use crate::grpc::{Services, Serving};
 use crate::handle::{Handle, ProposeError, RequestKind};
-use crate::http::{Gateway, Plain, SetLogLevel};
+use crate::http::{Gateway, Offers, Plain, SetLogLevel};
 use crate::logging;
 use crate::options::Options;
 use crate::peers::monitor;
@@ -21,6 +21,7 @@ use crate::port;
 use crate::ports::{self, BoundPort};
 use crate::shards::Shards;
 use crate::start::StartError;
+use crate::traces::Tracer;
 use crate::v2_expiry;
 
 /// What all ports have in common, and what goes on behind them.
@@ -28,6 +29,8 @@ pub(crate) struct Doors<'a> {
     pub(crate) options: &'a Options,
     pub(crate) handle: &'a Handle,
     pub(crate) connections: Connections,
+    /// If calls are traced.
+    pub(crate) tracer: Option<Tracer>,
     /// Turns true when clients are served no more.
     pub(crate) stopping: watch::Receiver<bool>,
     /// Never turns true.
@@ -86,13 +89,15 @@ impl Doors<'_> {
         tasks: &mut JoinSet<()>,
     ) {
         let serving = Serving::new(self.options.stops_on_defrag);
-        let services = Services::new(self.handle, self.options.slow_calls, serving);
+        let services =
+            Services::new(self.handle, self.options.slow_calls, serving, self.tracer.clone());
         let handle = self.handle;
         let gateway = self.options.grpc_gateway.then(|| Gateway::new(services.clone()));
-        let v2 = self.options.v2;
+        let (v2, profiles) = (self.options.v2.clone(), self.options.profiles);
         let for_clients = || {
             let browsers = self.options.browsers.clone();
-            Plain::for_clients(handle.clone(), browsers, set_log_level(), gateway.clone(), v2)
+            let offers = Offers { gateway: gateway.clone(), v2: v2.clone(), profiles };
+            Plain::for_clients(handle.clone(), browsers, set_log_level(), offers)
         };
         let is_split = !http_ports.is_empty();
         for bound in ports {

@@ -2,6 +2,7 @@
 //! one place that does for all of them what etcd's interceptors do.
 
 mod auth;
+mod auth_log;
 mod budget;
 mod call;
 mod cluster;
@@ -40,6 +41,7 @@ use crate::auth::Caller;
 use crate::handle::Handle;
 use crate::metrics::ConnectionMetrics;
 use crate::recipes::Recipes;
+use crate::traces::Tracer;
 pub(crate) use call::Call;
 use call::{Arriving, Reply};
 pub(crate) use health::Serving;
@@ -76,6 +78,7 @@ struct Shared {
     handle: Handle,
     metrics: ConnectionMetrics,
     slow: SlowCalls,
+    tracer: Option<Tracer>,
     message_bytes_max: usize,
     /// Changes while no leader has been seen for three elections.
     leader_lost: channel::Receiver<u64>,
@@ -92,7 +95,12 @@ struct Shared {
 
 impl Services {
     /// Must be called within the runtime that will serve.
-    pub(crate) fn new(handle: &Handle, slow: SlowCalls, serving: Serving) -> Self {
+    pub(crate) fn new(
+        handle: &Handle,
+        slow: SlowCalls,
+        serving: Serving,
+        tracer: Option<Tracer>,
+    ) -> Self {
         let max = message_bytes_max(handle);
         let (lost, leader_lost) = channel::channel(0);
         tokio::spawn(watch_leader(handle.clone(), lost));
@@ -106,6 +114,7 @@ impl Services {
         let recipes = Recipes::new(handle.clone());
         let shared = Shared {
             slow,
+            tracer,
             message_bytes_max: max,
             leader_lost,
             kv: Arc::new(Kv::new(handle.clone(), slow)),
@@ -164,6 +173,7 @@ impl Services {
             leader_lost: &shared.leader_lost,
             method,
             remote,
+            tracer: shared.tracer.as_ref(),
         };
         arriving.answer(request, |request, caller| self.dispatch(method, remote, caller, request))
     }

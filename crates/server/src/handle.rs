@@ -49,6 +49,8 @@ pub(crate) struct Limits {
     pub(crate) election_timeout: Duration,
     /// Whether changes of the members that may lose the quorum are refused (SRV-082).
     pub(crate) strict_reconfiguration: bool,
+    /// Whether the end of a lease may wait behind more entries than other requests (SRV-147).
+    pub(crate) urgent_first: bool,
 }
 
 #[derive(Debug)]
@@ -257,6 +259,18 @@ pub(crate) struct Parts {
 /// Committed entries that may wait to be applied before new ones are refused (G-011).
 const APPLY_BACKLOG_MAX: u64 = 5000;
 
+/// The same for urgent requests: what ends a lease makes room.
+const URGENT_BACKLOG_MAX: u64 = 10_000;
+
+/// Committed entries that a request may find waiting.
+fn backlog_max(kind: RequestKind, urgent_first: bool) -> u64 {
+    if urgent_first && kind == RequestKind::LeaseRevoke {
+        URGENT_BACKLOG_MAX
+    } else {
+        APPLY_BACKLOG_MAX
+    }
+}
+
 impl Handle {
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts {
@@ -318,7 +332,7 @@ impl Handle {
         request: &impl Message,
     ) -> Result<Reply, ProposeError> {
         let id = self.next_id();
-        self.check_backlog()?;
+        self.check_backlog(kind)?;
         let Identity { user: username, revision: auth_revision } = who;
         let header = pb::RequestHeader { id, username, auth_revision };
         let bytes = encode(kind, request, &header);
@@ -326,10 +340,11 @@ impl Handle {
         self.propose_bytes(kind, id, bytes).await
     }
 
-    fn check_backlog(&self) -> Result<(), ProposeError> {
+    fn check_backlog(&self, kind: RequestKind) -> Result<(), ProposeError> {
         let status = &self.shared.status;
         let applied = status.applied.load(Ordering::Relaxed);
-        let behind = applied + APPLY_BACKLOG_MAX < status.committed.load(Ordering::Relaxed);
+        let max = backlog_max(kind, self.shared.limits.urgent_first);
+        let behind = applied + max < status.committed.load(Ordering::Relaxed);
         if behind { Err(ProposeError::Overloaded) } else { Ok(()) }
     }
 
@@ -728,6 +743,14 @@ fn encode(kind: RequestKind, request: &impl Message, header: &pb::RequestHeader)
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// SRV-147, G-011.
+    #[test]
+    fn the_end_of_a_lease_may_wait_longer_than_others() {
+        assert_eq!(backlog_max(RequestKind::LeaseRevoke, true), 10_000);
+        assert_eq!(backlog_max(RequestKind::LeaseRevoke, false), 5000);
+        assert_eq!(backlog_max(RequestKind::Put, true), 5000);
+    }
 
     #[test]
     fn a_request_is_encoded_as_the_whole_message_would_be() {

@@ -7,6 +7,7 @@ mod gateway;
 mod health;
 mod log_level;
 mod peers;
+mod pprof;
 mod v2;
 mod vars;
 
@@ -38,6 +39,18 @@ pub(crate) struct Browsers {
     pub(crate) hosts: Vec<String>,
 }
 
+/// What a client port serves beside what every one does.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Offers {
+    /// The v3 API as JSON.
+    pub(crate) gateway: Option<Gateway>,
+    /// The v2 API (V2-001), and below which keys of the third generation its keys are (V2-180): empty
+    /// for a tree of their own.
+    pub(crate) v2: Option<String>,
+    /// Profiles (HTTP-18).
+    pub(crate) profiles: bool,
+}
+
 /// The plain endpoints; clones share the member.
 #[derive(Clone)]
 pub(crate) struct Plain {
@@ -58,6 +71,7 @@ struct Shared {
     set_log_level: Option<SetLogLevel>,
     gateway: Option<Gateway>,
     v2: Option<v2::V2>,
+    profiles: bool,
 }
 
 impl std::fmt::Debug for Plain {
@@ -81,18 +95,18 @@ enum Port {
 }
 
 impl Plain {
-    /// What the client port serves; `v2` is whether that generation's API is among it (V2-001).
+    /// What the client port serves.
     pub(crate) fn for_clients(
         handle: Handle,
         browsers: Browsers,
         set_log_level: SetLogLevel,
-        gateway: Option<Gateway>,
-        v2: bool,
+        offers: Offers,
     ) -> Self {
+        let Offers { gateway, v2, profiles } = offers;
         let set_log_level = Some(set_log_level);
         let port = Port::Clients;
-        let v2 = v2.then(|| v2::V2::new(handle.clone()));
-        Self::of(Shared { port, handle, browsers, set_log_level, gateway, v2 })
+        let v2 = v2.map(|v3_prefix| v2::V2::new(handle.clone(), &v3_prefix));
+        Self::of(Shared { port, handle, browsers, set_log_level, gateway, v2, profiles })
     }
 
     /// What a port for gRPC alone serves: nothing (V2-015).
@@ -118,7 +132,8 @@ impl Plain {
     fn new(port: Port, handle: Handle) -> Self {
         let browsers = Browsers::default();
         let (set_log_level, gateway, v2) = (None, None, None);
-        Self::of(Shared { port, handle, browsers, set_log_level, gateway, v2 })
+        let profiles = false;
+        Self::of(Shared { port, handle, browsers, set_log_level, gateway, v2, profiles })
     }
 
     fn of(shared: Shared) -> Self {
@@ -150,13 +165,17 @@ impl Shared {
         }
         // A page cannot make a name with a certificate.
         let is_secured = request.extensions().get::<Secured>().is_some();
-        if !is_secured && !self.browsers.allow_host(&request) {
-            return text(
-                StatusCode::MISDIRECTED_REQUEST,
-                "the Host header names no host of --host-whitelist",
-            );
+        if !is_secured && let Some(host) = self.browsers.foreign_host(&request) {
+            tracing::warn!(host, "rejecting HTTP request to prevent DNS rebinding attacks");
+            return text(StatusCode::MISDIRECTED_REQUEST, &unknown_host(host));
         }
         let origin = self.browsers.allowed_origin(&request);
+        if origin.is_none() && is_of_another_page(&request) {
+            return text(
+                StatusCode::FORBIDDEN,
+                "the Origin header names no origin of --cors, and not this server",
+            );
+        }
         // A browser that asks whether it may ask.
         let mut response = if request.method() == Method::OPTIONS {
             Response::new(Body::empty())
@@ -205,6 +224,9 @@ impl Shared {
                 response.headers_mut().insert(READS_V2, HeaderValue::from_static("1"));
                 response
             }
+            (Port::Clients, path) if self.profiles && path.starts_with(pprof::PREFIX) => {
+                pprof::answer(request.uri()).await
+            }
             (Port::Clients, "/version") if is_get => self.version(),
             (Port::Clients, "/debug/vars") if is_get => vars::answer(&self.handle),
             (Port::Clients | Port::Peers, "/version") | (Port::Clients, "/debug/vars") => {
@@ -246,6 +268,20 @@ impl Shared {
     }
 }
 
+/// Whether a page of another server sends this to have something done: a browser shows it no answer,
+/// but has asked already.
+fn is_of_another_page(request: &http::Request<Incoming>) -> bool {
+    let headers = request.headers();
+    let Some(origin) = headers.get(header::ORIGIN) else { return false };
+    let only_reads = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method())
+        && !headers.contains_key(header::UPGRADE);
+    let own = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let own = own.or_else(|| request.uri().authority().map(|host| host.as_str()));
+    let page = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+    let is_own = page.zip(own).is_some_and(|((_, page), own)| page.eq_ignore_ascii_case(own));
+    !only_reads && !is_own
+}
+
 impl Browsers {
     /// Lets a page of this origin see an answer (V2-005).
     pub(crate) fn allow(origin: HeaderValue, response: &mut Response) {
@@ -260,19 +296,21 @@ impl Browsers {
         );
     }
 
-    /// Whether the request is for a host that this server goes by: a page that makes a name of its
-    /// own point here must not be answered.
-    fn allow_host(&self, request: &http::Request<Incoming>) -> bool {
+    /// The host that the request is for, if this server does not go by it: a page that makes a name
+    /// of its own point here must not be answered.
+    fn foreign_host<'r>(&self, request: &'r http::Request<Incoming>) -> Option<&'r str> {
         if self.hosts.is_empty() || self.hosts.iter().any(|host| host == "*") {
-            return true;
+            return None;
         }
         let named = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
         let named = named.or_else(|| request.uri().authority().map(|host| host.as_str()));
-        let named = named.map(|host| match host.rsplit_once(':') {
-            Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        let named = named.map_or("", |host| match host.rsplit_once(':') {
+            Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
+                name.trim_start_matches('[').trim_end_matches(']')
+            }
             Some(_) | None => host,
         });
-        named.is_some_and(|named| self.hosts.iter().any(|host| host == named))
+        (!self.hosts.iter().any(|host| host == named)).then_some(named)
     }
 
     pub(crate) fn allowed_origin(&self, request: &http::Request<Incoming>) -> Option<HeaderValue> {
@@ -305,6 +343,18 @@ fn plain_text(status: StatusCode, body: String) -> Response {
 /// A text as Go's servers send errors: with a newline behind it.
 fn text(status: StatusCode, text: &str) -> Response {
     plain_text(status, format!("{text}\n"))
+}
+
+/// What somebody is told whose request is for a host that this server does not go by (GW-26).
+fn unknown_host(host: &str) -> String {
+    format!(
+        "\netcd received your request, but the Host header was unrecognized.\n\n\
+         To fix this, choose one of the following options:\n\
+         - Enable TLS, then any HTTPS request will be allowed.\n\
+         - Add the hostname you want to use to the whitelist in settings.\n  \
+         - e.g. etcd --host-whitelist {host:?}\n\n\
+         This requirement has been added to help prevent \"DNS Rebinding\" attacks (CVE-2018-5702).\n"
+    )
 }
 
 /// HTTP-21.

@@ -23,6 +23,7 @@ mod http;
 mod listen;
 mod log_window;
 pub mod logging;
+mod memory_lock;
 mod metrics;
 mod node;
 mod node_queue;
@@ -42,6 +43,7 @@ mod signals;
 mod snapshots;
 mod start;
 pub mod tcp_gateway;
+mod traces;
 mod v2_expiry;
 mod wakes;
 

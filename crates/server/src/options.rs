@@ -1,12 +1,13 @@
 //! What a server is started with: the configuration in the terms of the parts it is made of.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::auth::Authentication;
-use crate::boot::{BootOptions, OriginOptions};
+use crate::boot::{BootOptions, DiscoveryService, OriginOptions};
 use crate::committer::Pace;
 use crate::config::{
-    AutoCompaction, Bootstrap, Config, Gate, InitialCluster, MemberUrl, MetricsDetail,
+    Address, AutoCompaction, Bootstrap, Config, Gate, InitialCluster, MemberUrl, MetricsDetail,
 };
 use crate::grpc::SlowCalls;
 use crate::handle::Limits;
@@ -49,6 +50,8 @@ pub(crate) struct Options {
     pub(crate) snapshot_catchup_entries: u64,
     /// Snapshot files that are kept; `None` for all.
     pub(crate) snapshot_files_max: Option<usize>,
+    /// Whether the log is not waited for: a power cut loses its end.
+    pub(crate) unsafe_no_fsync: bool,
     /// Segments of the log that are kept; `None` for all.
     pub(crate) wal_files_max: Option<usize>,
     /// Between two steps of a compaction.
@@ -69,12 +72,19 @@ pub(crate) struct Options {
     pub(crate) slow_apply: Duration,
     /// Whether the v3 API is offered as JSON, too.
     pub(crate) grpc_gateway: bool,
-    /// Whether the v2 API is served.
-    pub(crate) v2: bool,
+    /// Below which keys of v3 those of v2 are; empty for a tree of their own. `None` if the v2 API is
+    /// not served.
+    pub(crate) v2: Option<String>,
+    /// Whether profiles are offered.
+    pub(crate) profiles: bool,
     /// Who may ask from a browser.
     pub(crate) browsers: Browsers,
     /// Whether a member that defragments says that it does not serve.
     pub(crate) stops_on_defrag: bool,
+    /// How leases are kept.
+    pub(crate) leases: member::LeaseOptions,
+    /// The address that connections to other members leave from, if the system does not choose.
+    pub(crate) local_address: Option<IpAddr>,
     /// Switches: name, stage, state.
     pub(crate) features: Vec<(&'static str, &'static str, bool)>,
 }
@@ -107,6 +117,7 @@ impl Options {
                     ..backend::Options::default()
                 },
                 state: state_options(config, election_timeout),
+                shrink_bytes_min: config.storage.bootstrap_defrag_threshold_bytes,
             },
             authentication,
             limits: limits(config, election_timeout),
@@ -125,6 +136,7 @@ impl Options {
             snapshot_entries: config.storage.snapshot_entries,
             snapshot_catchup_entries: config.storage.snapshot_catchup_entries,
             snapshot_files_max: config.storage.snapshot_files_max.map(to_usize),
+            unsafe_no_fsync: config.storage.unsafe_no_fsync,
             wal_files_max: config.storage.wal_files_max.map(to_usize),
             compaction_pause: config.compaction.sleep_interval,
             auto_compaction: config.compaction.auto,
@@ -135,12 +147,15 @@ impl Options {
             slow_calls: SlowCalls { longer_than: config.logging.slow_request_min },
             slow_apply: config.logging.slow_apply_min,
             grpc_gateway: config.http.grpc_gateway,
-            v2: config.http.v2,
+            v2: config.http.v2.then(|| config.http.v2_over_v3.clone()),
+            profiles: config.http.pprof || config.logging.is_debug(),
             browsers: Browsers {
                 origins: config.http.cors.clone(),
                 hosts: config.http.host_whitelist.clone(),
             },
             stops_on_defrag: config.features.gates.is_enabled(Gate::StopGRPCServiceOnDefrag),
+            leases: leases(config),
+            local_address: local_address(config),
             features: features(config),
         }
     }
@@ -160,10 +175,13 @@ impl Options {
 fn origin(config: &Config, cluster: InitialCluster) -> OriginOptions {
     let (token, discovery) = match &config.bootstrap {
         // Who meets by a token is one cluster by it, too.
-        Bootstrap::Discovery(discovery) => (&discovery.token, Some(discovery.clone())),
-        Bootstrap::Static(_) | Bootstrap::DiscoveryUrl { .. } | Bootstrap::Srv { .. } => {
-            (&config.cluster.token, None)
+        Bootstrap::Discovery(discovery) => {
+            (&discovery.token, Some(DiscoveryService::V3(discovery.clone())))
         }
+        Bootstrap::DiscoveryUrl { url, proxy } => {
+            (url, Some(DiscoveryService::V2 { url: url.clone(), proxy: proxy.clone() }))
+        }
+        Bootstrap::Static(_) | Bootstrap::Srv { .. } => (&config.cluster.token, None),
     };
     OriginOptions {
         name: config.name.clone(),
@@ -206,6 +224,7 @@ fn limits(config: &Config, election_timeout: Duration) -> Limits {
         watch_progress_interval: config.features.watch_progress_interval,
         election_timeout,
         strict_reconfiguration: config.cluster.strict_reconfig_check,
+        urgent_first: config.features.gates.is_enabled(Gate::PriorityRequest),
     }
 }
 
@@ -220,6 +239,36 @@ fn checks(config: &Config) -> Checks {
             .then_some(features.compact_hash_check_interval),
         downgrade: features.downgrade_check_interval,
     }
+}
+
+fn leases(config: &Config) -> member::LeaseOptions {
+    let gates = &config.features.gates;
+    member::LeaseOptions {
+        // Without them a lease may live on for ever, so only who says so goes without.
+        checkpoints: gates.chosen(Gate::LeaseCheckpoint) != Some(false),
+        renews_at_once: gates.is_enabled(Gate::FastLeaseKeepAlive),
+    }
+}
+
+/// SRV-145. Source: etcd server/embed/config.go (`InferLocalAddr`).
+fn local_address(config: &Config) -> Option<IpAddr> {
+    if !config.features.gates.is_enabled(Gate::SetMemberLocalAddr) {
+        return None;
+    }
+    let advertised = config.advertise.peers.iter();
+    let suitable = advertised.filter_map(|url| match url.address() {
+        Address::Tcp { host, .. } => host.trim_matches(['[', ']']).parse::<IpAddr>().ok(),
+        Address::Unix(_) => None,
+    });
+    let found =
+        suitable.into_iter().find(|address| !address.is_loopback() && !address.is_unspecified());
+    match found {
+        Some(address) => tracing::info!(LocalAddr = %address, "setting member local address"),
+        None => tracing::warn!(
+            "unable to set a member local address due to lack of suitable local addresses"
+        ),
+    }
+    found
 }
 
 fn features(config: &Config) -> Vec<(&'static str, &'static str, bool)> {

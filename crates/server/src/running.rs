@@ -159,8 +159,7 @@ impl Joined {
         let status = Arc::new(Published::default());
         let (answers_in, answers) = answers::channels(shards::count());
         let (compacted_sender, compacted) = watch::channel(-1);
-        let runtime = peer_thread.runtime().clone();
-        let identity = identity(options, id, cluster);
+        let (identity, runtime) = (identity(options, id, cluster), peer_thread.runtime().clone());
         let peers = Peers::new(identity, arrivals, dial, runtime, node_queue.clone());
         if !remotes.is_empty() {
             peers.set_members(&remotes);
@@ -182,12 +181,18 @@ impl Joined {
         });
         let snapshots = snapshots(options, snap_dir, &restored);
         snapshots.complete(restored.snapshot, &restored.conf_state, &state);
+        wal.set_unsafe_no_sync(options.unsafe_no_fsync);
         wal.set_keep(options.wal_files_max.unwrap_or(0));
         let window = LogWindow::new(options.snapshot_catchup_entries, &restored.entries);
         let preparer = wal.preparer();
         let raft = consensus(options, id, wall_millis, restored);
+        let config = member(options, id, wall_millis);
+        let mut member = Member::new(raft, state, backend.clone(), config);
+        member.set_leases(options.leases);
+        let reports =
+            NodeReports { answers: answers_in, status, compacted: compacted_sender, metrics };
         let node = Node::new(NodeParts {
-            member: Member::new(raft, state, backend.clone(), member(options, id, wall_millis)),
+            member,
             wal,
             reserve: Reserve::open(wal_dir),
             snapshots,
@@ -195,12 +200,7 @@ impl Joined {
             backend,
             tick: options.tick,
             compaction_pause: options.compaction_pause,
-            reports: NodeReports {
-                answers: answers_in,
-                status,
-                compacted: compacted_sender,
-                metrics,
-            },
+            reports,
             slow_apply: options.slow_apply,
             commands,
             peers,

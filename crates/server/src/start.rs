@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::auth::{Authentication, TokenError};
 use crate::boot::origin::OriginError;
-use crate::boot::{self, BootError, Booted, DiscoveryError, SrvError, srv};
+use crate::boot::{self, BootError, Booted, SrvError, srv};
 use crate::config::{
     self, Bootstrap, Config, DataDir, InitialCluster, ListenError, ProxyMode, Refusal, StartFacts,
 };
@@ -20,6 +20,7 @@ use crate::connections::Connections;
 use crate::doors::Doors;
 use crate::handle::ProposeError;
 use crate::logging;
+use crate::memory_lock::{self, MemoryLockError};
 use crate::node::NodeError;
 use crate::options::Options;
 use crate::peers::ask::{Asker, Dial};
@@ -30,6 +31,7 @@ use crate::running::Running;
 use crate::security::{Security, SecurityError};
 use crate::shards::Shards;
 use crate::signals::Signal;
+use crate::traces::{Tracer, Traces, TracesError};
 
 /// Why a server ended other than by being asked to.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +42,12 @@ pub enum StartError {
     /// TLS cannot be spoken as asked for.
     #[error(transparent)]
     Security(#[from] SecurityError),
+    /// Memory cannot be locked as asked for.
+    #[error(transparent)]
+    MemoryLock(#[from] MemoryLockError),
+    /// Calls cannot be traced as asked for.
+    #[error(transparent)]
+    Traces(#[from] TracesError),
     /// Tokens cannot be made as asked for.
     #[error(transparent)]
     Token(#[from] TokenError),
@@ -114,6 +122,8 @@ impl StartError {
             Self::NotBuilt { .. }
             | Self::Security(SecurityError::SelfSigned { .. })
             | Self::Token(_)
+            | Self::MemoryLock(_)
+            | Self::Traces(_)
             | Self::Srv(_)
             | Self::Boot(_)
             | Self::Listen(_)
@@ -138,6 +148,9 @@ pub fn run(config: &Config) -> Result<Option<Signal>, StartError> {
     #[cfg(feature = "failpoints")]
     crate::failpoints::start();
     raise_file_limit();
+    if config.storage.memory_mlock {
+        memory_lock::lock()?;
+    }
     let (found, notices) = config::open_data_dir(&config.storage.data_dir)?;
     notices.iter().for_each(config::Notice::log);
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -152,11 +165,12 @@ pub fn run(config: &Config) -> Result<Option<Signal>, StartError> {
     let (options, security) = prepare(config, found, &runtime)?;
     // Ports first: a port in use must not cost a recovery.
     let ports = runtime.block_on(Ports::bind(config, &security)).map_err(StartError::Listen)?;
-    let dial: Arc<dyn Dial> = Arc::new(security.dial(options.dial_timeout));
+    let dial: Arc<dyn Dial> =
+        Arc::new(security.dial(options.dial_timeout).leaving_from(options.local_address));
     let booted = match boot(&options, &runtime, dial.clone()) {
         Err(BootError::Removed { .. }) if !options.boot.force_new_cluster => return Ok(None),
-        Err(BootError::Origin(OriginError::Discovery(DiscoveryError::Full { .. })))
-            if config.proxy.is_fallback =>
+        Err(BootError::Origin(OriginError::Discovery(error)))
+            if error.is_full() && config.proxy.is_fallback =>
         {
             tracing::warn!(
                 "fallback-proxy" = "proxy",
@@ -168,8 +182,10 @@ pub fn run(config: &Config) -> Result<Option<Signal>, StartError> {
         }
         booted => booted?,
     };
+    let traces = config.tracing.enabled.then(|| Traces::start(&config.tracing)).transpose()?;
     let mut running = Running::start(&options, booted, dial)?;
-    let served = runtime.block_on(serve(&options, &mut running, ports));
+    let tracer = traces.as_ref().map(Traces::tracer);
+    let served = runtime.block_on(serve(&options, &mut running, ports, tracer));
     // Nothing new comes in; what was accepted is answered or told that the server stopped.
     let ended = running.stop();
     runtime.shutdown_timeout(Duration::from_millis(200));
@@ -204,15 +220,18 @@ fn forward(
                 let text = text.map_err(OriginError::Discovery).map_err(BootError::Origin)?;
                 InitialCluster::parse(&text).map_err(Refusal::from)?
             }
+            Bootstrap::DiscoveryUrl { url, proxy } => {
+                let text = runtime.block_on(boot::founders_of_token(url, proxy));
+                let text = text.map_err(|error| OriginError::Discovery(error.into()));
+                InitialCluster::parse(&text.map_err(BootError::Origin)?).map_err(Refusal::from)?
+            }
             // A proxy needs no place of its own among the members.
             Bootstrap::Srv { domain, service_name } => {
                 let dns = client::srv::Dns::of_system();
                 let found = srv::find(&dns, domain, service_name, "proxy", &[]);
                 InitialCluster::parse(&runtime.block_on(found)?).map_err(Refusal::from)?
             }
-            Bootstrap::Static(_) | Bootstrap::DiscoveryUrl { .. } => {
-                runtime.block_on(initial_cluster(config))?
-            }
+            Bootstrap::Static(_) => runtime.block_on(initial_cluster(config))?,
         };
     }
     proxy::run(config, &cluster)
@@ -249,8 +268,9 @@ async fn initial_cluster(config: &Config) -> Result<InitialCluster, StartError> 
     let parse = |text: &str| InitialCluster::parse(text).map_err(Refusal::from);
     match &config.bootstrap {
         Bootstrap::Static(text) => Ok(parse(text)?),
-        Bootstrap::Discovery(_) => Ok(InitialCluster::of(&config.name, &config.advertise.peers)),
-        Bootstrap::DiscoveryUrl { url, .. } => Err(Refusal::DiscoveryUrl(url.clone()).into()),
+        Bootstrap::Discovery(_) | Bootstrap::DiscoveryUrl { .. } => {
+            Ok(InitialCluster::of(&config.name, &config.advertise.peers))
+        }
         Bootstrap::Srv { domain, service_name } => {
             let dns = client::srv::Dns::of_system();
             let advertised = &config.advertise.peers;
@@ -300,6 +320,7 @@ async fn serve(
     options: &Options,
     running: &mut Running,
     ports: Ports,
+    tracer: Option<Tracer>,
 ) -> Result<Option<Signal>, StartError> {
     let (shards, shard_threads) =
         Shards::start(running.take_answers()).map_err(StartError::Threads)?;
@@ -312,6 +333,7 @@ async fn serve(
         options,
         handle: &running.handle,
         connections: Connections::new(running.handle.metrics().clone()),
+        tracer,
         stopping,
         always,
     };

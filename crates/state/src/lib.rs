@@ -43,4 +43,5 @@ pub use refusal::Refusal;
 pub use reply::{AuthReply, Reply};
 pub use snapshot::{ReceiveError, Received, SnapshotFacts};
 pub use state::{OpenError, Options, State};
+pub use v2::change_of as v2_change_of;
 pub use version::{ClusterVersion, Downgrade};

@@ -88,6 +88,19 @@ pub(crate) fn load_facts(backend: &Backend) -> Result<Facts, OpenError> {
     })
 }
 
+/// Refuses a database whose layout is that of another major version, or of a newer minor one, as
+/// etcd does: nobody here knows what it means.
+pub(crate) fn check_storage_version(backend: &dyn Rows) -> Result<(), OpenError> {
+    let Some(text) = get(backend, Bucket::Meta, STORAGE_VERSION)? else { return Ok(()) };
+    let version = str::from_utf8(&text).ok().and_then(ClusterVersion::parse);
+    let version = version.ok_or_else(|| damaged(Bucket::Meta, STORAGE_VERSION))?;
+    let own = ClusterVersion::parse(base::version::CLUSTER).expect("three numbers");
+    if version.major == own.major && version.minor <= own.minor {
+        return Ok(());
+    }
+    Err(OpenError::TooNew { storage: version.to_string() })
+}
+
 /// Leases in order of id as unsigned numbers, which is that of the bucket.
 pub(crate) fn load_leases(backend: &Backend) -> Result<Vec<leasepb::Lease>, OpenError> {
     let mut leases = Vec::new();

@@ -52,6 +52,12 @@ pub enum OpenError {
         /// The key, in hex.
         key: String,
     },
+    /// A release newer than this one wrote it (VER-13).
+    #[error("version {storage:?} is not supported")]
+    TooNew {
+        /// The version of its layout, `3.8.0`.
+        storage: String,
+    },
 }
 
 /// The state machine; one owner.
@@ -74,8 +80,9 @@ impl State {
     ///
     /// # Errors
     ///
-    /// The backend's, or bytes that are no state.
+    /// The backend's, bytes that are no state, or the state of a newer release.
     pub fn open(backend: &Backend, options: &Options) -> Result<Self, OpenError> {
+        schema::check_storage_version(backend)?;
         let store = Store::open(backend, &options.mvcc).map_err(OpenError::Keys)?;
         let facts = schema::load_facts(backend)?;
         let stored = schema::load_leases(backend)?;

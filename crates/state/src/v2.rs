@@ -36,6 +36,15 @@ pub(crate) enum Request {
     Unknown,
 }
 
+/// The change that a request asks for; `None` for one that changes no node.
+#[must_use]
+pub fn change_of(request: &v2pb::Request) -> Option<Write> {
+    match Request::decode(request) {
+        Request::Write(write) => Some(write),
+        Request::Read { .. } | Request::Expire(_) | Request::Unknown => None,
+    }
+}
+
 /// Whether it is a `PUT` without conditions, as what a member says of the cluster is.
 pub(crate) fn is_plain_put(request: &v2pb::Request) -> bool {
     let conditional = request.prev_index() > 0 || !request.prev_value().is_empty();
@@ -109,9 +118,9 @@ fn expected(request: &v2pb::Request) -> Option<Expected> {
     (expected != Expected::default()).then_some(expected)
 }
 
-/// Go takes any bytes for a text and shows what is no UTF-8 as this does.
+/// Go takes any bytes for a text.
 fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+    v2store::text::of_bytes(bytes)
 }
 
 /// Counts writes of the cluster's own part.

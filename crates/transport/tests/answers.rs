@@ -75,7 +75,7 @@ fn says(code: u16, text: &str) -> (u16, String) {
     (code, format!("{text}\n"))
 }
 
-/// HTTP-33.
+/// HTTP-33, CB-05.
 #[tokio::test]
 async fn streams_are_attached_or_refused_as_in_etcd() {
     let asked = Asked::start().await;

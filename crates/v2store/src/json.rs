@@ -1,11 +1,28 @@
 //! JSON strings as Go's encoder writes them.
 
+use std::borrow::Cow;
+
+use crate::text;
+
 /// Appends the string with its quotes. Beyond what JSON demands Go escapes what browsers might take
-/// for markup or line ends.
+/// for markup or line ends; what is no UTF-8 it shows by a replacement, byte for byte.
 pub(crate) fn string(text: &str, into: &mut Vec<u8>) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
     into.push(b'"');
-    let bytes = text.as_bytes();
+    match text::to_bytes(text) {
+        Cow::Borrowed(bytes) => escaped(bytes, into),
+        Cow::Owned(bytes) => {
+            for chunk in bytes.utf8_chunks() {
+                escaped(chunk.valid().as_bytes(), into);
+                chunk.invalid().iter().for_each(|_| into.extend_from_slice(b"\\ufffd"));
+            }
+        }
+    }
+    into.push(b'"');
+}
+
+/// Appends what is UTF-8.
+fn escaped(bytes: &[u8], into: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
     let mut plain = 0;
     for (at, &byte) in bytes.iter().enumerate() {
         let is_line_end =
@@ -31,7 +48,6 @@ pub(crate) fn string(text: &str, into: &mut Vec<u8>) {
         }
     }
     into.extend_from_slice(&bytes[plain..]);
-    into.push(b'"');
 }
 
 /// Appends a number.
@@ -41,6 +57,15 @@ pub(crate) fn number(number: impl std::fmt::Display, into: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
+    /// V2-065, as etcd 3.4.23 shows them.
+    #[test]
+    fn what_is_no_text_is_replaced_as_in_go() {
+        let mut text = Vec::new();
+        super::string(&crate::text::of_bytes(b"a\xff<\xe2\x82\xef\xbf\xbd"), &mut text);
+        let expected = "\"a\\ufffd\\u003c\\ufffd\\ufffd\u{fffd}\"";
+        assert_eq!(String::from_utf8(text).unwrap(), expected);
+    }
+
     /// V2-010.
     #[test]
     fn strings_are_escaped_as_go_does() {

@@ -32,6 +32,7 @@ mod rows;
 mod save;
 mod stats;
 mod store;
+pub mod text;
 mod tree;
 mod when;
 

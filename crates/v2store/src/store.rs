@@ -97,7 +97,8 @@ pub struct Expected {
 
 impl Expected {
     /// The cause of the error if a file is otherwise (V2-050).
-    fn difference(&self, value: &str, index: u64) -> Option<String> {
+    #[must_use]
+    pub fn difference(&self, value: &str, index: u64) -> Option<String> {
         let of_value = (!self.value.is_empty() && self.value != value)
             .then(|| format!("[{} != {value}]", self.value));
         let of_index = (self.index != 0 && self.index != index)

@@ -427,6 +427,11 @@ impl Wal {
         self.keep = segments;
     }
 
+    /// Whether appends are not waited for from now on, as with [`Options::unsafe_no_sync`].
+    pub fn set_unsafe_no_sync(&mut self, unsafe_no_sync: bool) {
+        self.options.unsafe_no_sync = unsafe_no_sync;
+    }
+
     /// What makes the next segment ahead of time on another thread.
     #[must_use]
     pub fn preparer(&self) -> Preparer {

@@ -127,6 +127,9 @@ fn appends_are_not_synced_if_that_is_asked_for() {
     log.append_and_sync(&entries(1..=3, 1), Some(&state(1, 1)), true).unwrap();
     log.mark(&mark(1, 1)).unwrap();
     assert_eq!(disk.syncs(), syncs);
+    log.set_unsafe_no_sync(false);
+    log.append_and_sync(&entries(4..=4, 1), None, true).unwrap();
+    assert!(disk.syncs() > syncs);
 }
 
 /// C5: nobody finds a log that has its name and not its first entries.

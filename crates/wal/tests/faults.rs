@@ -203,3 +203,31 @@ fn failed_read_is_an_error_that_names_the_place() {
     let (_, replay) = open(&disk.shared());
     assert_eq!(replay.entries, entries(1..=100, 1));
 }
+
+/// D6, D8: a log whose making failed, or was killed, at any sync is made again or, once it has its
+/// name, goes on; what is acknowledged then is not lost with the name by a power cut.
+#[test]
+fn log_that_was_being_made_keeps_what_it_acknowledges_later() {
+    let mut went_on = 0;
+    for nth in 1.. {
+        let disk = MemoryDir::new();
+        let plan = FaultPlan::new();
+        plan.fail_at(Kind::Sync, nth, Failure::InputOutput);
+        let parent = FaultDir::wrap(disk.shared(), &plan);
+        if Wal::create_with(&parent, "wal", &METADATA, OPTIONS).is_ok() {
+            break;
+        }
+        let mut log = if Wal::exists(&*disk.shared(), "wal").unwrap() {
+            went_on += 1;
+            open(&disk.shared()).0
+        } else {
+            Wal::create_with(&disk.shared(), "wal", &METADATA, OPTIONS).unwrap()
+        };
+        log.append_and_sync(&entries(1..=3, 1), Some(&state(1, 2)), true).unwrap();
+        drop(log);
+        let cut = disk.crash_losing_all().shared();
+        assert!(Wal::exists(&*cut, "wal").unwrap(), "sync {nth}: the log is gone");
+        assert_eq!(open(&cut).1.entries, entries(1..=3, 1), "sync {nth}");
+    }
+    assert!(went_on > 0, "no sync follows the renaming");
+}

@@ -214,6 +214,11 @@ impl Server {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// Gives the server more flags at its next start.
+    pub fn add_flags(&mut self, flags: &[&str]) {
+        self.options.flags.extend(flags.iter().map(|&flag| flag.to_owned()));
+    }
+
     /// The command line.
     #[must_use]
     pub fn command(&self) -> Command {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use backend::{Backend, Bucket};
+use backend::{Backend, Bucket, Incoming};
 use base::{ClusterId, Index, LogPosition, MemberId, Term};
 use bytes::Bytes;
 use member::{Input, Member, Outputs, RequestIds, Turn};
@@ -288,8 +288,10 @@ impl Start<'_> {
             };
             if applied < index {
                 base::probe::reached("sim: a start finishes the installation of a snapshot");
-                backend::finish_replacement(snap_dir, "db", &wanted, options)
-                    .map_err(|error| Stop::of(&error))?;
+                Incoming::open(snap_dir, &wanted, options)
+                    .map_err(|error| Stop::of(&error))?
+                    .take_place("db")
+                    .map_err(|error| Stop::Disk(error.to_string()))?;
             }
         }
         for name in snap_dir.list().map_err(disk)? {

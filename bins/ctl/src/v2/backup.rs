@@ -3,7 +3,6 @@
 //! etcd: v3.4.23 etcdctl/ctlv2/command/backup_command.go.
 
 use std::error::Error;
-use std::io;
 use std::path::PathBuf;
 
 use ::backup::{Backup, BackupError};
@@ -23,7 +22,7 @@ pub(super) async fn run(call: &Call) -> Done {
     };
     backup.run(&mut |told| log::line(&told.to_string())).map_err(|error| {
         let mut text = log::stamped(&words(&error));
-        if let Some(remedy) = remedy(&error).filter(|_| !call.is_exact) {
+        if let Some(remedy) = error.remedy().filter(|_| !call.is_exact) {
             text.push_str("\nhint: ");
             text.push_str(&remedy);
         }
@@ -44,36 +43,4 @@ fn words(error: &BackupError) -> String {
         cause = error.source();
     }
     text
-}
-
-/// What to do about it (SEEDX-04).
-fn remedy(error: &BackupError) -> Option<String> {
-    match error {
-        BackupError::NotEmpty { folder, found } => {
-            let backup_dir = folder.ancestors().nth(2).unwrap_or(folder).display();
-            let what = if found.iter().any(|name| name == "db") {
-                "holds a member's data or an earlier backup"
-            } else {
-                "is in use"
-            };
-            Some(format!(
-                "{backup_dir} {what}; name a folder that is empty or does not exist yet, for \
-                 example --backup-dir {backup_dir}-2 (it is made), or move {backup_dir}/member away"
-            ))
-        }
-        BackupError::Path { source, path, .. } if source.kind() == io::ErrorKind::NotFound => {
-            Some(format!(
-                "--data-dir must name the folder that etcd was started with, which has member/wal \
-                 in it; there is no {}",
-                path.display()
-            ))
-        }
-        BackupError::Path { .. }
-        | BackupError::Log(_)
-        | BackupError::NewLog(_)
-        | BackupError::Append(_)
-        | BackupError::Database(_)
-        | BackupError::Read(_)
-        | BackupError::Commit(_) => None,
-    }
 }

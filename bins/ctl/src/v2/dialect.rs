@@ -48,6 +48,17 @@ const ONLY_THERE: [(&str, &str); 18] = [
     ("version", "--version"),
 ];
 
+/// Commands of the third generation's dialect that documents name without the word before them.
+const BELOW: [(&str, &str); 7] = [
+    ("keep-alive", "lease"),
+    ("grant", "lease"),
+    ("revoke", "lease"),
+    ("timetolive", "lease"),
+    ("save", "snapshot"),
+    ("restore", "snapshot"),
+    ("health", "endpoint"),
+];
+
 /// Global flags of the other dialect that mean the same as one of this.
 const SYNONYMS: [(&str, &str); 8] = [
     ("cacert", "ca-file"),
@@ -82,7 +93,17 @@ fn is_only_here(verb: &str) -> bool {
 /// What to tell somebody whose command line the other dialect refused.
 pub(crate) fn hint(words: &[Vec<u8>], api: &str) -> Option<String> {
     let words = text(words);
-    hint_for(&words[verb_at(&words)?], api)
+    let verb = &words[verb_at(&words)?];
+    let above = BELOW.iter().find(|(name, _)| name == verb).map(|(_, above)| above);
+    match above {
+        Some(above) => Some(format!("hint: the command is \"etcdctl {above} {verb}\"")),
+        None => hint_for(verb, api),
+    }
+}
+
+/// Where the command's name is among the words.
+pub(crate) fn verb(words: &[Vec<u8>]) -> Option<usize> {
+    verb_at(&text(words))
 }
 
 /// What to tell about a verb that the dialect of `api` does not have.
@@ -222,6 +243,13 @@ mod tests {
         ] {
             assert_eq!(in_this_dialect(&text(&words(line))).join(" "), expected, "{line}");
         }
+    }
+
+    /// SEED1-24.
+    #[test]
+    fn hint_names_the_word_that_was_left_out() {
+        let hint = hint(&words("--debug keep-alive 2be7547fbc6a5afa"), "3");
+        assert_eq!(hint.as_deref(), Some("hint: the command is \"etcdctl lease keep-alive\""));
     }
 
     /// SEED0-47.

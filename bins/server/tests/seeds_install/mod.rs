@@ -1,5 +1,6 @@
-//! The install script of the first document (SEED0-53 to SEED0-59, SEED1-06, SEED3-14): unit file,
-//! environment file and user, in a root folder of the test's own, started as systemd would.
+//! The install script of the first document (SEED0-53 to SEED0-59, SEED1-06, SEED3-14), and what `yum`
+//! lays down for the second (SEED1-02): unit file, environment file and user, in a root folder of the
+//! test's own, started as systemd would.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -139,4 +140,54 @@ fn the_install_script_works() -> anyhow::Result<()> {
     eventually("it is empty", || {
         curl("GET", "127.0.0.1:4001/v2/keys/a", "").is_ok_and(|answer| answer.status == 404)
     })
+}
+
+/// SEED1-02: the unit as that distribution has it, and its file of settings.
+const YUM_UNIT: &str = "[Unit]\n\
+    Description=Etcd Server\n\
+    After=network.target\n\
+    [Service]\n\
+    Type=notify\n\
+    WorkingDirectory=/var/lib/etcd/\n\
+    EnvironmentFile=-/etc/etcd/etcd.conf\n\
+    User=etcd\n\
+    ExecStart=/usr/bin/etcd\n\
+    Restart=on-failure\n\
+    LimitNOFILE=65536\n\
+    [Install]\n\
+    WantedBy=multi-user.target\n";
+
+/// The document's settings for one of its machines, alone.
+const YUM_SETTINGS: &str = "#[Member]\n\
+    ETCD_DATA_DIR=\"/var/lib/etcd/etcd-cluster\"\n\
+    ETCD_LISTEN_PEER_URLS=\"http://192.168.75.129:2380\"\n\
+    ETCD_LISTEN_CLIENT_URLS=\"http://192.168.75.129:2379,http://127.0.0.1:2379\"\n\
+    ETCD_NAME=\"master\"\n\
+    #[Clustering]\n\
+    ETCD_INITIAL_ADVERTISE_PEER_URLS=\"http://192.168.75.129:2380\"\n\
+    ETCD_ADVERTISE_CLIENT_URLS=\"http://192.168.75.129:2379\"\n\
+    ETCD_INITIAL_CLUSTER=\"master=http://192.168.75.129:2380\"\n\
+    ETCD_INITIAL_CLUSTER_TOKEN=\"etcd-cluster\"\n\
+    ETCD_INITIAL_CLUSTER_STATE=\"new\"\n";
+
+/// SEED1-02: our program in the place of the one that `yum install etcd` lays down.
+#[test]
+fn the_program_serves_in_the_place_of_yums() -> anyhow::Result<()> {
+    let test = "seeds_install::the_program_serves_in_the_place_of_yums";
+    if !enter(test, &["192.168.75.129"])? {
+        return Ok(());
+    }
+    let folder = tempfile::tempdir()?;
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
+    let root = Root::make(&folder.path().join("root"))?;
+    fs::write(root.path.join(UNIT_FILE), YUM_UNIT)?;
+    fs::create_dir_all(root.path.join("etc/etcd"))?;
+    fs::write(root.path.join("etc/etcd/etcd.conf"), YUM_SETTINGS)?;
+    let mut members = Members::default();
+    root.start(&mut members)?;
+    ensure!(is_healthy("192.168.75.129:2379") && is_healthy("127.0.0.1:2379"));
+    let list = json(&curl("GET", "127.0.0.1:2379/v2/members", "")?.body)?;
+    ensure!(list["members"][0]["name"] == "master", "{list}");
+    ensure!(root.path.join("var/lib/etcd/etcd-cluster/member").is_dir());
+    Ok(())
 }

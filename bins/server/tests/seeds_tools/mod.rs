@@ -15,7 +15,7 @@ use crate::own_network::{Members, enter};
 use crate::{OURS, curl, eventually, is_healthy, run, tools};
 
 /// SEED3-05 to SEED3-11, SEED1-03, SEED1-05, SEED1-07, SEED1-08, SEED1-12, SEED1-13, SEED1-22,
-/// SEED1-23, SEED1-25, SEED4-13 to SEED4-17, SEED0-60.
+/// SEED1-23, SEED1-25, SEED3-04, SEED4-13 to SEED4-17, SEED0-60.
 #[test]
 fn keys_of_the_third_generation() -> anyhow::Result<()> {
     for tool in tools() {
@@ -117,6 +117,12 @@ fn a_snapshot_is_restored() -> anyhow::Result<()> {
         drop(members);
         fs::rename(&data, folder.path().join("etcd.old"))?;
         let restore = format!("snapshot restore {} --data-dir={}", file.display(), data.display());
+        // A name that is not the default one needs the cluster's URLs; that is said.
+        let named = run(&tool, "3", &format!("{restore} --name=m1"));
+        let missing = "couldn't find local name \"m1\" in the initial cluster configuration";
+        let said = named.unwrap_or_else(|error| error.to_string());
+        ensure!(said.contains(missing) || said.contains("install etcdutl"), "{said}");
+        ensure!(!data.exists(), "a refused restore leaves nothing behind");
         if run(&tool, "3", &restore).is_err() {
             // As in etcd since 3.6, another tool does it.
             let other = tool.with_file_name("etcdutl");
@@ -129,6 +135,39 @@ fn a_snapshot_is_restored() -> anyhow::Result<()> {
         let mut members = Members::default();
         start(&mut members)?;
         ensure!(run(&tool, "3", "get /testkey")? == "/testkey\nhello world");
+    }
+    Ok(())
+}
+
+/// SEED3-18: copies that are made again and again while others write are whole, each as of its time.
+#[test]
+fn snapshots_are_saved_again_and_again() -> anyhow::Result<()> {
+    for tool in tools() {
+        let other = tool.with_file_name("etcdutl");
+        let checker = if other.is_file() { &other } else { &tool };
+        let folder = tempfile::tempdir()?;
+        let server = Server::start(Path::new(OURS), folder.path(), ServerOptions::default())?;
+        let at = format!("--endpoints={}", server.endpoint().replace("http://", ""));
+        let mut revisions = Vec::new();
+        for round in 0..3 {
+            for number in 0..5 {
+                run(&tool, "3", &format!("{at} put key{number} {round}"))?;
+            }
+            let file = folder.path().join(format!("{round}.bak"));
+            run(&tool, "3", &format!("{at} snapshot save {}", file.display()))?;
+            let said = run(checker, "3", &format!("snapshot status {} -w json", file.display()))?;
+            let said = crate::json(&said)?;
+            ensure!(said["totalKey"].as_u64() > Some(4), "{said}");
+            revisions.push(said["revision"].as_u64().context("a revision")?);
+        }
+        ensure!(revisions.windows(2).all(|pair| pair[0] + 5 == pair[1]), "{revisions:?}");
+        // A copy that was cut short is told from a whole one.
+        let file = folder.path().join("0.bak");
+        let whole = fs::read(&file)?;
+        fs::write(&file, &whole[..whole.len() - 4096])?;
+        let data = folder.path().join("restored");
+        let line = format!("snapshot restore {} --data-dir={}", file.display(), data.display());
+        ensure!(run(checker, "3", &line).is_err(), "a copy without its end is restored");
     }
     Ok(())
 }

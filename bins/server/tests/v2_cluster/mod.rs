@@ -168,7 +168,7 @@ async fn a_member_alone_reads_and_says_so() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// V2-136, V2-137, V2-140 to V2-146: members come, change and go by v2 calls at any member.
+/// V2-136, V2-137, V2-140 to V2-146, SEED4-18 (reconfiguration): members come, change and go by v2 calls at any member.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn members_are_changed() -> anyhow::Result<()> {
     let (cluster, members) = three().await?;

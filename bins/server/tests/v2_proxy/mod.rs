@@ -17,9 +17,9 @@ use crate::v2_support::{OURS, V2, eventually, start};
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A process of ours, a proxy's or a member's, ended with the test.
-struct Process {
+pub(crate) struct Process {
     child: Child,
-    port: u16,
+    pub(crate) port: u16,
     log: PathBuf,
 }
 
@@ -35,8 +35,13 @@ impl Process {
     /// Starts one with its data in `folder/data`, and waits until it listens. `OWN` and `PEER` in the
     /// flags stand for its URLs; somebody may take the ports meanwhile, then it gets others.
     fn start(folder: &Path, flags: &[&str]) -> anyhow::Result<Self> {
+        Self::start_as(Path::new(OURS), folder, flags)
+    }
+
+    /// As [`Self::start`], of another program.
+    pub(crate) fn start_as(program: &Path, folder: &Path, flags: &[&str]) -> anyhow::Result<Self> {
         for attempt in 0.. {
-            let mut proxy = Self::spawn(folder, flags)?;
+            let mut proxy = Self::spawn_as(program, folder, flags)?;
             match proxy.await_listening() {
                 Err(error) if attempt < 3 && error.to_string().contains("already in use") => {}
                 listening => return listening.map(|()| proxy),
@@ -46,13 +51,17 @@ impl Process {
     }
 
     fn spawn(folder: &Path, flags: &[&str]) -> anyhow::Result<Self> {
+        Self::spawn_as(Path::new(OURS), folder, flags)
+    }
+
+    fn spawn_as(program: &Path, folder: &Path, flags: &[&str]) -> anyhow::Result<Self> {
         let port = ports::free()?;
         let log = folder.join(format!("log-{port}"));
         let out = File::create(&log)?;
         let url = format!("http://127.0.0.1:{port}");
         let peer = format!("http://127.0.0.1:{}", ports::free()?);
         let flags = flags.iter().map(|flag| flag.replace("OWN", &url).replace("PEER", &peer));
-        let child = Command::new(OURS)
+        let child = Command::new(program)
             .env_clear()
             .arg("--data-dir")
             .arg(folder.join("data"))
@@ -78,11 +87,16 @@ impl Process {
         Ok(())
     }
 
-    fn v2(&self) -> anyhow::Result<V2> {
+    pub(crate) fn v2(&self) -> anyhow::Result<V2> {
         V2::at(&format!("http://127.0.0.1:{}", self.port))
     }
 
-    fn endpoints(&self) -> anyhow::Result<Vec<String>> {
+    /// What it has logged.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    pub(crate) fn endpoints(&self) -> anyhow::Result<Vec<String>> {
         let answer = self.v2()?.get("/config/local/proxy")?;
         ensure!(answer.status == 200, "{answer:?}");
         let list: serde_json::Value = serde_json::from_str(&answer.body)?;
@@ -91,7 +105,7 @@ impl Process {
         Ok(list)
     }
 
-    fn await_endpoints(&self, expected: &[String]) -> anyhow::Result<()> {
+    pub(crate) fn await_endpoints(&self, expected: &[String]) -> anyhow::Result<()> {
         eventually(|| Ok(self.endpoints()? == expected))
             .with_context(|| fs::read_to_string(&self.log).unwrap_or_default())
     }

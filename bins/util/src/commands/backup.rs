@@ -37,5 +37,8 @@ fn run(call: &Call) -> Result<(), Failure> {
         with_v3: call.flags.bool("with-v3"),
     };
     let made = backup.run(&mut |told| log::info(&told.to_string(), &[]));
-    made.map_err(|error| database::failure(&error))
+    made.map_err(|error| match error.remedy() {
+        Some(remedy) => Failure::error(format!("{}\nhint: {remedy}", database::chain(&error))),
+        None => database::failure(&error),
+    })
 }

@@ -41,6 +41,12 @@ impl Caller {
     }
 }
 
+/// Whether a header is one that gateways to gRPC and HTTP proxies add: then the certificate is not
+/// that of who asks (CB-77).
+pub(crate) fn is_of_proxy(name: &str) -> bool {
+    name == "forwarded" || name.starts_with("x-forwarded-") || name.starts_with("grpcgateway-")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

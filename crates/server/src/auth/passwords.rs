@@ -11,6 +11,7 @@ use bytes::Bytes;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
+use super::known::Known;
 use crate::handle::ProposeError;
 
 /// Passwords that may wait to be compared or hashed.
@@ -21,6 +22,9 @@ const FAILURES_FREE: u32 = 32;
 
 /// In which one of those comes back.
 const FAILURE_FORGIVEN: Duration = Duration::from_secs(1);
+
+/// Go's default cost of a hash.
+const V2_COST: u32 = 10;
 
 /// What bcrypt takes.
 const PASSWORD_BYTES_MAX: usize = 72;
@@ -37,6 +41,7 @@ struct Shared {
     waiting: AtomicUsize,
     turn: Arc<Semaphore>,
     failures: parking_lot::Mutex<Failures>,
+    known: parking_lot::Mutex<Known>,
 }
 
 impl std::fmt::Debug for Passwords {
@@ -71,6 +76,7 @@ impl Passwords {
                 waiting: AtomicUsize::new(0),
                 turn: Arc::new(Semaphore::new(1)),
                 failures: parking_lot::Mutex::new(failures),
+                known: parking_lot::Mutex::new(Known::new()),
             }),
         }
     }
@@ -88,6 +94,42 @@ impl Passwords {
         let hashed = self.work(move || bcrypt::hash_with_result(password, cost)).await?;
         let hashed = hashed.map_err(|_| ProposeError::PasswordTooLong)?;
         Ok(STANDARD.encode(hashed.format_for_version(bcrypt::Version::TwoA)))
+    }
+
+    /// The hash of a password in the form in which the v2 tree has it, with Go's default cost; of a
+    /// long password its first bytes count.
+    ///
+    /// # Errors
+    ///
+    /// `Overloaded`.
+    pub(crate) async fn hash_for_v2(&self, password: &str) -> Result<String, ProposeError> {
+        let password = Self::what_counts(password);
+        let hashed = self.work(move || bcrypt::hash_with_result(password, V2_COST)).await?;
+        let hashed = hashed.map_err(|_| ProposeError::Stopped)?;
+        Ok(hashed.format_for_version(bcrypt::Version::TwoA))
+    }
+
+    /// As [`Passwords::is_right`], for who says a password with every request: one that was found
+    /// right before is not compared again, and waits for nobody.
+    ///
+    /// # Errors
+    ///
+    /// `Overloaded`.
+    pub(crate) async fn is_known_or_right(
+        &self,
+        user: &str,
+        password: &str,
+        hash: &str,
+    ) -> Result<bool, ProposeError> {
+        let password = Self::what_counts(password);
+        if self.shared.known.lock().has(user, hash, &password) {
+            return Ok(true);
+        }
+        let is_right = self.is_right(password.clone(), hash.to_owned().into()).await?;
+        if is_right {
+            self.shared.known.lock().add(user, hash, &password);
+        }
+        Ok(is_right)
     }
 
     /// What counts of a password that is compared: bcrypt looks at no more, and whoever waits for
@@ -210,6 +252,20 @@ mod tests {
         assert!(!passwords.is_right(of(""), Bytes::new()).await.unwrap());
         let long = passwords.hash("x".repeat(73)).await;
         assert_eq!(long, Err(ProposeError::PasswordTooLong));
+    }
+
+    /// V2-165, L7: whoever was right before waits for nobody, however many wait.
+    #[tokio::test]
+    async fn a_known_password_does_not_wait() {
+        let passwords = Passwords::new(4);
+        let hash = bcrypt::hash("secret", 4).unwrap();
+        assert!(passwords.is_known_or_right("u", "secret", &hash).await.unwrap());
+        let _others = Arc::clone(&passwords.shared.turn).acquire_owned().await.unwrap();
+        assert!(passwords.is_known_or_right("u", "secret", &hash).await.unwrap());
+        passwords.shared.waiting.store(WAITING_MAX, Ordering::Relaxed);
+        let unknown = passwords.is_known_or_right("u", "wrong", &hash).await;
+        assert_eq!(unknown, Err(ProposeError::Overloaded));
+        assert!(passwords.is_known_or_right("u", "secret", &hash).await.unwrap());
     }
 
     /// L7: wrong passwords get slower, but never stop those that are right for good.

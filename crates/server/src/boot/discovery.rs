@@ -12,6 +12,7 @@ use client::{Client, Credentials, Options, TlsOptions, WatchOptions};
 use proto::etcdserverpb::{PutRequest, RangeRequest};
 use proto::mvccpb::KeyValue;
 
+use super::v2_discovery::TokenError;
 use crate::config::{Discovery, InitialCluster};
 
 /// Why a discovery service does not lead to a cluster.
@@ -59,9 +60,19 @@ pub enum DiscoveryError {
     /// What founders wrote is no cluster.
     #[error("discovery: invalid peer URL in {0:?}")]
     InvalidUrl(String),
+    /// With v2 discovery.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// The service cannot be used at all.
     #[error("connecting to the discovery service")]
     Connect(#[source] client::Error),
+}
+
+impl DiscoveryError {
+    /// Whether there are members enough without this one.
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self, Self::Full { .. } | Self::Token(TokenError::Full { .. }))
+    }
 }
 
 /// A founder as it registered.

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use base::{ClusterId, Index, MemberId};
+use base::{ClusterId, Index, MemberId, version};
 
 use super::origin::OriginError;
 
@@ -21,6 +21,9 @@ pub enum BootError {
     /// The database.
     #[error("opening the database")]
     Backend(#[source] backend::OpenError),
+    /// The database, while it is made smaller.
+    #[error("shrinking the database, which --bootstrap-defrag-threshold-megabytes asks for")]
+    Shrink(#[source] backend::CommitError),
     /// G11.
     #[error("the database {db} cannot be used: {DATABASE_REMEDY}")]
     DatabaseDamaged {
@@ -36,6 +39,23 @@ pub enum BootError {
         /// Where it is.
         db: String,
         /// Its damage.
+        #[source]
+        source: state::OpenError,
+    },
+    /// U4.
+    #[error(
+        "the database {db} was written by a newer etcd: its storage version is {storage}, this is \
+         etcd {}; start the newer release, or, before its members are replaced by this one, run \
+         \"etcdctl downgrade enable {}\" there",
+        version::COMPATIBLE,
+        version::CLUSTER
+    )]
+    TooNew {
+        /// Where it is.
+        db: String,
+        /// The version of its layout.
+        storage: String,
+        /// etcd's words.
         #[source]
         source: state::OpenError,
     },

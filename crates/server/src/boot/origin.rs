@@ -14,8 +14,23 @@ use state::members::{self, MemberObject, founders};
 use super::discovery::{self, DiscoveryError};
 use super::first::cluster_id;
 use super::join::{self, FetchError, MismatchError};
+use super::v2_discovery;
 use crate::config::{ClusterError, ClusterState, Discovery, InitialCluster};
 use crate::peers::ask::Asker;
+
+/// By which founders find each other.
+#[derive(Clone, Debug)]
+pub(crate) enum DiscoveryService {
+    /// The v3 keys of another cluster.
+    V3(Box<Discovery>),
+    /// A token in the v2 keys of another cluster.
+    V2 {
+        /// The token's URL.
+        url: String,
+        /// An HTTP proxy towards it, or empty.
+        proxy: String,
+    },
+}
 
 /// How a member without a log finds out who it is.
 #[derive(Clone, Debug)]
@@ -29,7 +44,7 @@ pub(crate) struct OriginOptions {
     /// Mixed into the ids of a new cluster.
     pub(crate) token: String,
     /// Where the other founders are found.
-    pub(crate) discovery: Option<Box<Discovery>>,
+    pub(crate) discovery: Option<DiscoveryService>,
     /// How many learners a cluster may have.
     pub(crate) learners_max: usize,
     /// For a question to a member of the cluster that is joined.
@@ -101,7 +116,7 @@ pub enum OriginError {
     /// Joining and discovering exclude each other.
     #[error(
         "discovery URL should not be set when joining existing initial cluster; leave out \
-         --discovery-token and --discovery-endpoints and set --initial-cluster"
+         --discovery, --discovery-token and --discovery-endpoints and set --initial-cluster"
     )]
     DiscoveringExisting,
     /// SRV-197.
@@ -152,9 +167,8 @@ async fn find_founder(options: &OriginOptions, asker: &Asker) -> Result<Origin, 
             return Err(OriginError::OtherCluster { url, theirs, ours });
         }
     }
-    if let Some(discovery) = &options.discovery {
-        tracing::info!("Bootstrapping cluster using v3 discovery.");
-        let text = discovery::join(discovery, own, &options.cluster.to_string()).await;
+    if let Some(service) = &options.discovery {
+        let text = discover(service, own, &options.cluster.to_string()).await;
         let text = text.map_err(OriginError::Discovery)?;
         let cluster = InitialCluster::parse(&text)
             .map_err(|source| OriginError::Discovered(Box::new(source)))?;
@@ -168,6 +182,23 @@ async fn find_founder(options: &OriginOptions, asker: &Asker) -> Result<Origin, 
         members = founders(&cluster, &options.token);
     }
     Ok(Origin::Founder { own, members })
+}
+
+async fn discover(
+    service: &DiscoveryService,
+    own: MemberId,
+    config: &str,
+) -> Result<String, DiscoveryError> {
+    match service {
+        DiscoveryService::V3(settings) => {
+            tracing::info!("Bootstrapping cluster using v3 discovery.");
+            discovery::join(settings, own, config).await
+        }
+        DiscoveryService::V2 { url, proxy } => {
+            tracing::info!("Bootstrapping cluster using v2 discovery.");
+            Ok(v2_discovery::join(url, proxy, own, config).await?)
+        }
+    }
 }
 
 async fn find_joining(options: &OriginOptions, asker: &Asker) -> Result<Origin, OriginError> {

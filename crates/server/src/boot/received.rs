@@ -11,7 +11,7 @@ use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
 
-use backend::Backend;
+use backend::{Backend, Incoming};
 use base::Index;
 use state::State;
 use vfs::Dir;
@@ -115,26 +115,23 @@ impl Received {
             "snapshot-index" = self.index.0,
             "Recovering from snapshot backend"
         );
-        self.verify(database)?;
-        snap_dir.rename(&self.name, "db").map_err(failed)?;
-        snap_dir.sync().map_err(failed)?;
+        self.verify(database)?.take_place("db").map_err(|error| failed(error.source))?;
         database.open()
     }
 
-    /// Reads all of the file: nobody else has checked it since it was written.
-    fn verify(&self, database: &Database<'_>) -> Result<(), BootError> {
+    /// Reads all of the file.
+    fn verify(&self, database: &Database<'_>) -> Result<Incoming, BootError> {
         let file = database.path(&self.name);
         let damaged =
             |source| BootError::ReceivedDamaged { file: file.clone(), source: Box::new(source) };
-        let options = backend::Options { aux: None, ..database.backend.clone() };
-        let backend = Backend::open(database.snap_dir, &self.name, &options)
+        let incoming = Incoming::open(database.snap_dir, &self.name, &database.backend)
             .map_err(|source| damaged(BootError::Backend(source)))?;
-        let state = State::open(&backend, database.state)
+        let state = State::open(incoming.backend(), database.state)
             .map_err(|source| damaged(BootError::State { db: file.clone(), source }))?;
         let applied = state.applied().index;
         if applied < self.index {
             return Err(BootError::ReceivedBehind { file, applied, needed: self.index });
         }
-        Ok(())
+        Ok(incoming)
     }
 }

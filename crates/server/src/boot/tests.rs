@@ -36,6 +36,7 @@ fn options(folder: &Path, name: &str) -> BootOptions {
             learners_max: 1,
             mvcc: mvcc::Options::default(),
         },
+        shrink_bytes_min: None,
     }
 }
 

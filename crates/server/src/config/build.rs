@@ -52,6 +52,7 @@ pub(crate) fn build(settings: &Settings, notices: &mut Vec<Notice>) -> Result<Co
             cors: settings.words("cors").to_vec(),
             host_whitelist: settings.words("host-whitelist").to_vec(),
             v2: settings.bool("enable-v2"),
+            v2_over_v3: settings.text("experimental-enable-v2v3").to_owned(),
             grpc_gateway: settings.bool("enable-grpc-gateway"),
             pprof: settings.bool("enable-pprof"),
         },
@@ -192,12 +193,12 @@ impl Builder<'_> {
             quota: self.quota(),
             batch_interval: self.interval_or("backend-batch-interval", Duration::from_millis(100)),
             batch_operations_max: self.count_or("backend-batch-limit", 10_000)?,
-            freelist_is_array: settings.text("backend-bbolt-freelist-type") == "array",
             unsafe_no_fsync: settings.bool("unsafe-no-fsync"),
             memory_mlock: settings.bool("memory-mlock"),
-            bootstrap_defrag_threshold_bytes: settings
-                .unsigned("bootstrap-defrag-threshold-megabytes")
-                .saturating_mul(MEGABYTE),
+            bootstrap_defrag_threshold_bytes: Some(
+                settings.unsigned("bootstrap-defrag-threshold-megabytes").saturating_mul(MEGABYTE),
+            )
+            .filter(|bytes| *bytes > 0),
         })
     }
 
@@ -311,11 +312,6 @@ impl Builder<'_> {
             true => Some(Rotation::parse(settings.text("log-rotation-config-json"))?),
             false => None,
         };
-        if rotation.as_ref().is_some_and(|rotation| rotation.local_time) {
-            self.notices.push(Notice::warn(
-                "localtime of --log-rotation-config-json has no effect; log files are named by UTC",
-            ));
-        }
         Ok(Logging {
             settings: logging::Settings {
                 level,

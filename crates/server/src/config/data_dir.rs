@@ -34,7 +34,12 @@ pub fn open_data_dir(path: &Path) -> Result<(DataDir, Vec<Notice>), Refusal> {
         source,
     };
     let existed = path.is_dir();
+    let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
+    let missing: Vec<&Path> = path.ancestors().take_while(is_missing).collect();
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(refuse)?;
+    for made in missing {
+        sync_name(made).map_err(refuse)?;
+    }
     probe(path).map_err(refuse)?;
     let mut notices = Vec::new();
     let (mut member, mut proxy) = (false, false);
@@ -62,6 +67,17 @@ pub fn open_data_dir(path: &Path) -> Result<(DataDir, Vec<Notice>), Refusal> {
         (false, false) => DataDir::Empty,
     };
     Ok((found, notices))
+}
+
+/// Makes the name of a new folder durable: a power cut must not take it with all that is in it.
+/// Who may make a folder somewhere but not read there has to do without.
+fn sync_name(made: &Path) -> io::Result<()> {
+    let around = made.parent().filter(|around| !around.as_os_str().is_empty());
+    match fs::File::open(around.unwrap_or_else(|| Path::new("."))) {
+        Ok(around) => around.sync_all(),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Writes and removes an empty file.

@@ -127,17 +127,6 @@ const BLOCK_KEYS: &[(&str, &str)] = &[
     ("discovery-config.auth.password", "discovery-password"),
 ];
 
-/// Keys of files for releases up to 3.5 that have no meaning any more and need no warning.
-const PAST_KEYS: [&str; 7] = [
-    "discovery-fallback",
-    "proxy",
-    "proxy-failure-wait",
-    "proxy-refresh-interval",
-    "proxy-dial-timeout",
-    "proxy-write-timeout",
-    "proxy-read-timeout",
-];
-
 /// Reads the file's text into `settings`.
 pub(crate) fn apply(
     path: &Path,
@@ -215,7 +204,6 @@ impl Reader<'_> {
                 }
                 (None, Node::Map(inner)) if is_block(&full) => self.block(&full, inner)?,
                 (None, Node::Null) if is_block(&full) => {}
-                (None, _) if PAST_KEYS.contains(&full.as_str()) => {}
                 (None, _) => self.notices.push(
                     Notice::warn("unknown key in the configuration file; it is ignored")
                         .with("path", format!("{}:{}:{}", self.path.display(), place.0, place.1))
@@ -319,8 +307,14 @@ fn flag_of(key: &str) -> Option<&'static Flag> {
         return flags::find(name);
     }
     let in_block = BLOCK_KEYS.iter().any(|(_, name)| *name == key);
-    let elsewhere = in_block || key == "config-file" || PAST_KEYS.contains(&key);
+    let elsewhere = in_block || key == "config-file";
     flags::find(key).filter(|flag| !elsewhere && flag.role != Role::Ignored)
+}
+
+/// Where a flag stands in a file: keys of blocks around it, separated by dots, and its own.
+#[cfg(test)]
+pub(super) fn key_of(flag: &'static Flag) -> &'static str {
+    BLOCK_KEYS.iter().find(|(_, name)| *name == flag.name).map_or(flag.name, |(path, _)| path)
 }
 
 fn is_block(key: &str) -> bool {

@@ -88,10 +88,13 @@ pub(crate) struct Flag {
     pub(crate) help: &'static str,
     /// The releases of etcd that know it.
     pub(crate) since: &'static str,
-    /// Whether setting it has an effect now, or only after a later step of the project.
-    pub(crate) acts: bool,
+    /// Why setting it changes nothing, if that is so.
+    pub(crate) idle: Option<&'static str>,
     pub(crate) role: Role,
 }
+
+/// Why a flag of which nothing is said changes nothing.
+const NOT_BUILT: &str = "it is not built yet";
 
 impl Flag {
     const fn new(
@@ -102,11 +105,16 @@ impl Flag {
         help: &'static str,
     ) -> Self {
         let role = Role::Setting;
-        Self { name, kind, default, group, help, since: "3.4", acts: false, role }
+        Self { name, kind, default, group, help, since: "3.4", idle: Some(NOT_BUILT), role }
     }
 
     const fn acts(mut self) -> Self {
-        self.acts = true;
+        self.idle = None;
+        self
+    }
+
+    const fn idle(mut self, why: &'static str) -> Self {
+        self.idle = Some(why);
         self
     }
 
@@ -117,8 +125,7 @@ impl Flag {
 
     const fn alias(mut self, target: &'static str) -> Self {
         self.role = Role::Alias(target);
-        self.acts = true;
-        self
+        self.acts()
     }
 
     /// The environment variable of the same meaning.

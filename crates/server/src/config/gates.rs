@@ -87,18 +87,22 @@ impl Gate {
         }
     }
 
-    /// Whether the gate switches anything in this release.
-    pub(crate) fn acts(self) -> bool {
+    /// What the gate's feature always is, and why, if the gate switches nothing here.
+    pub(crate) fn fixed(self) -> Option<(bool, &'static str)> {
         match self {
-            Self::CompactHashCheck | Self::InitialCorruptCheck | Self::StopGRPCServiceOnDefrag => {
-                true
+            Self::LeaseCheckpointPersist => {
+                Some((true, "checkpoints of leases are always stored, as by etcd since 3.6"))
             }
-            Self::FastLeaseKeepAlive
+            Self::TxnModeWriteWithSharedBuffer => {
+                Some((true, "a write transaction reads where it writes, without any copy"))
+            }
+            Self::CompactHashCheck
+            | Self::FastLeaseKeepAlive
+            | Self::InitialCorruptCheck
             | Self::LeaseCheckpoint
-            | Self::LeaseCheckpointPersist
             | Self::PriorityRequest
             | Self::SetMemberLocalAddr
-            | Self::TxnModeWriteWithSharedBuffer => false,
+            | Self::StopGRPCServiceOnDefrag => None,
         }
     }
 
@@ -210,12 +214,13 @@ impl FeatureGates {
         self.enabled.get(&gate).copied()
     }
 
-    /// Gates that were given another state than their default and switch nothing: `A=true,B=false`.
-    pub(crate) fn without_effect(&self) -> String {
-        let idle = Gate::ALL.into_iter().filter(|gate| !gate.acts());
-        let changed = idle.filter(|gate| self.is_enabled(*gate) != (gate.stage() == Stage::Beta));
-        let shown = changed.map(|gate| format!("{}={}", gate.name(), self.is_enabled(gate)));
-        shown.collect::<Vec<_>>().join(",")
+    /// Gates that were set to what they cannot be here: the state and why not.
+    pub(crate) fn without_effect(&self) -> impl Iterator<Item = (Gate, bool, &'static str)> {
+        Gate::ALL.into_iter().filter_map(|gate| {
+            let (fixed, why) = gate.fixed()?;
+            let chosen = self.chosen(gate)?;
+            (chosen != fixed).then_some((gate, chosen, why))
+        })
     }
 
     /// What a list set the gate to by its own name.

@@ -64,8 +64,8 @@ fn describe(text: &mut String, flag: &Flag) {
                     line(&format!("    {gate}"));
                 }
             }
-            if !flag.acts {
-                line("    (Accepted; has no effect yet.)");
+            if let Some(why) = flag.idle {
+                line(&format!("    (Accepted without effect: {why}.)"));
             }
         }
     }
@@ -137,14 +137,14 @@ pub fn flags_document() -> String {
                 default if target.is_none() && !default.is_empty() => format!("`{default}`"),
                 _ => String::new(),
             };
-            let acts = target.unwrap_or(flag).acts;
+            let idle = target.unwrap_or(flag).idle;
             writeln!(
                 text,
                 "| `--{}` | `{}` | {default} | {} | {} | {meaning} |",
                 flag.name,
                 flag.environment_name(),
                 flag.since,
-                if acts { "yes" } else { "not yet" },
+                idle.map_or_else(|| "yes".to_owned(), |why| format!("no: {why}")),
             )
             .expect("a String takes any text");
         }
@@ -165,7 +165,7 @@ Written by the test `config::tests::documents` from the table in
   `peer-transport-security`, v3 discovery in `discovery-config`, socket options in
   `socket-options`. Unknown keys are ignored with a warning; a wrong type, a key given twice and a
   file that is no YAML are refused with line and column.
-- A flag that does not act yet is accepted with a warning.
+- A flag without effect is accepted with a warning that says why.
 - \"3.4\" under \"Since etcd\" means 3.4 and before.
 - Exit code 2 means that the command line could not be understood, 1 that it was refused.
 ";

@@ -74,8 +74,8 @@ fn option(page: &mut Roff, flag: &Flag) {
                     page.text([line_break(), roman(gate)]);
                 });
             }
-            if !flag.acts {
-                page.text([roman("(Accepted; has no effect yet.)")]);
+            if let Some(why) = flag.idle {
+                page.text([roman(format!("(Accepted without effect: {why}.)"))]);
             }
             return;
         }

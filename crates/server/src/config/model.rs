@@ -325,14 +325,12 @@ pub struct Storage {
     pub batch_interval: Duration,
     /// Most changes between commits.
     pub batch_operations_max: u64,
-    /// Free pages as a list rather than a map.
-    pub freelist_is_array: bool,
     /// Do not wait for the disk.
     pub unsafe_no_fsync: bool,
-    /// Lock pages in memory.
+    /// Keep the process from being swapped out.
     pub memory_mlock: bool,
-    /// Shrink the database at start if that frees so many bytes; 0 for never.
-    pub bootstrap_defrag_threshold_bytes: u64,
+    /// Shrink the database at start if that frees so many bytes; `None` for never.
+    pub bootstrap_defrag_threshold_bytes: Option<u64>,
 }
 
 /// How connections are kept alive.
@@ -492,6 +490,8 @@ pub struct Http {
     pub host_whitelist: Vec<String>,
     /// The v2 API.
     pub v2: bool,
+    /// Below which keys of v3 those of v2 are, or empty.
+    pub v2_over_v3: String,
     /// The JSON gateway.
     pub grpc_gateway: bool,
     /// Profiles.

@@ -285,9 +285,6 @@ pub enum Refusal {
     /// The data folder is a member's and a proxy's.
     #[error("invalid datadir; both member and proxy directories exist")]
     MemberAndProxy(PathBuf),
-    /// v2 discovery, which etcd 3.7 has no more.
-    #[error("--discovery={0} is v2 discovery, which is not supported since etcd 3.7")]
-    DiscoveryUrl(String),
     /// The cluster string is wrong.
     #[error("error setting up initial cluster")]
     InitialCluster(#[source] Box<ClusterError>),
@@ -296,7 +293,6 @@ pub enum Refusal {
 impl Refusal {
     /// How to put it right, as one line.
     #[must_use]
-    #[expect(clippy::too_many_lines, reason = "one arm per refusal, and nothing else")]
     pub fn remedy(&self) -> String {
         match self {
             Self::StrayArgument(argument) => format!(
@@ -334,9 +330,6 @@ impl Refusal {
             ),
             Self::MemberAndProxy(path) => format!("move {} away", path.join("proxy").display()),
             Self::InitialCluster(error) => error.remedy(),
-            Self::DiscoveryUrl(_) => {
-                "use v3 discovery: --discovery-token and --discovery-endpoints".to_owned()
-            }
             Self::Logger(_) => "leave out --logger or set it to zap".to_owned(),
             Self::RotationConfig(_) => format!("write it like {}", super::DEFAULT_LOG_ROTATION),
             Self::Zero { flag, .. } | Self::Negative { flag, .. } => {

@@ -110,6 +110,30 @@ fn bindable(urls: &[MemberUrl]) -> Result<(), Refusal> {
     }
 }
 
+/// CB-21: clients that ask the members for their URLs use what is advertised alone. etcd says nothing.
+fn only_for_this_host(settings: &Settings) -> Option<Notice> {
+    let advertised = settings.urls("advertise-client-urls");
+    if advertised.is_empty()
+        || !advertised.iter().all(is_loopback)
+        || settings.urls("listen-client-urls").iter().all(is_loopback)
+    {
+        return None;
+    }
+    let urls = join(advertised);
+    let text = "clients of other hosts that ask for the members' URLs are told of loopback \
+                addresses only; set --advertise-client-urls to addresses that they can reach";
+    Some(Notice::warn(text).with("advertise-client-urls", urls))
+}
+
+fn is_loopback(url: &MemberUrl) -> bool {
+    match url.address() {
+        Address::Tcp { .. } => {
+            url.socket_address().is_some_and(|address| address.ip().is_loopback())
+        }
+        Address::Unix { .. } => true,
+    }
+}
+
 fn hostless(urls: &[MemberUrl]) -> Option<String> {
     let hostless =
         |url: &&MemberUrl| matches!(url.address(), Address::Tcp { host, .. } if host.is_empty());
@@ -171,6 +195,11 @@ fn gates(settings: &Settings, notices: &mut Vec<Notice>) -> Result<(), Refusal> 
             return Err(Refusal::GateTwice { flag: name, value, gate, gate_value });
         }
     }
+    notices.extend(gates.without_effect().map(|(gate, on, why)| {
+        Notice::warn("feature gate has no effect")
+            .with("feature-gate", format!("{}={on}", gate.name()))
+            .with("reason", why)
+    }));
     let persist = gates.is_enabled(Gate::LeaseCheckpointPersist);
     let checkpoint = gates.is_enabled(Gate::LeaseCheckpoint);
     if checkpoint && !persist {
@@ -323,6 +352,7 @@ pub(crate) fn settle_addresses(
             Notice::info("detected default host for advertise").with("host", host.to_string()),
         );
     }
+    notices.extend(only_for_this_host(settings));
     if settings.text("name") != "default" && settings.text("initial-cluster") == default_cluster {
         let name = settings.text("name");
         let own: Vec<_> = settings
@@ -352,7 +382,7 @@ fn default_text(name: &str) -> &'static str {
     flags::find(name).map_or("", |flag| flag.default)
 }
 
-/// Tells about older names, deprecated flags, and flags that have no effect yet.
+/// Tells about older names, deprecated flags, and flags that have no effect.
 pub(crate) fn tell_about_flags(settings: &Settings, notices: &mut Vec<Notice>) {
     for flag in settings.given() {
         let name = flag.name;
@@ -364,8 +394,6 @@ pub(crate) fn tell_about_flags(settings: &Settings, notices: &mut Vec<Notice>) {
                 notices.push(Notice::warn(format!(
                     "--{name} is deprecated in v3.6 and will be decommissioned in v3.7. Use '--feature-gates={gate}=true' instead."
                 )));
-                let gates = flags::find("feature-gates").expect("the table has feature gates");
-                notices.extend(setting_notice(gates, settings));
             }
             Role::Ignored => notices.push(
                 Notice::warn("flag is no longer supported - ignoring").with("flag-name", name),
@@ -384,19 +412,10 @@ fn setting_notice(flag: &Flag, settings: &Settings) -> Option<Notice> {
         "v2-deprecation" => Notice::warn(
             "--v2-deprecation is deprecated and scheduled for removal in v3.8. The default value is enforced, ignoring user input.",
         ),
-        _ if !flag.acts && settings.is_changed(flag) => {
-            let value = match name {
-                "feature-gates" => settings.gates(name).without_effect(),
-                _ if flag.is_secret() => "***".to_owned(),
-                _ => settings.value(name).to_string(),
-            };
-            if value.is_empty() {
-                return None;
-            }
-            Notice::warn("flag is accepted but has no effect yet")
-                .with("flag", format!("--{name}"))
-                .with("value", value)
-        }
+        _ if settings.is_changed(flag) => Notice::warn("flag is accepted but has no effect")
+            .with("flag", format!("--{name}"))
+            .with("value", settings.value(name).to_string())
+            .with("reason", flag.idle?),
         _ => return None,
     })
 }

@@ -6,6 +6,7 @@ use proto::etcdserverpb::{self as pb};
 use state::AuthReply;
 use tonic::{Request, Response, Status};
 
+use super::auth_log::Told;
 use super::caller;
 use crate::handle::{Handle, Proposed, RequestKind};
 
@@ -26,10 +27,11 @@ impl Auth {
         request: Request<R>,
     ) -> Result<(Option<pb::ResponseHeader>, AuthReply), Status>
     where
-        R: prost::Message + state::auth::gate::Guarded,
+        R: prost::Message + state::auth::gate::Guarded + Told,
     {
         let caller = caller(&request);
         let (header, reply) = self.handle.manage(&caller, kind, request.get_ref()).await?;
+        request.get_ref().tell();
         Ok((Some(header), reply))
     }
 
@@ -39,7 +41,7 @@ impl Auth {
         request: Request<R>,
     ) -> Result<(Option<pb::ResponseHeader>, Vec<String>), Status>
     where
-        R: prost::Message + state::auth::gate::Guarded,
+        R: prost::Message + state::auth::gate::Guarded + Told,
     {
         let (header, reply) = self.manage(kind, request).await?;
         let AuthReply::Names(names) = reply else {

@@ -19,9 +19,10 @@ use super::methods::{CallKind, MethodIndex};
 use super::reply_body::{self, Account, Limits, ReplyBody, code_of};
 use super::slow::{Remote, SlowCalls, Stats};
 use super::status;
-use crate::auth::Caller;
+use crate::auth::{Caller, is_of_proxy};
 use crate::handle::{Handle, ProposeError};
 use crate::metrics::ConnectionMetrics;
+use crate::traces::Tracer;
 
 /// A call that has arrived.
 #[derive(Debug)]
@@ -32,6 +33,8 @@ pub(crate) struct Arriving<'a> {
     pub(crate) leader_lost: &'a watch::Receiver<u64>,
     pub(crate) method: MethodIndex,
     pub(crate) remote: Remote,
+    /// If calls are traced.
+    pub(crate) tracer: Option<&'a Tracer>,
 }
 
 impl Arriving<'_> {
@@ -41,7 +44,11 @@ impl Arriving<'_> {
         request: http::Request<B>,
         service: impl FnOnce(http::Request<B>, Caller) -> Reply,
     ) -> Call {
-        let account = Account::open(self.metrics.clone(), self.method);
+        let mut account = Account::open(self.metrics.clone(), self.method);
+        if let Some(tracer) = self.tracer {
+            let path = self.method.method().path;
+            account.trace(tracer.begin(path, self.remote, request.headers()));
+        }
         let metadata = Metadata::read(request.headers());
         let limits = match self.check(&metadata) {
             Ok(limits) => limits,
@@ -122,11 +129,6 @@ impl<'a> Metadata<'a> {
         }
         metadata
     }
-}
-
-/// Whether a header is one that gateways to gRPC and HTTP proxies add.
-fn is_of_proxy(name: &str) -> bool {
-    name == "forwarded" || name.starts_with("x-forwarded-") || name.starts_with("grpcgateway-")
 }
 
 /// Up to eight digits and a unit.

@@ -21,6 +21,7 @@ use super::methods::{CallKind, MethodIndex};
 use super::request_body::PREFIX_LEN;
 use super::status;
 use crate::metrics::ConnectionMetrics;
+use crate::traces::CallSpan;
 
 /// One call as the metrics see it: it has ended when it says so, or as canceled when dropped.
 #[derive(Debug)]
@@ -29,13 +30,20 @@ pub(crate) struct Account {
     method: MethodIndex,
     began: Instant,
     ended: bool,
+    /// If the call is traced.
+    span: Option<Box<CallSpan>>,
 }
 
 impl Account {
     /// Counts a call that begins.
     pub(crate) fn open(metrics: ConnectionMetrics, method: MethodIndex) -> Self {
         metrics.calls.on_started(method);
-        Self { metrics, method, began: Instant::now(), ended: false }
+        Self { metrics, method, began: Instant::now(), ended: false, span: None }
+    }
+
+    /// Ends this span with the call.
+    pub(crate) fn trace(&mut self, span: Option<Box<CallSpan>>) {
+        self.span = span;
     }
 
     pub(crate) fn method(&self) -> MethodIndex {
@@ -51,6 +59,9 @@ impl Account {
         if !self.ended {
             self.ended = true;
             self.metrics.calls.on_ended(self.method, code, self.began);
+            if let Some(span) = self.span.take() {
+                span.end(code);
+            }
         }
     }
 

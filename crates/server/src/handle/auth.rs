@@ -154,6 +154,11 @@ impl Handle {
         Ok((self.header(revision), reply))
     }
 
+    /// Where passwords are compared and hashed.
+    pub(crate) fn passwords(&self) -> &Passwords {
+        &self.shared.authentication.passwords
+    }
+
     /// A password in the form in which a request of a caller who may make it is proposed: nobody
     /// else has anything hashed. Members before 3.5 want the password itself, and would store the
     /// hash of an empty one (interop 6.4).

@@ -25,7 +25,7 @@ impl Handle {
         mut request: v2pb::Request,
     ) -> Result<Result<Arc<Event>, Error>, ProposeError> {
         self.check_v2()?;
-        self.check_backlog()?;
+        self.check_backlog(RequestKind::V2)?;
         if request.method() != "DELETE" {
             // A node and an event, and directories with their paths.
             let levels = request.path().iter().filter(|byte| **byte == b'/').count();

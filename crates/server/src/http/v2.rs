@@ -14,6 +14,7 @@ mod go_json;
 mod keys;
 mod media_type;
 mod members;
+mod over_v3;
 mod path;
 mod stats;
 mod watch;
@@ -27,8 +28,9 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 
+use self::over_v3::OverV3;
 use super::{not_found, text, with_type};
-use crate::handle::Handle;
+use crate::handle::{Handle, ProposeError};
 
 const JSON: &str = "application/json";
 
@@ -59,11 +61,15 @@ pub(super) fn is_path(raw: &str) -> bool {
 pub(super) struct V2 {
     handle: Handle,
     started: SystemTime,
+    /// Where keys are, if not in the tree (V2-180).
+    over_v3: Option<OverV3>,
 }
 
 impl V2 {
-    pub(super) fn new(handle: Handle) -> Self {
-        Self { handle, started: SystemTime::now() }
+    /// `v3_prefix` is below which keys of the third generation the keys are, if it is not empty.
+    pub(super) fn new(handle: Handle, v3_prefix: &str) -> Self {
+        let over_v3 = (!v3_prefix.is_empty()).then(|| OverV3::new(&handle, v3_prefix));
+        Self { handle, started: SystemTime::now(), over_v3 }
     }
 
     /// Answers a path of which [`is_path`] is true.
@@ -92,7 +98,7 @@ async fn answer(v2: &V2, request: http::Request<Incoming>) -> Response {
         (rest.is_empty() || rest.starts_with('/')).then_some(rest)
     };
     if let Some(key) = below("/v2/keys") {
-        return keys::answer(handle, &head, key, body).await;
+        return keys::answer(v2, &head, key, body).await;
     }
     if let Some(rest) = below("/v2/members") {
         let rest = rest.trim_start_matches('/');
@@ -149,6 +155,12 @@ fn message(status: StatusCode, text: &str) -> Response {
 /// Whoever may not (V2-167); of keys it is said otherwise.
 fn unauthorized() -> Response {
     message(StatusCode::UNAUTHORIZED, "Insufficient credentials")
+}
+
+/// Whoever asked for something but keys gets no reason (V2-146).
+fn failed(error: &ProposeError) -> Response {
+    tracing::warn!(error = %error, "a v2 request failed");
+    message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
 }
 
 /// Where the log is (V2-009).

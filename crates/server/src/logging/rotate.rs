@@ -3,12 +3,14 @@
 //! The full file is renamed to `name-2006-01-02T15-04-05.000.ext` beside the new one; the oldest
 //! ones are removed. Settings and names are those of the Go library etcd uses, so that tools
 //! that collect such files find them. Files put aside are compressed on a thread of their own
-//! ([`super::compress`]); names are in UTC whatever `localtime` says.
+//! ([`super::compress`]).
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
+
+use jiff::tz::TimeZone;
 
 use super::compress::{self, Compressor};
 use super::format::timestamp;
@@ -28,7 +30,7 @@ pub struct Rotation {
     pub files_max: Option<usize>,
     /// Whether files put aside are compressed.
     pub compress: bool,
-    /// Whether local time was asked for in their names; they are in UTC all the same.
+    /// Whether their names are in the time of this machine's zone rather than in UTC.
     pub local_time: bool,
 }
 
@@ -109,7 +111,7 @@ impl Rotating {
     }
 
     fn rotate(&mut self, now: SystemTime) -> io::Result<()> {
-        fs::rename(&self.path, put_aside(&self.path, now))?;
+        fs::rename(&self.path, put_aside(&self.path, now, self.rotation.local_time))?;
         self.file = append(&self.path)?;
         self.len = 0;
         self.remove_old(now)?;
@@ -170,11 +172,18 @@ fn remove(path: &Path) -> io::Result<()> {
 }
 
 /// The name under which a full file is kept.
-fn put_aside(path: &Path, now: SystemTime) -> PathBuf {
+fn put_aside(path: &Path, now: SystemTime, local_time: bool) -> PathBuf {
     let (prefix, suffix) = ends(path);
-    let time = timestamp(now).replace(':', "-");
+    let local = local_time.then(|| local(now, TimeZone::system())).flatten();
+    let time = local.unwrap_or_else(|| timestamp(now)).replace(':', "-");
     let time = &time[.."2006-01-02T15-04-05.000".len()];
     path.with_file_name(format!("{prefix}{time}{suffix}"))
+}
+
+/// A moment by the clocks of a zone, down to milliseconds; `None` outside of what clocks show.
+fn local(now: SystemTime, zone: TimeZone) -> Option<String> {
+    let now = jiff::Timestamp::try_from(now).ok()?.to_zoned(zone);
+    Some(format!("{:.3}", now.datetime()))
 }
 
 /// `etcd-` and `.log` of `etcd.log`.
@@ -196,6 +205,18 @@ mod tests {
         assert_eq!((default.age_max, default.files_max), (None, None));
         assert!(Rotation::parse("{\"maxsize\": \"a\"}").is_err());
         assert!(Rotation::parse("{").is_err());
+    }
+
+    /// SRV-117.
+    #[test]
+    fn names_may_be_in_local_time() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_millis(86_400_500);
+        let zone = TimeZone::fixed(jiff::tz::offset(-5));
+        assert_eq!(local(now, zone).unwrap(), "1970-01-01T19:00:00.500");
+        let path = put_aside(Path::new("l/etcd.log"), now, false);
+        assert_eq!(path, Path::new("l/etcd-1970-01-02T00-00-00.500.log"));
+        let local = put_aside(Path::new("l/etcd.log"), now, true);
+        assert_eq!(local.as_os_str().len(), path.as_os_str().len());
     }
 
     /// SRV-117.

@@ -113,3 +113,41 @@ fn a_method_and_its_key_must_be_given() {
     let missing = load("jwt,sign-method=RS256,priv-key=/there/is/none");
     assert!(matches!(missing, Err(TokenError::File { .. })));
 }
+
+/// A11: another method with the same key, headers that point to keys elsewhere, and tokens beyond
+/// any size.
+#[test]
+fn strange_tokens_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("secret");
+    std::fs::write(&file, "a secret of some length").unwrap();
+    let jwt = |method: &str| {
+        load(&format!("jwt,sign-method={method},priv-key={}", file.display())).unwrap()
+    };
+    let (checks, other) = (jwt("HS256"), jwt("HS512"));
+    let token = other.sign(&alice(), 1000).unwrap();
+    assert_eq!(checks.verify(&token, 1000), None, "signed with the same key by another method");
+    let token = checks.sign(&alice(), 1000).unwrap();
+    let (signed, signature) = token.rsplit_once('.').unwrap();
+    let (_, claims) = signed.split_once('.').unwrap();
+    for header in [
+        r#"{"alg":"none"}"#,
+        r#"{"alg":"None","typ":"JWT"}"#,
+        r#"{"alg":"hs256","typ":"JWT"}"#,
+        r#"{"alg":["HS256"],"typ":"JWT"}"#,
+        r#"{"typ":"JWT"}"#,
+        r#"{"alg":"HS256","typ":"JWT","kid":"/dev/null"}"#,
+        r#"{"alg":"HS256","typ":"JWT","jku":"http://evil.example/keys"}"#,
+        r#"["HS256"]"#,
+    ] {
+        let header = encode(header);
+        for signature in ["", signature] {
+            let strange = format!("{header}.{claims}.{signature}");
+            assert_eq!(checks.verify(&strange, 1000), None, "{strange}");
+        }
+    }
+    let huge = "A".repeat(1 << 20);
+    for strange in [format!("{huge}.{huge}.{huge}"), format!("{signed}.{huge}"), huge] {
+        assert_eq!(checks.verify(&strange, 1000), None);
+    }
+}

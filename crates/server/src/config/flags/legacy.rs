@@ -66,14 +66,16 @@ pub(super) const FLAGS: &[Flag] = &[
         "experimental-enable-v2v3",
         Kind::Text,
         "",
-        "Prefix under which the v3 store would hold the v2 keys.",
+        "Hold the v2 keys in the v3 store, under this prefix; without times to live. For trying out.",
     )
-    .since("3.3 to 3.5"),
+    .since("3.3 to 3.5")
+    .acts(),
     Flag::new(Older, "debug", Kind::Bool, "false", "The same as --log-level=debug.")
         .since("up to 3.4")
         .acts(),
     Flag::new(Older, "log-package-levels", Kind::Text, "", "Log levels of single packages.")
-        .since("up to 3.4"),
+        .since("up to 3.4")
+        .idle("the packages were those of another logger; --log-level is for all"),
     Flag::new(
         Older,
         "proxy",
@@ -172,12 +174,11 @@ const fn gate(name: &'static str, gate: &'static str, default: &'static str) -> 
     let mut flag = Flag::new(Older, name, Kind::Bool, default, "Another name of a feature gate.")
         .since("up to 3.6");
     flag.role = Role::Gate(gate);
-    flag
+    flag.acts()
 }
 
 const fn ignored(name: &'static str) -> Flag {
     let mut flag = Flag::new(Older, name, Kind::Ignored, "", "").since("0.4");
     flag.role = Role::Ignored;
-    flag.acts = true;
-    flag
+    flag.acts()
 }

@@ -107,6 +107,20 @@ fn the_cluster_follows_the_name_and_the_host_follows_the_route() {
     );
 }
 
+/// CB-21.
+#[test]
+fn who_is_reached_from_this_host_alone_is_told() {
+    let told = |advertised: &str| {
+        let advertised = format!("--advertise-client-urls={advertised}");
+        let flags = ["--name=a", "--listen-client-urls=http://0.0.0.0:6", &advertised];
+        let (_, notices) = Given::flags(&flags).config();
+        notices.iter().any(|notice| notice.contains("loopback"))
+    };
+    assert!(told("http://127.0.0.1:6") && told("http://localhost:6,http://[::1]:6"));
+    assert!(!told("http://10.0.0.1:6") && !told("http://localhost:6,http://etcd.example:6"));
+    assert!(Given::flags(&[]).config().1.iter().all(|notice| !notice.contains("loopback")));
+}
+
 /// SRV-032, SRV-072: a member that joins need not advertise what the cluster says.
 #[test]
 fn the_cluster_is_checked_for_this_member() {
@@ -180,16 +194,17 @@ fn older_names_set_the_flags_of_today() {
     ));
 }
 
-/// A flag that has no effect yet is told about, unless it says what is so anyway.
+/// A flag that has no effect is told about, unless it says what is so anyway.
 #[test]
 fn flags_without_effect_are_told() {
     let (_, notices) =
-        Given::flags(&["--enable-pprof", "--force-new-cluster=false", "--vv"]).config();
+        Given::flags(&["--log-package-levels=raft=DEBUG", "--force-new-cluster=false", "--vv"])
+            .config();
     let told: Vec<_> = notices.iter().filter(|line| line.contains("flag is")).collect();
     assert_eq!(
         told,
         [
-            "warn flag is accepted but has no effect yet flag=\"--enable-pprof\" value=\"true\"",
+            "warn flag is accepted but has no effect flag=\"--log-package-levels\" value=\"raft=DEBUG\" reason=\"the packages were those of another logger; --log-level is for all\"",
             "warn flag is no longer supported - ignoring flag-name=\"vv\"",
         ]
     );

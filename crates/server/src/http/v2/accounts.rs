@@ -17,14 +17,12 @@ use serde::{Deserialize, Serialize};
 use v2store::{Code, Error};
 
 use super::now;
+use crate::auth::is_of_proxy;
 use crate::guard::Secured;
 use crate::handle::{Handle, ProposeError};
 
 const ROOT: &str = "root";
 const GUEST: &str = "guest";
-
-/// Go's default cost of a hash.
-const HASH_COST: u32 = 10;
 
 /// A user. Lists that were never set are `null`, as Go writes them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -241,7 +239,7 @@ impl Accounts {
             let text = format!("Cannot create user {name} with an empty password");
             return Err(refused(StatusCode::BAD_REQUEST, &text));
         }
-        user.password = hash(std::mem::take(&mut user.password)).await?;
+        user.password = self.hash(&user.password).await?;
         match self.put(&format!("/2/users/{name}"), &user, false).await {
             Err(AuthError::Tree(error)) if error.code == Code::KeyExists => {
                 Err(refused(StatusCode::CONFLICT, &format!("User {name} already exists.")))
@@ -269,7 +267,7 @@ impl Accounts {
         }
         let password = match asked.password.is_empty() {
             true => old.password.clone(),
-            false => hash(asked.password.clone()).await?,
+            false => self.hash(&asked.password).await?,
         };
         let roles = Some(roles.into_iter().collect());
         let new = User { user: name.clone(), password, roles, ..User::default() };
@@ -410,58 +408,71 @@ impl Accounts {
     }
 
     /// Whether a request may do what only root may (V2-168).
-    pub(super) async fn is_root(&self, head: &Parts) -> bool {
+    ///
+    /// # Errors
+    ///
+    /// `Overloaded` if too many passwords wait to be compared.
+    pub(super) async fn is_root(&self, head: &Parts) -> Result<bool, ProposeError> {
         if !self.are_enabled() {
-            return true;
+            return Ok(true);
         }
         let user = match gives_password(head) {
-            true => self.of_password(head).await,
+            true => self.of_password(head).await?,
             false => self.of_certificate(head),
         };
-        user.is_some_and(|user| user.roles.iter().flatten().any(|role| role == ROOT))
+        Ok(user.is_some_and(|user| user.roles.iter().flatten().any(|role| role == ROOT)))
     }
 
     /// Whether a request may touch a key, or all below it (V2-153, V2-164 to V2-167).
-    pub(super) async fn may(&self, head: &Parts, key: &str, recursive: bool) -> bool {
+    ///
+    /// # Errors
+    ///
+    /// As of [`Self::is_root`].
+    pub(super) async fn may(
+        &self,
+        head: &Parts,
+        key: &str,
+        recursive: bool,
+    ) -> Result<bool, ProposeError> {
         if !self.are_enabled() {
-            return true;
+            return Ok(true);
         }
         let write = ![Method::GET, Method::HEAD].contains(&head.method);
         let user = if gives_password(head) {
-            let Some(user) = self.of_password(head).await else { return false };
+            let Some(user) = self.of_password(head).await? else { return Ok(false) };
             user
         } else {
             let Some(user) = self.of_certificate(head) else {
                 let guest = self.role(GUEST);
-                return guest.is_ok_and(|guest| guest.allows(key, write, false));
+                return Ok(guest.is_ok_and(|guest| guest.allows(key, write, false)));
             };
             user
         };
         let mut roles = user.roles.iter().flatten().filter_map(|role| self.role(role).ok());
-        roles.any(|role| role.allows(key, write, recursive))
+        Ok(roles.any(|role| role.allows(key, write, recursive)))
     }
 
     /// V2-165.
-    async fn of_password(&self, head: &Parts) -> Option<User> {
-        let text = head.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-        let (kind, text) = text.split_once(' ')?;
-        if !kind.eq_ignore_ascii_case("basic") {
-            return None;
-        }
-        let text = base64::engine::general_purpose::STANDARD.decode(text).ok()?;
-        let text = String::from_utf8(text).ok()?;
-        let (name, password) = text.split_once(':')?;
-        let user = self.user(name).ok()?;
-        let (password, hash) = (password.to_owned(), user.password.clone());
-        // Meant to take long; elsewhere, so that others need not wait.
-        let checked = tokio::task::spawn_blocking(move || bcrypt::verify(password, &hash)).await;
-        matches!(checked, Ok(Ok(true))).then_some(user)
+    async fn of_password(&self, head: &Parts) -> Result<Option<User>, ProposeError> {
+        let Some((name, password)) = basic(head) else { return Ok(None) };
+        let Ok(user) = self.user(&name) else { return Ok(None) };
+        let passwords = self.handle.passwords();
+        let is_right = passwords.is_known_or_right(&name, &password, &user.password).await?;
+        Ok(is_right.then_some(user))
     }
 
-    /// V2-166.
+    /// V2-166. Behind a proxy it is the proxy's certificate, which says nothing of who asks (CB-77).
     fn of_certificate(&self, head: &Parts) -> Option<User> {
+        if head.headers.keys().any(|name| is_of_proxy(name.as_str())) {
+            return None;
+        }
         let identity = head.extensions.get::<Secured>()?.identity.as_ref()?;
         self.user(&identity.common_name).ok()
+    }
+
+    /// A password as it is stored, in the form that Go writes.
+    async fn hash(&self, password: &str) -> Result<String, AuthError> {
+        self.handle.passwords().hash_for_v2(password).await.map_err(AuthError::Failed)
     }
 }
 
@@ -470,13 +481,17 @@ fn gives_password(head: &Parts) -> bool {
     head.headers.get(header::AUTHORIZATION).is_some_and(|value| !value.is_empty())
 }
 
-/// A password as it is stored, in the form that Go writes.
-async fn hash(password: String) -> Result<String, AuthError> {
-    let hashed = tokio::task::spawn_blocking(move || bcrypt::hash_with_result(password, HASH_COST));
-    match hashed.await {
-        Ok(Ok(parts)) => Ok(parts.format_for_version(bcrypt::Version::TwoA)),
-        Ok(Err(_)) | Err(_) => Err(AuthError::Failed(ProposeError::Stopped)),
+/// The name and password of a request.
+fn basic(head: &Parts) -> Option<(String, String)> {
+    let text = head.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (kind, text) = text.split_once(' ')?;
+    if !kind.eq_ignore_ascii_case("basic") {
+        return None;
     }
+    let text = base64::engine::general_purpose::STANDARD.decode(text).ok()?;
+    let text = String::from_utf8(text).ok()?;
+    let (name, password) = text.split_once(':')?;
+    Some((name.to_owned(), password.to_owned()))
 }
 
 fn absent(error: AuthError, text: &str) -> AuthError {

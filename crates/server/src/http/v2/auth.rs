@@ -64,7 +64,11 @@ async fn check(handle: &Handle, head: &Parts, methods: &'static str) -> Result<A
         return Err(refused);
     }
     let accounts = Accounts::of(handle);
-    if accounts.is_root(head).await { Ok(accounts) } else { Err(super::unauthorized()) }
+    match accounts.is_root(head).await {
+        Ok(true) => Ok(accounts),
+        Ok(false) => Err(super::unauthorized()),
+        Err(error) => Err(super::failed(&error)),
+    }
 }
 
 /// An answer with a newline at its end, as of Go's encoder for streams.
@@ -82,10 +86,7 @@ fn refuse(handle: &Handle, error: &AuthError) -> Response {
     let response = match error {
         AuthError::Refused { status, text } => message(*status, text),
         AuthError::Tree(error) => super::keys::refuse(error),
-        AuthError::Failed(error) => {
-            tracing::warn!(error = %error, "a v2 auth request failed");
-            message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
-        }
+        AuthError::Failed(error) => super::failed(error),
     };
     of_cluster(handle, response)
 }

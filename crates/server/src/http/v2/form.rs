@@ -121,7 +121,7 @@ fn unescape(text: &[u8]) -> Result<String, String> {
         }
         at += 1;
     }
-    Ok(String::from_utf8_lossy(&decoded).into_owned())
+    Ok(v2store::text::of_bytes(&decoded))
 }
 
 #[cfg(test)]

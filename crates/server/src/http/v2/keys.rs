@@ -13,7 +13,7 @@ use v2store::{Code, Error, Event, Watch};
 
 use super::accounts::Accounts;
 use super::form::{self, Form};
-use super::{ETCD_INDEX, JSON, now, of_cluster, put_raft, read, refuse_method, watch};
+use super::{ETCD_INDEX, JSON, V2, now, of_cluster, put_raft, read, refuse_method, watch};
 use crate::handle::{Handle, ProposeError};
 use crate::http::with_type;
 use crate::metrics::V2Method;
@@ -33,13 +33,14 @@ struct Asked {
 }
 
 /// Answers a request for `key`, which is cleaned.
-pub(super) async fn answer(handle: &Handle, head: &Parts, key: &str, body: Incoming) -> Response {
+pub(super) async fn answer(v2: &V2, head: &Parts, key: &str, body: Incoming) -> Response {
+    let handle = &v2.handle;
     if let Some(refused) = refuse_method(&head.method, "HEAD,GET,PUT,POST,DELETE") {
         return refused;
     }
     let response = match parse(handle, head, key, body).await {
         Ok(asked) => match admit(handle, head, key, &asked).await {
-            Ok(()) => count(handle, &head.method, asked).await,
+            Ok(()) => count(v2, &head.method, asked).await,
             Err(error) => Err(error),
         },
         Err(error) => Err(error),
@@ -49,7 +50,8 @@ pub(super) async fn answer(handle: &Handle, head: &Parts, key: &str, body: Incom
 
 /// V2-167.
 async fn admit(handle: &Handle, head: &Parts, key: &str, asked: &Asked) -> Result<(), Error> {
-    if Accounts::of(handle).may(head, key, asked.request.recursive()).await {
+    let may = Accounts::of(handle).may(head, key, asked.request.recursive()).await;
+    if may.map_err(|error| internal(&error))? {
         return Ok(());
     }
     Err(Error::of_request(Code::Unauthorized, "Insufficient credentials"))
@@ -117,13 +119,14 @@ fn of_form(method: &Method, key: &str, form: &Form) -> Result<Asked, Error> {
         let cause = format!("a key has at most {PATH_BYTES_MAX} bytes and {LEVELS_MAX} levels");
         return Err(Error::of_request(Code::InvalidField, cause));
     }
+    let bytes = |text: &str| Some(v2store::text::to_bytes(text).into_owned().into());
     let request = v2pb::Request {
         id: None,
         method: Some(method.as_str().to_owned()),
-        path: Some(path.clone().into()),
-        val: Some(form.text("value").to_owned().into()),
+        path: bytes(&path),
+        val: bytes(form.text("value")),
         dir: Some(dir),
-        prev_value: Some(prev_value.to_owned().into()),
+        prev_value: bytes(prev_value),
         prev_index: Some(prev_index),
         prev_exist,
         expiration: Some(ttl.map_or(0, |ttl| expiration(now, ttl))),
@@ -158,14 +161,14 @@ fn expiration(now: v2store::Nanos, ttl_seconds: u64) -> v2store::Nanos {
 }
 
 /// V2-182.
-async fn count(handle: &Handle, method: &Method, asked: Asked) -> Result<Response, Error> {
+async fn count(v2: &V2, method: &Method, asked: Asked) -> Result<Response, Error> {
     let (began, waits) = (Instant::now(), asked.request.wait());
     let method_name = V2Method::of(method, asked.request.quorum());
-    let metrics = &handle.metrics().v2;
+    let metrics = &v2.handle.metrics().v2;
     if !waits {
         metrics.on_request(method_name);
     }
-    let answer = run(handle, method, asked).await;
+    let answer = run(v2, method, asked).await;
     match &answer {
         Ok(_) if !waits => metrics.on_answered(method_name, began.elapsed()),
         Ok(_) => {}
@@ -174,9 +177,15 @@ async fn count(handle: &Handle, method: &Method, asked: Asked) -> Result<Respons
     answer
 }
 
-async fn run(handle: &Handle, method: &Method, asked: Asked) -> Result<Response, Error> {
+async fn run(v2: &V2, method: &Method, asked: Asked) -> Result<Response, Error> {
     let Asked { request, path, no_value_on_success } = asked;
+    let handle = &v2.handle;
     if [Method::PUT, Method::POST, Method::DELETE].contains(method) {
+        if let Some(over_v3) = &v2.over_v3 {
+            let change = state::v2_change_of(&request).expect("these methods change keys");
+            let event = over_v3.write(&change).await?;
+            return Ok(show(handle, &event, no_value_on_success));
+        }
         let event = handle.write_v2(request).await.map_err(|error| internal(&error))??;
         return Ok(show(handle, &event, no_value_on_success));
     }
@@ -186,10 +195,16 @@ async fn run(handle: &Handle, method: &Method, asked: Asked) -> Result<Response,
         handle.linearize().await.map_err(|error| internal(&error))?;
     } else if is_get && request.wait() {
         let (recursive, stream) = (request.recursive(), request.stream());
-        let watcher = reader.watch(Watch { path, recursive, stream, since: request.since() })?;
-        return Ok(watch::answer(handle, watcher));
+        let wanted = Watch { path, recursive, stream, since: request.since() };
+        if let Some(over_v3) = &v2.over_v3 {
+            return over_v3.watch(wanted);
+        }
+        return Ok(watch::answer(handle, reader.watch(wanted)?));
     }
-    let event = reader.get(&path, request.recursive(), now())?;
+    let event = match &v2.over_v3 {
+        Some(over_v3) => over_v3.get(&path, request.recursive())?,
+        None => reader.get(&path, request.recursive(), now())?,
+    };
     Ok(show(handle, &event, no_value_on_success))
 }
 
@@ -224,7 +239,7 @@ fn status(error: &Error) -> StatusCode {
 }
 
 /// V2-096.
-fn internal(error: &ProposeError) -> Error {
+pub(super) fn internal(error: &ProposeError) -> Error {
     tracing::warn!("internal-server-error" = %error, "v2 response error");
     Error::of_request(Code::RaftInternal, format!("etcdserver: {error}"))
 }

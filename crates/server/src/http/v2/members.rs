@@ -62,8 +62,12 @@ pub(super) async fn answer(handle: &Handle, head: &Parts, rest: &str, body: Inco
     if let Some(refused) = refuse_method(&head.method, "GET,POST,DELETE,PUT") {
         return refused;
     }
-    if head.method != Method::GET && !Accounts::of(handle).is_root(head).await {
-        return unauthorized();
+    if head.method != Method::GET {
+        match Accounts::of(handle).is_root(head).await {
+            Ok(true) => {}
+            Ok(false) => return unauthorized(),
+            Err(error) => return super::failed(&error),
+        }
     }
     let answered = match head.method.as_str() {
         "POST" => add(handle, head, body).await,

@@ -7,8 +7,8 @@ use axum::response::Response;
 
 use crate::http::with_type;
 
-/// The path without percent signs; `None` if one has no two digits behind it. What is no UTF-8 is
-/// replaced, as it is wherever Go shows it.
+/// The path without percent signs; `None` if one has no two digits behind it. What is no UTF-8
+/// stands in it as `v2store::text` says.
 pub(super) fn decode(raw: &str) -> Option<String> {
     if !raw.contains('%') {
         return Some(raw.to_owned());
@@ -27,7 +27,7 @@ pub(super) fn decode(raw: &str) -> Option<String> {
             at += 1;
         }
     }
-    Some(String::from_utf8_lossy(&decoded).into_owned())
+    Some(v2store::text::of_bytes(&decoded))
 }
 
 /// Whether a path, as it came, is decoded and cleaned already, as most are.
@@ -83,7 +83,7 @@ pub(super) fn redirect(path: &str, query: Option<&str>, method: &Method) -> Resp
 /// As Go's `URL.EscapedPath`.
 fn encode(path: &str) -> String {
     let mut encoded = String::with_capacity(path.len());
-    for byte in path.bytes() {
+    for &byte in v2store::text::to_bytes(path).iter() {
         if byte.is_ascii_alphanumeric() || b"-_.~$&+,/:;=@".contains(&byte) {
             encoded.push(char::from(byte));
         } else {
@@ -103,7 +103,8 @@ mod tests {
         assert_eq!(decode("/a%20b%2Fc").as_deref(), Some("/a b/c"));
         assert_eq!(decode("/a%2").as_deref(), None);
         assert_eq!(decode("/a%zz").as_deref(), None);
-        assert_eq!(decode("/%ff").as_deref(), Some("/\u{fffd}"));
+        assert_eq!(encode(&decode("/%ff%C3%A9").unwrap()), "/%FF%C3%A9");
+        assert_ne!(decode("/%ff"), decode("/%fe"));
         for (path, expected) in
             [("/a//b", "/a/b"), ("/a/./b/", "/a/b/"), ("/a/../b", "/b"), ("/", "/"), ("//", "/")]
         {
