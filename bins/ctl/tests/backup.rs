@@ -102,6 +102,10 @@ fn copies_of_every_member_start_everywhere() {
         assert_eq!(ask(&server, "2", &["set", "/dir/later", "1"]), "1");
         assert_eq!(ask(&server, "2", &["update", "/dir/later", "2"]), "2");
         assert_eq!(ask(&server, "3", &["put", "v3", "value"]), "OK");
+        // The log tells that an entry is committed with one of the next.
+        for _ in 0..3 {
+            assert_eq!(ask(&server, "3", &["put", "later", "x"]), "OK");
+        }
         server.stop();
         let data = server.folder.path().join("data").display().to_string();
         for (number, (tool, with_v3)) in

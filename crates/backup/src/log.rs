@@ -65,15 +65,19 @@ pub(crate) fn read(wal_dir: &Path, snapshots: &[Snapshot]) -> Result<Replay, Bac
     }
 }
 
-/// Empties what tells of the members, and what is the v3 generation's unless it is wanted.
+/// Empties what tells of the members and of the cluster's version, and what is the v3 generation's
+/// unless it is wanted. The version is that of the old cluster's members: an older release, on which
+/// the copy may be started, would take it for a downgrade.
 pub(crate) fn translate(replay: Replay, with_v3: bool, tell: &mut dyn FnMut(&Told)) -> Copy {
     let Replay { start, mut entries, hard_state, .. } = replay;
     for entry in &mut entries {
-        if let Some(told) = left_out(entry, with_v3) {
-            tell(&told);
-            entry.kind = EntryKind::Normal;
-            entry.data = Bytes::new();
+        let told = left_out(entry, with_v3);
+        if told.is_none() && !is_version(entry) {
+            continue;
         }
+        told.iter().for_each(&mut *tell);
+        entry.kind = EntryKind::Normal;
+        entry.data = Bytes::new();
     }
     let last = entries.last().map_or(start.position.index, |entry| entry.index);
     // The vote was for somebody who is not in the new cluster.
@@ -100,6 +104,20 @@ fn left_out(entry: &Entry, with_v3: bool) -> Option<Told> {
         return Some(Told::MemberAttributes { path });
     }
     (!with_v3 && request.header.is_some()).then_some(Told::V3Request)
+}
+
+/// Whether an entry says only which version the cluster has, or is to have.
+fn is_version(entry: &Entry) -> bool {
+    if entry.kind != EntryKind::Normal || entry.data.is_empty() {
+        return false;
+    }
+    let v2 = v2pb::Request::decode(entry.data.clone());
+    if let Some(request) = v2.ok().filter(|request| METHODS.contains(&request.method())) {
+        return request.method() == "PUT" && request.path() == b"/0/version";
+    }
+    InternalRaftRequest::decode(entry.data.clone()).is_ok_and(|request| {
+        request.cluster_version_set.is_some() || request.downgrade_info_set.is_some()
+    })
 }
 
 /// Whether a v2 request is one in which a member tells of itself.

@@ -28,7 +28,7 @@ fn v3() -> Bytes {
     request.encode_to_vec().into()
 }
 
-/// A member's folder whose log has five entries, of which four are committed.
+/// A member's folder whose log has six entries, of which five are committed.
 fn member(folder: &Path) {
     let dir = OsDir::open(folder.join("member")).unwrap();
     let metadata = Metadata { member: MemberId(1), cluster: ClusterId(2) };
@@ -38,13 +38,14 @@ fn member(folder: &Path) {
         (EntryKind::Normal, v2("/0/members/8e9e05c52164694d/attributes")),
         (EntryKind::Normal, v2("/1/message")),
         (EntryKind::Normal, v3()),
+        (EntryKind::Normal, v2("/0/version")),
         (EntryKind::Normal, v2("/1/uncommitted")),
     ];
     let entries: Vec<Entry> = (1..)
         .zip(data)
         .map(|(index, (kind, data))| Entry { kind, term: Term(1), index: Index(index), data })
         .collect();
-    let hard_state = HardState { term: Term(1), vote: MemberId(1), commit: Index(4) };
+    let hard_state = HardState { term: Term(1), vote: MemberId(1), commit: Index(5) };
     wal.append_and_sync(&entries, Some(&hard_state), true).unwrap();
 }
 
@@ -60,7 +61,7 @@ fn backup(folder: &Path) -> Backup {
 
 /// LEG-01.
 #[test]
-fn members_and_v3_requests_are_left_out_and_indexes_stay() {
+fn members_version_and_v3_requests_are_left_out_and_indexes_stay() {
     let folder = tempfile::tempdir().unwrap();
     let backup = backup(folder.path());
     member(&backup.data_dir);
@@ -78,12 +79,12 @@ fn members_and_v3_requests_are_left_out_and_indexes_stay() {
     let replay = wal::read(&*dir, "wal", |marks| marks.last().cloned()).unwrap();
     assert_ne!(replay.metadata.member, MemberId(1));
     assert_ne!(replay.metadata.cluster, ClusterId(2));
-    assert_eq!(replay.hard_state.commit, Index(4));
+    assert_eq!(replay.hard_state.commit, Index(5));
     let kept: Vec<bool> = replay.entries.iter().map(|entry| !entry.data.is_empty()).collect();
-    assert_eq!(kept, [false, false, true, false, true]);
+    assert_eq!(kept, [false, false, true, false, false, true]);
     let snap = OsDir::open(backup.backup_dir.join("member/snap")).unwrap();
     let backend = backend::Backend::open(&snap, "db", &backend::Options::default()).unwrap();
-    assert_eq!(backend.applied().index, Index(4));
+    assert_eq!(backend.applied().index, Index(5));
 }
 
 /// LEG-02.

@@ -10,7 +10,8 @@ use serde_json::Value;
 use crate::v2_proxy::Process;
 use crate::v2_support::{OURS, V2, await_index, eventually, start};
 
-const AT: [&str; 3] = [
+/// A member's URLs: see [`Process::start_as`].
+pub(crate) const AT: [&str; 3] = [
     "--advertise-client-urls=OWN",
     "--listen-peer-urls=PEER",
     "--initial-advertise-peer-urls=PEER",

@@ -1,10 +1,12 @@
 //! `--experimental-enable-v2v3` (V2-180): the keys of the second generation in the third's store.
 
 use anyhow::{Context as _, ensure};
-use retcd_conformance::{Keys, Server, ServerOptions, real_etcd};
+use retcd_conformance::{Keys, real_etcd};
 use serde_json::Value;
 
-use crate::v2_support::{V2, start};
+use crate::v2_discovery::AT;
+use crate::v2_proxy::Process;
+use crate::v2_support::{V2, eventually, start};
 
 const FLAG: &str = "--experimental-enable-v2v3=/__v2";
 
@@ -177,9 +179,11 @@ fn answers_are_those_of_etcds_emulation() -> anyhow::Result<()> {
     let Some(real) = real_etcd("3.4") else { return Ok(()) };
     let (ours, _folder) = start(&[FLAG])?;
     let folder = tempfile::tempdir()?;
-    let flags = vec!["--enable-v2".to_owned(), FLAG.to_owned()];
-    let theirs = Server::start(&real.join("etcd"), folder.path(), ServerOptions { flags })?;
-    let sides = [V2::of(&ours)?, V2::of(&theirs)?];
+    // It says of itself that it is not healthy then.
+    let flags = [&AT[..], &["--enable-v2", "--logger=zap", FLAG]].concat();
+    let theirs = Process::start_as(&real.join("etcd"), folder.path(), &flags)?;
+    eventually(|| Ok(theirs.log().contains("serving client traffic insecurely")))?;
+    let sides = [V2::of(&ours)?, theirs.v2()?];
     let base = [index(&sides[0])?, index(&sides[1])?];
     for step in [
         "PUT /a value=1",

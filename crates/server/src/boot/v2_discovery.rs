@@ -25,6 +25,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long nothing may come of a wait before it is asked anew: connections die unseen.
 const WAIT_MAX: Duration = Duration::from_secs(300);
 
+/// After each wait: what ends at once, whyever, must not become a flood of questions.
+const WAIT_PAUSE: Duration = Duration::from_millis(200);
+
 /// Waits between attempts grow up to two to this power, in seconds.
 const BACKOFF_POWER_MAX: u32 = 8;
 
@@ -342,7 +345,9 @@ impl<'a> Service<'a> {
         };
         match self.ask(&question).await {
             // A refusal may mean that the event is forgotten already: the next look tells.
-            Ok(_) | Err(Trouble::Final(TokenError::Refused { .. })) => {}
+            Ok(_) | Err(Trouble::Final(TokenError::Refused { .. })) => {
+                tokio::time::sleep(WAIT_PAUSE).await;
+            }
             Err(Trouble::Passing(error)) => {
                 self.back_off("waiting for other nodes", &error).await;
             }
