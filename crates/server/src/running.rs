@@ -7,9 +7,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use base::{ClusterId, MemberId};
 use member::{Member, RequestIds};
 use raft::{Raft, Restored};
+use state::State;
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::watch;
 use vfs::Dir;
+use wal::Wal;
 
 use crate::answers::{self, Given};
 use crate::boot::Booted;
@@ -182,16 +184,12 @@ impl Joined {
         });
         let snapshots = snapshots(options, snap_dir, &restored);
         snapshots.complete(restored.snapshot, &restored.conf_state, &state);
-        wal.set_unsafe_no_sync(options.unsafe_no_fsync);
-        wal.set_keep(options.wal_files_max.unwrap_or(0));
+        set_up(&mut wal, options);
         let window = LogWindow::new(options.snapshot_catchup_entries, &restored.entries);
         let preparer = wal.preparer();
         let raft = consensus(options, id, wall_millis, restored);
-        let mut member =
-            Member::new(raft, state, backend.clone(), member(options, id, wall_millis));
-        member.set_leases(options.leases);
         let node = Node::new(NodeParts {
-            member,
+            member: whole(options, raft, state, backend.clone(), member(options, id, wall_millis)),
             wal,
             reserve: Reserve::open(wal_dir),
             snapshots,
@@ -283,6 +281,23 @@ const UNCOMMITTED_BYTES_MAX: u64 = 1 << 30;
 /// What was sent to one member and not acknowledged is in memory, too, and far more than a network
 /// has under way.
 const INFLIGHT_BYTES_MAX: u64 = 256 << 20;
+
+fn set_up(wal: &mut Wal, options: &Options) {
+    wal.set_unsafe_no_sync(options.unsafe_no_fsync);
+    wal.set_keep(options.wal_files_max.unwrap_or(0));
+}
+
+fn whole(
+    options: &Options,
+    raft: Raft,
+    state: State,
+    backend: backend::Backend,
+    own: member::Options,
+) -> Member {
+    let mut member = Member::new(raft, state, backend, own);
+    member.set_leases(options.leases);
+    member
+}
 
 fn member(options: &Options, id: MemberId, wall_millis: u64) -> member::Options {
     let election_millis = options.limits.election_timeout.as_millis();

@@ -166,7 +166,17 @@ fn file_of(flags: &[&str]) -> String {
             Kind::Bool | Kind::Unsigned | Kind::Unsigned32 | Kind::Signed => {
                 serde_json::from_str(value).unwrap()
             }
-            _ => serde_json::Value::from(value),
+            Kind::Duration
+            | Kind::Text
+            | Kind::Urls
+            | Kind::Origins
+            | Kind::Words
+            | Kind::WordSet
+            | Kind::Choice(_)
+            | Kind::Choices(_)
+            | Kind::Level
+            | Kind::Gates
+            | Kind::Ignored => serde_json::Value::from(value),
         };
         let mut place = &mut tree;
         let mut keys: Vec<_> = file::key_of(flag).split('.').collect();
