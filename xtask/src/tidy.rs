@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// Which of our crates each may use (ARCHITECTURE.md, "Arrows"). A crate that is missing here may
 /// use anything: tools and tests.
-const ARROWS: [(&str, &[&str]); 19] = [
+const ARROWS: [(&str, &[&str]); 21] = [
     ("retcd-base", &[]),
     ("retcd-proto", &[]),
     ("retcd-vfs", &["retcd-base"]),
@@ -25,6 +25,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
     ),
     ("retcd-transport", &["retcd-base", "retcd-proto", "retcd-raft"]),
     ("retcd-tls", &["retcd-base"]),
+    ("retcd-ping-policy", &[]),
     (
         "retcd-server",
         &[
@@ -40,6 +41,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
             "retcd-member",
             "retcd-transport",
             "retcd-tls",
+            "retcd-ping-policy",
             "retcd-client",
         ],
     ),
@@ -57,7 +59,21 @@ const ARROWS: [(&str, &[&str]); 19] = [
     ),
     ("retcd-client", &["retcd-base", "retcd-proto", "retcd-tls"]),
     ("retcd-cli", &["retcd-base", "retcd-proto", "retcd-client", "retcd-tls"]),
-    ("etcd", &["retcd-base", "retcd-cli", "retcd-server"]),
+    (
+        "retcd-grpc-proxy",
+        &["retcd-base", "retcd-proto", "retcd-client", "retcd-ping-policy", "retcd-tls"],
+    ),
+    (
+        "etcd",
+        &[
+            "retcd-base",
+            "retcd-cli",
+            "retcd-client",
+            "retcd-grpc-proxy",
+            "retcd-server",
+            "retcd-tls",
+        ],
+    ),
     (
         "etcdctl",
         &["retcd-base", "retcd-proto", "retcd-cli", "retcd-client", "retcd-tls", "retcd-backup"],

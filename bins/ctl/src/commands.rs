@@ -40,6 +40,9 @@ const CONCURRENCY: &str = "Concurrency commands";
 const AUTHENTICATION: &str = "Authentication commands";
 const UTILITY: &str = "Utility commands";
 
+/// What people write who want something removed.
+const REMOVE: &[&str] = &["delete", "remove", "rm", "del"];
+
 /// The tool. The order of the commands is that of the suggestions for a mistyped one.
 pub(crate) fn app() -> App<Handler> {
     let root = Command::new("etcdctl", "A simple command line client for etcd3.")
@@ -70,7 +73,8 @@ pub(crate) fn app() -> App<Handler> {
             downgrade::command(),
             options::command(),
             help(),
-        ]);
+        ])
+        .elsewhere(&[("migrate", "`etcdutl migrate`"), ("restore", "`etcdutl snapshot restore`")]);
     App {
         root,
         groups: &[KEY_VALUE, MAINTENANCE, CONCURRENCY, AUTHENTICATION, UTILITY],

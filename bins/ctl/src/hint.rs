@@ -86,9 +86,56 @@ pub(crate) fn after_adding(name: &str, members: &[Member]) -> Option<String> {
     })
 }
 
+/// What to do about a command that failed with this text, where that is not plain from the text.
+pub(crate) fn about_failure(text: &str, endpoints: &str) -> Option<String> {
+    let known = [
+        (
+            "context deadline exceeded",
+            "no member answered in time; --endpoints or ETCDCTL_ENDPOINTS names those to ask, and \
+             `etcdctl endpoint health` tells which of them answer",
+        ),
+        ("user name is empty", "authentication is on: say who you are with --user NAME:PASSWORD"),
+        (
+            "permission denied",
+            "`etcdctl user get NAME --detail` shows what a user may do, `etcdctl role \
+             grant-permission` changes it",
+        ),
+        (
+            "mvcc: database space exceeded",
+            "make room with `etcdctl compaction REVISION` and `etcdctl defrag`, or raise the server's \
+             --quota-backend-bytes, then `etcdctl alarm disarm`",
+        ),
+        (
+            "required revision has been compacted",
+            "older revisions are gone; leave out --rev for the present one",
+        ),
+        (
+            "required revision is a future revision",
+            "`etcdctl endpoint status -w json` shows the newest revision",
+        ),
+        (
+            "requested lease not found",
+            "it has expired or was revoked; `etcdctl lease list` shows those there are",
+        ),
+    ];
+    let (part, hint) = known.iter().find(|(part, _)| text.contains(part))?;
+    let asked = if *part == known[0].0 { format!(" (asked: {endpoints})") } else { String::new() };
+    Some(format!("{hint}{asked}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn failures_have_remedies() {
+        let told = |text: &str| about_failure(text, "127.0.0.1:1").unwrap_or_default();
+        assert!(told("context deadline exceeded").ends_with("(asked: 127.0.0.1:1)"));
+        assert!(told("etcdserver: user name is empty").contains("--user"));
+        let full = "etcdserver: mvcc: database space exceeded";
+        assert!(told(full).contains("alarm disarm") && !told(full).contains("asked"));
+        assert_eq!(told("etcdserver: key not found"), "");
+    }
 
     fn member(id: u64, name: &str) -> Member {
         Member { id, name: name.to_owned(), ..Member::default() }

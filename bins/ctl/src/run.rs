@@ -5,11 +5,12 @@ use std::process::ExitCode;
 use cli::command::{Invocation, Outcome};
 
 use crate::call::{Call, Handler};
-use crate::{commands, terminal, v2};
+use crate::{commands, hint, terminal, v2};
 
 /// Runs the words; `api` is the variable `ETCDCTL_API`.
 pub(crate) fn run(words: &[Vec<u8>], api: &str) -> ExitCode {
-    match commands::app().resolve(words) {
+    let app = commands::app();
+    match app.resolve(words) {
         Outcome::Run(invocation) => run_command(invocation),
         Outcome::Said { stdout, stderr, code } => {
             eprint!("{stderr}");
@@ -19,6 +20,11 @@ pub(crate) fn run(words: &[Vec<u8>], api: &str) -> ExitCode {
             let is_refused = code != cli::exit::ExitCode::Success;
             if let Some(hint) = v2::dialect::hint(words, api).filter(|_| is_refused) {
                 eprintln!("{hint}");
+            }
+            if hint::are_wanted()
+                && let Some(text) = app.hint(words)
+            {
+                hint::give(text);
             }
             code.into()
         }
@@ -35,6 +41,8 @@ fn run_command(invocation: Invocation<Handler>) -> ExitCode {
         }
     };
     let handler = invocation.run;
+    let endpoints = std::env::var("ETCDCTL_ENDPOINTS")
+        .unwrap_or_else(|_| invocation.flags.display("endpoints"));
     let result = runtime.block_on(handler(Call::new(invocation)));
     // A thread that waits for a line of standard input must not keep the process.
     runtime.shutdown_background();
@@ -43,6 +51,10 @@ fn run_command(invocation: Invocation<Handler>) -> ExitCode {
     };
     if let Some(message) = &failure.message {
         eprintln!("Error: {message}");
+        if let Some(hint) = hint::about_failure(message, &endpoints).filter(|_| hint::are_wanted())
+        {
+            hint::give(hint);
+        }
     }
     failure.code.into()
 }

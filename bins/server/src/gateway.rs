@@ -10,12 +10,8 @@ use cli::command::{App, Command, Invocation, Outcome};
 use cli::flag::{Flag, Kind, Values};
 use server::tcp_gateway::{self, Discovery, GatewayError, Settings};
 
-/// Reads what stands behind the name of another mode and does it; `gateway` is the only one.
-pub(crate) fn main(name: &str, arguments: &[String]) -> ExitCode {
-    if name != "gateway" {
-        say(&mut io::stderr(), &format!("{}\n", server::config::not_built(name)));
-        return ExitCode::FAILURE;
-    }
+/// Reads what stands behind the name of this mode and does it.
+pub(crate) fn main(arguments: &[String]) -> ExitCode {
     let words = std::iter::once("gateway").chain(arguments.iter().map(String::as_str));
     let words: Vec<_> = words.map(|word| word.as_bytes().to_vec()).collect();
     match app().resolve(&words) {
@@ -101,6 +97,6 @@ fn start(settings: &Settings) -> ExitCode {
 }
 
 /// Nobody may be reading any more; that is no failure.
-fn say(to: &mut impl Write, text: &str) {
+pub(crate) fn say(to: &mut impl Write, text: &str) {
     drop(to.write_all(text.as_bytes()).and_then(|()| to.flush()));
 }

@@ -1,10 +1,13 @@
 //! The program `etcd`: reads its configuration, sets up the log, starts a member.
 
 mod gateway;
+mod grpc_proxy;
+mod output;
 mod panics;
 
-use std::{io::Write as _, process::ExitCode};
+use std::process::ExitCode;
 
+use output::{fail, print};
 use server::config::{self, Config, ConfigError, Invocation, Notice};
 
 #[global_allocator]
@@ -17,7 +20,11 @@ fn main() -> ExitCode {
     match reading.outcome {
         Ok(Invocation::Start(config)) => start(&config, &reading.notices),
         Ok(Invocation::Print(text)) => print(&text),
-        Ok(Invocation::Subcommand { name, arguments }) => gateway::main(&name, &arguments),
+        Ok(Invocation::Subcommand { name, arguments }) => match name.as_str() {
+            "grpc-proxy" => grpc_proxy::main(&arguments),
+            // There is no other.
+            _ => gateway::main(&arguments),
+        },
         Err(ConfigError::Usage(error)) => {
             fail(2, &format!("{error}\n{}\n{}", error.remedy(), config::USAGE))
         }
@@ -45,15 +52,4 @@ fn start(config: &Config, notices: &[Notice]) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn print(text: &str) -> ExitCode {
-    // A reader that goes away early, such as `head`, is no failure.
-    drop(std::io::stdout().write_all(text.as_bytes()));
-    ExitCode::SUCCESS
-}
-
-fn fail(code: u8, text: &str) -> ExitCode {
-    drop(writeln!(std::io::stderr(), "{text}"));
-    code.into()
 }

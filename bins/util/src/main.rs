@@ -25,11 +25,15 @@ use crate::call::{Call, Handler};
 
 fn main() -> ExitCode {
     let words: Vec<_> = std::env::args_os().skip(1).map(OsStringExt::into_vec).collect();
-    match commands::app(&words).resolve(&words) {
+    let app = commands::app(&words);
+    match app.resolve(&words) {
         Outcome::Run(invocation) => run(invocation),
         Outcome::Said { stdout, stderr, code } => {
             print!("{stdout}");
             eprint!("{stderr}");
+            if let Some(hint) = app.hint(&words) {
+                eprintln!("hint: {hint}");
+            }
             code.into()
         }
     }

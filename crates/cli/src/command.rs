@@ -48,6 +48,10 @@ pub struct Command<R> {
     pub argument_count: Option<usize>,
     /// The only words accepted as the one argument, if there are any.
     pub words: &'static [&'static str],
+    /// Other words that people use for it; a hint knows them.
+    pub also: &'static [&'static str],
+    /// Commands and flags, these with their dashes, that people look for here, and what has them.
+    pub elsewhere: &'static [(&'static str, &'static str)],
     /// Whether help shows `[flags]`.
     pub flags_in_use_line: bool,
     /// What it does.
@@ -109,6 +113,8 @@ impl<R: Copy> Command<R> {
             subcommands: Vec::new(),
             argument_count: None,
             words: &[],
+            also: &[],
+            elsewhere: &[],
             flags_in_use_line: true,
             action: Action::None,
         }
@@ -150,6 +156,18 @@ impl<R: Copy> Command<R> {
         Self { action: Action::Run(run), ..self }
     }
 
+    /// The same with other words that people use for it.
+    #[must_use]
+    pub fn also(self, also: &'static [&'static str]) -> Self {
+        Self { also, ..self }
+    }
+
+    /// The same with what people look for here and what has it.
+    #[must_use]
+    pub fn elsewhere(self, elsewhere: &'static [(&'static str, &'static str)]) -> Self {
+        Self { elsewhere, ..self }
+    }
+
     /// The first word of the use line.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -173,7 +191,7 @@ impl<R: Copy> Command<R> {
 }
 
 /// A way from the root to a command.
-type Path<'a, R> = Vec<&'a Command<R>>;
+pub(crate) type Path<'a, R> = Vec<&'a Command<R>>;
 
 impl<R: Copy> App<R> {
     /// Finds the command and reads its flags. `words` does not hold the program's name.
@@ -186,7 +204,7 @@ impl<R: Copy> App<R> {
         }
         let (path, words) = match self.find(words) {
             Ok(found) => found,
-            Err(error) => return self.failed(&error, &self.hint()),
+            Err(error) => return self.failed(&error, &self.usage_line()),
         };
         let command = path[path.len() - 1];
         let help_flag = command.help_flag();
@@ -214,7 +232,7 @@ impl<R: Copy> App<R> {
 
     /// Walks down as long as the next word that is no flag names a command. Returns the way and
     /// the words without those names, or the text about an unknown command.
-    fn find(&self, words: &[Argument]) -> Result<(Path<'_, R>, Vec<Argument>), String> {
+    pub(crate) fn find(&self, words: &[Argument]) -> Result<(Path<'_, R>, Vec<Argument>), String> {
         let mut path = vec![&self.root];
         let mut words = words.to_vec();
         loop {
@@ -250,7 +268,7 @@ impl<R: Copy> App<R> {
         text
     }
 
-    fn hint(&self) -> String {
+    fn usage_line(&self) -> String {
         format!("Run '{} --help' for usage.", self.root.name())
     }
 
@@ -289,14 +307,14 @@ impl<R> Outcome<R> {
 }
 
 /// The command's own flags and those of the commands above.
-fn known_flags<'a, R>(path: &[&'a Command<R>]) -> impl Iterator<Item = &'a Flag> {
+pub(crate) fn known_flags<'a, R>(path: &[&'a Command<R>]) -> impl Iterator<Item = &'a Flag> {
     let own = path.last().map(|command| &command.flags).into_iter().flatten();
     own.chain(path.iter().rev().flat_map(|command| &command.persistent_flags))
 }
 
 /// Positions of the words before `--` that are neither flags nor values of flags. An unknown flag
 /// counts as one with a value.
-fn plain_words<R: Copy>(path: &[&Command<R>], words: &[Argument]) -> Vec<usize> {
+pub(crate) fn plain_words<R: Copy>(path: &[&Command<R>], words: &[Argument]) -> Vec<usize> {
     let help = path[0].help_flag();
     let root_help = (path.len() == 1).then_some(&help);
     let flags: Vec<&Flag> = known_flags(path).chain(root_help).collect();

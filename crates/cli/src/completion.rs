@@ -40,7 +40,7 @@ fn argument(flag: &Flag, is_global: bool) -> clap::Arg {
     let action = match flag.kind {
         Kind::Bool => clap::ArgAction::SetTrue,
         Kind::List => clap::ArgAction::Append,
-        Kind::Int | Kind::Uint | Kind::Duration | Kind::Text => clap::ArgAction::Set,
+        Kind::Int | Kind::Uint | Kind::Uint32 | Kind::Duration | Kind::Text => clap::ArgAction::Set,
     };
     let argument = clap::Arg::new(flag.name)
         .long(flag.name)

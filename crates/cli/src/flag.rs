@@ -42,6 +42,8 @@ pub enum Kind {
     Int,
     /// An unsigned number.
     Uint,
+    /// An unsigned number of four bytes.
+    Uint32,
     /// A duration with units.
     Duration,
     /// Anything.
@@ -117,6 +119,7 @@ impl Flag {
             Kind::Bool => Value::Bool(number::parse_bool(text)?),
             Kind::Int => Value::Int(number::parse_int(text, 0)?),
             Kind::Uint => Value::Uint(number::parse_uint(text, 0)?),
+            Kind::Uint32 => Value::Uint(number::parse_uint32(text, 0)?),
             Kind::Duration => Value::Duration(duration::parse(text)?),
             Kind::Text => Value::Text(text.to_owned()),
             Kind::List => Value::List(csv::split(text)?),

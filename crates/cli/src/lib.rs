@@ -16,6 +16,7 @@ pub mod duration;
 pub mod exit;
 pub mod flag;
 pub mod global;
+mod hint;
 pub mod json;
 pub mod log;
 mod man;

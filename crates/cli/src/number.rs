@@ -44,6 +44,17 @@ pub fn parse_uint(text: &str, radix: u32) -> Result<u64, NumberError> {
     parse_magnitude(text, radix).map_err(error)
 }
 
+/// As [`parse_uint`], for a number of four bytes.
+///
+/// # Errors
+///
+/// Not a number, or too large.
+pub fn parse_uint32(text: &str, radix: u32) -> Result<u64, NumberError> {
+    let value = parse_uint(text, radix)?;
+    let error = |_| NumberError { function: "ParseUint", text: text.to_owned(), reason: RANGE };
+    u32::try_from(value).map(u64::from).map_err(error)
+}
+
 /// Reads a truth value.
 ///
 /// # Errors

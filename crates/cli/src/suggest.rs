@@ -9,6 +9,12 @@ pub(crate) fn is_near(typed: &str, name: &str) -> bool {
     name.starts_with(&typed) || distance(typed.as_bytes(), name.as_bytes()) <= DISTANCE_MAX
 }
 
+/// Whether `name` was probably meant: as [`is_near`], but for names that no short word comes near.
+pub(crate) fn is_nearly(typed: &str, name: &str) -> bool {
+    let distance_max = (typed.len().min(name.len()) / 3).min(DISTANCE_MAX);
+    distance(typed.to_lowercase().as_bytes(), name.as_bytes()) <= distance_max
+}
+
 /// Levenshtein's distance, one row at a time.
 fn distance(left: &[u8], right: &[u8]) -> usize {
     let mut row: Vec<usize> = (0..=right.len()).collect();

@@ -136,6 +136,7 @@ pub(crate) fn flag_line(flag: &Flag) -> (String, String) {
         Kind::Bool => ("", "false"),
         Kind::Int => (" int", "0"),
         Kind::Uint => (" uint", "0"),
+        Kind::Uint32 => (" uint32", "0"),
         Kind::Duration => (" duration", "0s"),
         Kind::Text => (" string", ""),
         Kind::List => (" strings", ""),
@@ -148,7 +149,7 @@ pub(crate) fn flag_line(flag: &Flag) -> (String, String) {
                 write!(right, " (default {})", crate::quote::quote(flag.default.as_bytes()))
             }
             Kind::List => write!(right, " (default [{}])", flag.default),
-            Kind::Bool | Kind::Int | Kind::Uint | Kind::Duration => {
+            Kind::Bool | Kind::Int | Kind::Uint | Kind::Uint32 | Kind::Duration => {
                 write!(right, " (default {})", flag.default)
             }
         };

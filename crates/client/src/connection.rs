@@ -161,9 +161,13 @@ fn channel(
         trouble,
         openings,
     };
-    Ok(tonic::transport::Endpoint::from_shared(uri)
-        .map_err(|_| error())?
-        .http2_keep_alive_interval(options.keep_alive_time.max(KEEP_ALIVE_TIME_MIN))
+    let mut target = tonic::transport::Endpoint::from_shared(uri).map_err(|_| error())?;
+    if !options.keep_alive_time.is_zero() {
+        target = target
+            .http2_keep_alive_interval(options.keep_alive_time.max(KEEP_ALIVE_TIME_MIN))
+            .keep_alive_while_idle(options.keep_alive_without_calls);
+    }
+    Ok(target
         .keep_alive_timeout(options.keep_alive_timeout)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)

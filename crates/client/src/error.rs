@@ -151,7 +151,7 @@ fn is_unseen(error: &h2::Error) -> bool {
 }
 
 /// tonic answers with this code and text when the timeout it was given for the request passes.
-fn is_local_timeout(status: &Status) -> bool {
+pub(crate) fn is_local_timeout(status: &Status) -> bool {
     status.code() == Code::Cancelled && status.message() == "Timeout expired"
 }
 

@@ -23,6 +23,7 @@ mod maintenance;
 mod options;
 mod peer_url;
 mod preface;
+mod raw;
 pub mod srv;
 mod watch;
 
@@ -34,4 +35,5 @@ pub use lease::KeepAlive;
 pub use maintenance::SnapshotStream;
 pub use options::{Credentials, Options, TlsOptions};
 pub use peer_url::PeerUrlError;
+pub use raw::{Connection, as_told_by_go, was_never_sent};
 pub use watch::{WatchOptions, Watcher};

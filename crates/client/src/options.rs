@@ -20,9 +20,11 @@ pub struct Options {
     pub dial_timeout: Duration,
     /// Longest time of one call, retries included; `None` waits for ever.
     pub command_timeout: Option<Duration>,
-    /// Silence after which a call's connection is probed. At least ten seconds are used, because
-    /// members cut off clients that probe more often.
+    /// Silence after which a call's connection is probed; zero for never. At least ten seconds are
+    /// used, because members cut off clients that probe more often.
     pub keep_alive_time: Duration,
+    /// Probe connections without calls, too.
+    pub keep_alive_without_calls: bool,
     /// Time a probe's answer may take.
     pub keep_alive_timeout: Duration,
     /// Largest request.
@@ -105,6 +107,7 @@ impl Options {
             dial_timeout: Duration::from_secs(2),
             command_timeout: Some(Duration::from_secs(5)),
             keep_alive_time: Duration::from_secs(2),
+            keep_alive_without_calls: false,
             keep_alive_timeout: Duration::from_secs(6),
             request_bytes_max: REQUEST_BYTES_MAX,
             response_bytes_max: usize::MAX,

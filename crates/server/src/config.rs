@@ -35,6 +35,7 @@ use std::io;
 use std::net::{IpAddr, UdpSocket};
 use std::path::Path;
 
+pub use self::tls::is_cipher_suite;
 pub use arguments::UsageError;
 pub use base::initial_cluster::{ClusterError, InitialCluster};
 pub use base::member_url::{Address, MemberUrl, Scheme, UrlError, join_urls};
@@ -235,12 +236,6 @@ fn shown_arguments(arguments: &[String]) -> Vec<String> {
 
 /// The last line of an answer to wrong flags.
 pub const USAGE: &str = "Usage: etcd [flags]; etcd --help lists them";
-
-/// The answer to a subcommand of etcd's that this release has not.
-#[must_use]
-pub fn not_built(subcommand: &str) -> String {
-    format!("Error: etcd {subcommand} is not built yet")
-}
 
 /// Writes why a configuration is refused to the log, as one line. `message` says what failed.
 pub fn log_refusal(message: &str, refusal: &Refusal) {

@@ -13,8 +13,8 @@ use crate::grpc::SlowCalls;
 use crate::handle::Limits;
 use crate::http::Browsers;
 use crate::peers::monitor::Checks;
-use crate::ping_policy::PingPolicy;
 use crate::port::PortLimits;
+use ping_policy::PingPolicy;
 
 /// The parts' options.
 #[derive(Clone, Debug)]

@@ -29,9 +29,9 @@ use crate::grpc::{Call, Remote, ReplyBody, ReplyFuture, Services};
 use crate::guard::{Admitted, Guard, Secured};
 use crate::http::Plain;
 use crate::listen::{Connection, Detached, Listener};
-use crate::ping_policy::{PingPolicy, Policed};
 use crate::ports::BoundPort;
 use crate::shards::Shards;
+use ping_policy::{PingPolicy, Policed};
 
 /// How a port treats its connections.
 #[derive(Clone, Copy, Debug)]

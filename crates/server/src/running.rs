@@ -7,11 +7,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use base::{ClusterId, MemberId};
 use member::{Member, RequestIds};
 use raft::{Raft, Restored};
-use state::State;
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::watch;
 use vfs::Dir;
-use wal::Wal;
 
 use crate::answers::{self, Given};
 use crate::boot::Booted;
@@ -161,8 +159,7 @@ impl Joined {
         let status = Arc::new(Published::default());
         let (answers_in, answers) = answers::channels(shards::count());
         let (compacted_sender, compacted) = watch::channel(-1);
-        let runtime = peer_thread.runtime().clone();
-        let identity = identity(options, id, cluster);
+        let (identity, runtime) = (identity(options, id, cluster), peer_thread.runtime().clone());
         let peers = Peers::new(identity, arrivals, dial, runtime, node_queue.clone());
         if !remotes.is_empty() {
             peers.set_members(&remotes);
@@ -184,12 +181,18 @@ impl Joined {
         });
         let snapshots = snapshots(options, snap_dir, &restored);
         snapshots.complete(restored.snapshot, &restored.conf_state, &state);
-        set_up(&mut wal, options);
+        wal.set_unsafe_no_sync(options.unsafe_no_fsync);
+        wal.set_keep(options.wal_files_max.unwrap_or(0));
         let window = LogWindow::new(options.snapshot_catchup_entries, &restored.entries);
         let preparer = wal.preparer();
         let raft = consensus(options, id, wall_millis, restored);
+        let config = member(options, id, wall_millis);
+        let mut member = Member::new(raft, state, backend.clone(), config);
+        member.set_leases(options.leases);
+        let reports =
+            NodeReports { answers: answers_in, status, compacted: compacted_sender, metrics };
         let node = Node::new(NodeParts {
-            member: whole(options, raft, state, backend.clone(), member(options, id, wall_millis)),
+            member,
             wal,
             reserve: Reserve::open(wal_dir),
             snapshots,
@@ -197,12 +200,7 @@ impl Joined {
             backend,
             tick: options.tick,
             compaction_pause: options.compaction_pause,
-            reports: NodeReports {
-                answers: answers_in,
-                status,
-                compacted: compacted_sender,
-                metrics,
-            },
+            reports,
             slow_apply: options.slow_apply,
             commands,
             peers,
@@ -281,23 +279,6 @@ const UNCOMMITTED_BYTES_MAX: u64 = 1 << 30;
 /// What was sent to one member and not acknowledged is in memory, too, and far more than a network
 /// has under way.
 const INFLIGHT_BYTES_MAX: u64 = 256 << 20;
-
-fn set_up(wal: &mut Wal, options: &Options) {
-    wal.set_unsafe_no_sync(options.unsafe_no_fsync);
-    wal.set_keep(options.wal_files_max.unwrap_or(0));
-}
-
-fn whole(
-    options: &Options,
-    raft: Raft,
-    state: State,
-    backend: backend::Backend,
-    own: member::Options,
-) -> Member {
-    let mut member = Member::new(raft, state, backend, own);
-    member.set_leases(options.leases);
-    member
-}
 
 fn member(options: &Options, id: MemberId, wall_millis: u64) -> member::Options {
     let election_millis = options.limits.election_timeout.as_millis();

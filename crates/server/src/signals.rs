@@ -25,7 +25,7 @@ impl Signal {
 }
 
 /// Waits for SIGTERM or SIGINT.
-pub(crate) async fn wait() -> Signal {
+pub async fn wait() -> Signal {
     let (mut terminate, mut interrupt) =
         match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
             (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
@@ -43,7 +43,7 @@ pub(crate) async fn wait() -> Signal {
 }
 
 /// Tells systemd that this program serves (SRV-150); nothing without a notify socket.
-pub(crate) fn notify_ready() {
+pub fn notify_ready() {
     tracing::info!("notifying init daemon");
     match sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         Ok(()) => tracing::info!("successfully notified init daemon"),

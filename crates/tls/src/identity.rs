@@ -10,6 +10,9 @@ use time::format_description::well_known::Rfc3339;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::X509Certificate;
 
+use crate::error::FileKind;
+use crate::pem;
+
 /// Who is at the other end, as its verified certificate says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
@@ -52,6 +55,15 @@ impl Identity {
         }
         identity
     }
+}
+
+/// The common name in the first certificate of a file, as [`Identity::common_name`]; `None` if it
+/// cannot be read.
+#[must_use]
+pub fn common_name(file: &Path) -> Option<String> {
+    let bytes = pem::read(file, FileKind::Certificate).ok()?;
+    let chain = pem::certificates(&bytes).ok()?;
+    Identity::of(&chain).map(|identity| identity.common_name)
 }
 
 /// Parses one certificate.

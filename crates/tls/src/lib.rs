@@ -36,7 +36,7 @@ mod words;
 pub use client::{ClientPolicy, ClientStream, ConnectError, Protocols};
 pub use error::{FileError, FileKind, FileProblem, PolicyError};
 pub use first::First;
-pub use identity::Identity;
+pub use identity::{Identity, common_name};
 pub use names::ReverseLookup;
 pub use self_signed::{SelfSigned, SelfSignedError, self_signed};
 pub use server::{Accepted, Rejection, ServerPolicy, ServerStream};

@@ -156,12 +156,13 @@ fn replay(
     segments: Vec<OpenSegment>,
     choose: impl Fn(&[Mark]) -> Option<Mark>,
 ) -> Result<Opened, OpenError> {
-    let (marks, end) = marks(&segments)?;
+    let (marks, nths, end) = marks(&segments)?;
     let Some(start) = choose(&marks) else {
         let commit = end.hard_state.commit;
         return Err(OpenError::NoMark { folder: dir.path(), count: marks.len(), commit });
     };
-    let Some(first_needed) = first_needed(&segments, start.position.index) else {
+    let nth = marks.iter().position(|mark| *mark == start).map_or(segments.len(), |at| nths[at]);
+    let Some(first_needed) = first_needed(&segments, start.position.index, nth) else {
         return Err(OpenError::MarkMissing { folder: dir.path(), start: start.position });
     };
     let entries = entries(&segments[first_needed..], &start)?;

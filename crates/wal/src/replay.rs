@@ -12,22 +12,31 @@ use raft::{Entry, HardState};
 use crate::scan::{End, Found, OpenSegment, Place, scan};
 use crate::{Mark, OpenError};
 
-/// All marks at or below the commit index, by index, and where the log ends.
-pub(crate) fn marks(segments: &[OpenSegment]) -> Result<(Vec<Mark>, End), OpenError> {
-    let mut marks: Vec<Mark> = Vec::new();
-    let end = scan(segments, |_, found| {
+/// All marks at or below the commit index, by index, the newest segment that has each, and where
+/// the log ends.
+pub(crate) fn marks(segments: &[OpenSegment]) -> Result<(Vec<Mark>, Vec<usize>, End), OpenError> {
+    let mut found_in: Vec<(Mark, usize)> = Vec::new();
+    let end = scan(segments, |place, found| {
         match found {
-            Found::Mark(mark) => marks.push(mark),
+            Found::Mark(mark) => found_in.push((mark, place.nth)),
             Found::Entry(_) => {}
         }
         Ok(())
     })?;
     // A mark ahead of the commit index is of a snapshot whose hard state was not written: it may
     // have been received but never installed.
-    marks.retain(|mark| mark.position.index <= end.hard_state.commit);
-    marks.sort_by_key(|mark| mark.position.index);
-    marks.dedup();
-    Ok((marks, end))
+    found_in.retain(|(mark, _)| mark.position.index <= end.hard_state.commit);
+    // Stable: of those with one index the newest record stays last.
+    found_in.sort_by_key(|(mark, _)| mark.position.index);
+    found_in.dedup_by(|later, kept| {
+        let same = later.0 == kept.0;
+        if same {
+            kept.1 = later.1;
+        }
+        same
+    });
+    let (marks, nths) = found_in.into_iter().unzip();
+    Ok((marks, nths, end))
 }
 
 /// The entries behind `start`. `segments` begins with the one that holds the first of them.
@@ -114,7 +123,10 @@ impl Entries {
     }
 }
 
-/// The segment from which a replay behind `index` starts: the newest that can hold it.
-pub(crate) fn first_needed(segments: &[OpenSegment], index: Index) -> Option<usize> {
-    segments.iter().rposition(|segment| segment.name.first_index <= index)
+/// The segment from which a replay from a mark at `index` starts: the newest that can hold the entries
+/// behind it, but none behind the mark's own, which is in `nth`. Entries that came by the log's way
+/// later than the mark of a snapshot that was never installed may begin a newer segment.
+pub(crate) fn first_needed(segments: &[OpenSegment], index: Index, nth: usize) -> Option<usize> {
+    let by_name = segments.iter().rposition(|segment| segment.name.first_index <= index)?;
+    Some(by_name.min(nth))
 }

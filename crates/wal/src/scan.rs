@@ -202,6 +202,8 @@ pub(crate) enum Found<'a> {
 /// Where something was found.
 pub(crate) struct Place<'a> {
     pub(crate) segment: &'a OpenSegment,
+    /// Which of the scanned segments it is.
+    pub(crate) nth: usize,
     pub(crate) offset: u64,
 }
 
@@ -225,7 +227,7 @@ pub(crate) fn scan(
 ) -> Result<End, OpenError> {
     let mut scan = Scan::default();
     for (nth, segment) in segments.iter().enumerate() {
-        scan.segment(segment, nth + 1 == segments.len(), &mut visit)?;
+        scan.segment(segment, nth, nth + 1 == segments.len(), &mut visit)?;
     }
     let newest = segments.last().expect("a log has a segment");
     let (Some(crc), Some(metadata)) = (scan.crc, scan.metadata) else {
@@ -255,6 +257,7 @@ impl Scan {
     fn segment(
         &mut self,
         segment: &OpenSegment,
+        nth: usize,
         newest: bool,
         visit: &mut impl FnMut(&Place<'_>, Found<'_>) -> Result<(), OpenError>,
     ) -> Result<(), OpenError> {
@@ -262,7 +265,7 @@ impl Scan {
             |offset, source| OpenError::Read { file: segment.path.clone(), offset, source };
         let mut window = Window::new(&*segment.file).map_err(|source| unread(0, source))?;
         self.offset = 0;
-        for nth in 0_u64.. {
+        for records in 0_u64.. {
             let at = self.offset;
             let step = step(&mut window, at, self.crc, newest)
                 .map_err(|source| unread(window.tried, source))?;
@@ -273,7 +276,8 @@ impl Scan {
                     let bytes = window
                         .slice(at + WORD_LEN, len)
                         .map_err(|source| unread(at + WORD_LEN, source))?;
-                    self.record(&Place { segment, offset: at }, nth, bytes, visit)?;
+                    let place = Place { segment, nth, offset: at };
+                    self.record(&place, records, bytes, visit)?;
                     continue;
                 }
                 Step::End => None,
@@ -281,7 +285,7 @@ impl Scan {
                 Step::Damaged(damage) => return Err(damaged(segment, at, self.last, damage)),
             };
             // Both were synced before the segment got its name.
-            if nth < 2 {
+            if records < 2 {
                 return Err(damaged(segment, at, self.last, Damage::Start));
             }
             if newest {
@@ -302,14 +306,14 @@ impl Scan {
     fn record(
         &mut self,
         place: &Place<'_>,
-        nth: u64,
+        before: u64,
         bytes: &[u8],
         visit: &mut impl FnMut(&Place<'_>, Found<'_>) -> Result<(), OpenError>,
     ) -> Result<(), OpenError> {
         let record = Record::parse(bytes).expect("checked by the step before");
         let refuse = |damage| Err(damaged(place.segment, place.offset, self.last, damage));
         let Some(content) = record.content() else { return refuse(Damage::Content) };
-        match (nth, content) {
+        match (before, content) {
             (0, Content::Crc) => Ok(()),
             (1, Content::Metadata(bytes)) => self.metadata(place, bytes),
             (0 | 1, _) | (_, Content::Crc | Content::Metadata(_)) => refuse(Damage::Place),

@@ -13,14 +13,14 @@ import (
 
 // A session's keys end with it.
 func sessions(g given) {
-	session := must(concurrency.NewSession(g.client, concurrency.WithTTL(5)))
+	session := must(concurrency.NewSession(g.client, concurrency.WithTTL(9)))
 	lease := session.Lease()
 	again := must(concurrency.NewSession(g.client, concurrency.WithLease(lease)))
 	again.Orphan()
 	assert(must(g.client.TimeToLive(g.ctx, lease)).TTL > 0)
 	must(g.client.Revoke(g.ctx, lease))
 	<-session.Done()
-	short := must(concurrency.NewSession(g.client, concurrency.WithTTL(5)))
+	short := must(concurrency.NewSession(g.client, concurrency.WithTTL(60)))
 	assert(short.Close() == nil)
 	equal(must(g.client.TimeToLive(g.ctx, short.Lease())).TTL, int64(-1))
 }
@@ -49,7 +49,7 @@ func mutexes(g given) {
 	all.Wait()
 	equal(counter, 40)
 
-	first := must(concurrency.NewSession(g.client, concurrency.WithTTL(2)))
+	first := must(concurrency.NewSession(g.client, concurrency.WithTTL(6)))
 	second := must(concurrency.NewSession(g.client, concurrency.WithTTL(60)))
 	defer second.Close()
 	held, wanted := concurrency.NewMutex(first, "mutex/job"), concurrency.NewMutex(second, "mutex/job")

@@ -34,21 +34,21 @@ func leases(g given) {
 	refused(err, "too large lease TTL")
 
 	// Kept alive beyond its time on one stream with another one.
-	short, other := must(c.Grant(ctx, 2)).ID, must(c.Grant(ctx, 3)).ID
+	short, other := must(c.Grant(ctx, 6)).ID, must(c.Grant(ctx, 9)).ID
 	must(c.Put(ctx, "lease/b", "x", clientv3.WithLease(short)))
 	aliveFor, stop := context.WithCancel(ctx)
 	alive, alsoAlive := must(c.KeepAlive(aliveFor, short)), must(c.KeepAlive(aliveFor, other))
 	for range 4 {
-		equal((<-alive).TTL, int64(2))
+		equal((<-alive).TTL, int64(6))
 	}
-	equal((<-alsoAlive).TTL, int64(3))
+	equal((<-alsoAlive).TTL, int64(9))
 	equal(must(c.Get(ctx, "lease/b")).Count, int64(1))
 	gone := c.Watch(ctx, "lease/b", clientv3.WithPrevKV())
 	stop()
 	event := (<-gone).Events[0]
 	assert(event.Type == clientv3.EventTypeDelete && string(event.PrevKv.Value) == "x", event)
 	// Revoked under the hands of who keeps it alive.
-	short = must(c.Grant(ctx, 3)).ID
+	short = must(c.Grant(ctx, 6)).ID
 	alive = must(c.KeepAlive(ctx, short))
 	<-alive
 	must(c.Revoke(ctx, short))

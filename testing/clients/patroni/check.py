@@ -5,6 +5,7 @@ API v3), the program of the store, a folder of the own, the folder of PostgreSQL
 free ports with commas between them.
 """
 
+import base64
 import json
 import os
 import pathlib
@@ -92,6 +93,41 @@ class Store:
             return False
 
 
+    def call(self, method, path, body, credentials=None):
+        """A request with a body, by whom it may be."""
+        request = urllib.request.Request(self.url + path, json.dumps(body).encode(), method=method)
+        request.add_header("Content-Type", "application/json")
+        if credentials:
+            encoded = base64.b64encode(credentials.encode()).decode()
+            request.add_header("Authorization", f"Basic {encoded}")
+        with urllib.request.urlopen(request, timeout=EVENTUALLY) as answer:
+            return answer.read()
+
+    def protect(self, kind):
+        """Only an account may use what Patroni uses, and nothing else."""
+        if kind == "etcd":
+            paths = {"kv": {"read": ["/service/*"], "write": ["/service/*"]}}
+            all_paths = {"kv": {"read": ["/*"], "write": ["/*"]}}
+            for name, roles in (("root", []), ("patroni", ["patroni"])):
+                if roles:
+                    role = {"role": name, "permissions": paths}
+                    self.call("PUT", f"/v2/auth/roles/{name}", role)
+                user = {"user": name, "password": "secret", "roles": roles}
+                self.call("PUT", f"/v2/auth/users/{name}", user)
+            self.call("PUT", "/v2/auth/enable", {})
+            guest = {"role": "guest", "revoke": all_paths}
+            self.call("PUT", "/v2/auth/roles/guest", guest, "root:secret")
+            return
+        first, last = (base64.b64encode(text).decode() for text in (b"/service/", b"/service0"))
+        for name in ("root", "patroni"):
+            self.call("POST", "/v3/auth/user/add", {"name": name, "password": "secret"})
+            self.call("POST", "/v3/auth/role/add", {"name": name})
+            self.call("POST", "/v3/auth/user/grant", {"user": name, "role": name})
+        prefix = {"permType": "READWRITE", "key": first, "range_end": last}
+        self.call("POST", "/v3/auth/role/grant", {"name": "patroni", "perm": prefix})
+        self.call("POST", "/v3/auth/enable", {})
+
+
 class Node:
     """A Patroni and the PostgreSQL that it runs."""
 
@@ -109,7 +145,7 @@ class Node:
             "restapi": {
                 "listen": f"127.0.0.1:{rest_port}", "connect_address": f"127.0.0.1:{rest_port}",
             },
-            kind: {"host": address},
+            kind: {"host": address, "username": "patroni", "password": "secret"},
             "bootstrap": {
                 "dcs": {
                     "ttl": LEADER_TIME, "loop_wait": 2, "retry_timeout": STORE_TIME,
@@ -300,6 +336,7 @@ def main(kind, program, folder, programs, ports):
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("it took too long"))
     try:
         store.start()
+        store.protect(kind)
         story(Cluster(environment, (one, two)), store, one, two)
         print(f"Patroni works with {kind}")
     except BaseException:

@@ -16,6 +16,7 @@ use crate::terminal::say;
 pub(crate) fn command() -> Command {
     let short = "Defragments the storage of the etcd members with given endpoints";
     Command::new("defrag", short)
+        .elsewhere(&[("--data-dir", "`etcdutl defrag --data-dir`")])
         .group(MAINTENANCE)
         .persistent_flags([cluster_flag()])
         .run(|call| Box::pin(run(call)))

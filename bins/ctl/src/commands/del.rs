@@ -11,7 +11,7 @@ use cli::quote::quote;
 use proto::etcdserverpb::DeleteRangeRequest;
 
 use super::get::{both, key_range};
-use super::{Command, KEY_VALUE};
+use super::{Command, KEY_VALUE, REMOVE};
 use crate::call::Call;
 
 /// Time to think again after a range was given without saying so.
@@ -20,6 +20,7 @@ const REGRET: Duration = Duration::from_secs(2);
 pub(crate) fn command() -> Command {
     let use_line = "del [options] <key> [range_end]";
     Command::new(use_line, "Removes the specified key or range of keys [key, range_end)")
+        .also(REMOVE)
         .group(KEY_VALUE)
         .flags([
             Flag::bool("prefix", "delete keys with matching prefix"),

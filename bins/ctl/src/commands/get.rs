@@ -16,6 +16,7 @@ use crate::v2::elsewhere;
 
 pub(crate) fn command() -> Command {
     Command::new("get [options] <key> [range_end]", "Gets the key or a range of keys")
+        .also(&["range", "read"])
         .group(KEY_VALUE)
         .flags([
             Flag::text("consistency", "Linearizable(l) or Serializable(s)").or("l"),

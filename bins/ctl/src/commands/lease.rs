@@ -10,7 +10,7 @@ use proto::etcdserverpb::{
     LeaseGrantRequest, LeaseLeasesRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest,
 };
 
-use super::{Command, KEY_VALUE};
+use super::{Command, KEY_VALUE, REMOVE};
 use crate::call::{Call, lease_id};
 use crate::terminal::say;
 
@@ -20,13 +20,19 @@ pub(crate) fn command() -> Command {
         .long("Lease related commands")
         .group(KEY_VALUE)
         .subcommands([
-            Command::new("grant <ttl>", "Creates leases").run(|call| Box::pin(grant(call))),
-            Command::new("revoke <leaseID>", "Revokes leases").run(|call| Box::pin(revoke(call))),
+            Command::new("grant <ttl>", "Creates leases")
+                .also(&["create", "add"])
+                .run(|call| Box::pin(grant(call))),
+            Command::new("revoke <leaseID>", "Revokes leases")
+                .also(REMOVE)
+                .run(|call| Box::pin(revoke(call))),
             Command::new("timetolive <leaseID> [options]", "Get lease information")
+                .also(&["ttl", "get"])
                 .flags([Flag::bool("keys", "Get keys attached to this lease")])
                 .run(|call| Box::pin(time_to_live(call))),
             Command::new("list", "List all active leases").run(|call| Box::pin(list(call))),
             Command::new("keep-alive [options] <leaseID>", "Keeps leases alive (renew)")
+                .also(&["renew"])
                 .flags([Flag::bool(
                     "once",
                     "Resets the keep-alive time to its original value and cobrautl.Exits \

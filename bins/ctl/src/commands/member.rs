@@ -11,7 +11,7 @@ use proto::etcdserverpb::{
     MemberRemoveRequest, MemberUpdateRequest,
 };
 
-use super::{Command, MAINTENANCE};
+use super::{Command, MAINTENANCE, REMOVE};
 use crate::call::{Call, is_serializable, member_id};
 use crate::hint::{self, Change};
 use crate::terminal::say;
@@ -37,6 +37,7 @@ pub(crate) fn command() -> Command {
                 ])
                 .run(|call| Box::pin(add(call))),
             Command::new("remove <memberID>", "Removes a member from the cluster")
+                .also(REMOVE)
                 .run(|call| Box::pin(remove(call))),
             Command::new("update <memberID> [options]", "Updates a member in the cluster")
                 .flags([Flag::text(

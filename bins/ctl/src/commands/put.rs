@@ -39,6 +39,7 @@ const WRONG_ARGUMENTS: &str = "put command needs 1 argument and input from stdin
 pub(crate) fn command() -> Command {
     let use_line = "put [options] <key> <value> (<value> can also be given from stdin)";
     Command::new(use_line, "Puts the given key into the store")
+        .also(&["write", "create"])
         .long(LONG)
         .group(KEY_VALUE)
         .flags([

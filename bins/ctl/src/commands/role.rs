@@ -12,7 +12,7 @@ use proto::etcdserverpb::{
     AuthRoleListRequest, AuthRoleRevokePermissionRequest,
 };
 
-use super::{AUTHENTICATION, Command};
+use super::{AUTHENTICATION, Command, REMOVE};
 use crate::call::Call;
 
 pub(crate) fn command() -> Command {
@@ -22,7 +22,9 @@ pub(crate) fn command() -> Command {
         .group(AUTHENTICATION)
         .subcommands([
             Command::new("add <role name>", "Adds a new role").run(|call| Box::pin(add(call))),
-            Command::new("delete <role name>", "Deletes a role").run(|call| Box::pin(delete(call))),
+            Command::new("delete <role name>", "Deletes a role")
+                .also(REMOVE)
+                .run(|call| Box::pin(delete(call))),
             Command::new("get <role name>", "Gets detailed information of a role")
                 .run(|call| Box::pin(get(call))),
             Command::new("list", "Lists all roles").run(|call| Box::pin(list(call))),

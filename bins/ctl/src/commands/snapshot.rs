@@ -48,7 +48,11 @@ const MODE: u32 = 0o600;
 pub(crate) fn command() -> Command {
     let mut snapshot = Command::new("snapshot <subcommand>", "Manages etcd node snapshots")
         .group(MAINTENANCE)
-        .subcommands([save_command()]);
+        .subcommands([save_command()])
+        .elsewhere(&[
+            ("restore", "`etcdutl snapshot restore`"),
+            ("status", "`etcdutl snapshot status`"),
+        ]);
     snapshot.example = EXAMPLE;
     snapshot
 }

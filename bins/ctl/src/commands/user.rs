@@ -11,7 +11,7 @@ use proto::etcdserverpb::{
     AuthUserGetRequest, AuthUserGrantRoleRequest, AuthUserListRequest, AuthUserRevokeRoleRequest,
 };
 
-use super::{AUTHENTICATION, Command};
+use super::{AUTHENTICATION, Command, REMOVE};
 use crate::call::Call;
 use crate::terminal::{ask_password, read_word, say};
 
@@ -22,12 +22,15 @@ pub(crate) fn command() -> Command {
         .group(AUTHENTICATION)
         .subcommands([
             add_command(),
-            Command::new("delete <user name>", "Deletes a user").run(|call| Box::pin(delete(call))),
+            Command::new("delete <user name>", "Deletes a user")
+                .also(REMOVE)
+                .run(|call| Box::pin(delete(call))),
             Command::new("get <user name> [options]", "Gets detailed information of a user")
                 .flags([Flag::bool("detail", "Show permissions of roles granted to the user")])
                 .run(|call| Box::pin(get(call))),
             Command::new("list", "Lists all users").run(|call| Box::pin(list(call))),
             Command::new("passwd <user name> [options]", "Changes password of user")
+                .also(&["password"])
                 .flags([Flag::bool(
                     "interactive",
                     "If true, read password from stdin instead of interactive terminal",

@@ -18,7 +18,7 @@ pub(crate) const OURS: &str = env!("CARGO_BIN_EXE_etcd");
 const INSTALL_TIME_MAX: &str = "300";
 
 /// How long a script may take.
-const RUN_TIME_MAX: &str = "240";
+const RUN_TIME_MAX: &str = "600";
 
 /// Where the script of a library is.
 pub(crate) fn folder_of(library: &str) -> PathBuf {

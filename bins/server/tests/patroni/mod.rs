@@ -52,7 +52,7 @@ fn run(store: &str, user: &[&str], folder: &Path, programs: &Path) -> anyhow::Re
         .args(RUN_TIME_MAX)
         .args(user)
         .arg(folder.join("env/bin/python"))
-        .args([folder.join("check.py"), PathBuf::from(store), folder.join("etcd"), work.clone()])
+        .args([folder.join("check.py"), PathBuf::from(store), folder.join("program"), work.clone()])
         .arg(programs)
         .arg(ports.join(","))
         .env("HOME", &work)
@@ -89,8 +89,8 @@ fn patroni_works() -> anyhow::Result<()> {
     }
     // That user may see neither the repository nor what is built there.
     fs::copy(folder_of("patroni").join("check.py"), folder.join("check.py"))?;
-    fs::hard_link(OURS, folder.join("etcd"))
-        .or_else(|_| fs::copy(OURS, folder.join("etcd")).map(drop))?;
+    fs::hard_link(OURS, folder.join("program"))
+        .or_else(|_| fs::copy(OURS, folder.join("program")).map(drop))?;
     std::thread::scope(|scope| {
         let stores = ["etcd", "etcd3"];
         let runs = stores.map(|store| scope.spawn(|| run(store, user, folder, &programs)));

@@ -120,7 +120,7 @@ fn a_snapshot_is_restored() -> anyhow::Result<()> {
         // A name that is not the default one needs the cluster's URLs; that is said.
         let named = run(&tool, "3", &format!("{restore} --name=m1"));
         let missing = "couldn't find local name \"m1\" in the initial cluster configuration";
-        let said = named.map_or_else(|error| error.to_string(), |said| said);
+        let said = named.unwrap_or_else(|error| error.to_string());
         ensure!(said.contains(missing) || said.contains("install etcdutl"), "{said}");
         ensure!(!data.exists(), "a refused restore leaves nothing behind");
         if run(&tool, "3", &restore).is_err() {

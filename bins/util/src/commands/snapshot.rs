@@ -10,4 +10,5 @@ use super::Command;
 pub(crate) fn command() -> Command {
     Command::new("snapshot <subcommand>", "Manages etcd node snapshots")
         .subcommands([restore::command(), status::command()])
+        .elsewhere(&[("save", "`etcdctl snapshot save`")])
 }

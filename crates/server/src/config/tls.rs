@@ -14,7 +14,8 @@ pub(crate) fn version(name: &str) -> Result<Option<TlsVersion>, Refusal> {
 }
 
 /// Whether Go knows a suite of that name.
-pub(crate) fn is_cipher_suite(name: &str) -> bool {
+#[must_use]
+pub fn is_cipher_suite(name: &str) -> bool {
     CIPHER_SUITES.contains(&name)
 }
 

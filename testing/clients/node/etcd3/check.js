@@ -109,7 +109,7 @@ async function leases() {
   await lease.revoke();
   assert.strictEqual(await client.get('lease/a').exists(), false);
   // It keeps itself alive, until the server has lost it; then it says so.
-  const alive = client.lease(2);
+  const alive = client.lease(6);
   await alive.put('lease/b').value('x');
   for (let times = 0; times < 3; times += 1) await soon(once(alive, 'keepaliveSucceeded'), 'alive');
   const lost = once(alive, 'lost');

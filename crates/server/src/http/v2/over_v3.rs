@@ -256,7 +256,7 @@ impl OverV3 {
         if dir && !value.is_empty() {
             return Err(at.error(Code::NotFile));
         }
-        let before = at.dir().or(at.file()).map(|row| self.layout.view(row));
+        let before = at.dir().or_else(|| at.file()).map(|row| self.layout.view(row));
         let before = before.ok_or_else(|| at.missing())?;
         let operations = vec![self.put_node(at.path, dir, value)];
         Ok(at.plan(operations, Action::Update, dir, Some(value), Some(before)))

@@ -46,13 +46,14 @@ const ENHANCE_YOUR_CALM: u32 = 11;
 
 /// How often clients may ping.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct PingPolicy {
+pub struct PingPolicy {
     interval_min: Duration,
 }
 
 impl PingPolicy {
     /// The policy of `--grpc-keepalive-min-time`.
-    pub(crate) fn new(interval_min: Duration) -> Self {
+    #[must_use]
+    pub fn new(interval_min: Duration) -> Self {
         let given = !interval_min.is_zero();
         Self { interval_min: if given { interval_min } else { DEFAULT_INTERVAL_MIN } }
     }
@@ -167,7 +168,7 @@ enum Ending {
 
 /// A stream on which clients that ping too often are sent away.
 #[derive(Debug)]
-pub(crate) struct Policed<T> {
+pub struct Policed<T> {
     io: T,
     policy: Option<PingPolicy>,
     speaks: Speaks,
@@ -176,7 +177,8 @@ pub(crate) struct Policed<T> {
 
 impl<T> Policed<T> {
     /// Watches `io` unless there is no policy.
-    pub(crate) fn new(io: T, policy: Option<PingPolicy>) -> Self {
+    #[must_use]
+    pub fn new(io: T, policy: Option<PingPolicy>) -> Self {
         let speaks = if policy.is_some() { Speaks::Unknown(0) } else { Speaks::Other };
         Self { io, policy, speaks, ending: Ending::No }
     }

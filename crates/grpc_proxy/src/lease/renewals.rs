@@ -1,0 +1,213 @@
+//! Renewals on behalf of one identity: one stream to a member, one renewal of a lease at a time.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use proto::etcdserverpb::lease_client::LeaseClient;
+use proto::etcdserverpb::{LeaseKeepAliveRequest, LeaseKeepAliveResponse};
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Response, Status, Streaming};
+
+use crate::caller::Identity;
+use crate::upstream::Upstream;
+
+/// Demands that wait for a renewer.
+const DEMANDS_LEN: usize = 64;
+
+/// Requests that wait for the connection; further demands wait, too.
+const REQUESTS_LEN: usize = 64;
+
+/// One who waits for a renewal.
+type Waiting = oneshot::Sender<Result<LeaseKeepAliveResponse, Status>>;
+
+/// A lease is to be renewed.
+#[derive(Debug)]
+struct Demand {
+    id: i64,
+    told: Waiting,
+}
+
+/// All renewers, by identity.
+#[derive(Debug)]
+pub(super) struct Renewals {
+    upstream: Upstream,
+    renewers: Mutex<HashMap<Identity, Weak<Renewer>>>,
+}
+
+/// Renews leases for one identity; lives as long as somebody holds it.
+#[derive(Debug)]
+pub(super) struct Renewer {
+    demands: mpsc::Sender<Demand>,
+    identity: Identity,
+    renewals: Weak<Renewals>,
+}
+
+impl Renewals {
+    pub(super) fn new(upstream: Upstream) -> Arc<Self> {
+        Arc::new(Self { upstream, renewers: Mutex::default() })
+    }
+
+    /// The renewer of an identity, begun if there is none.
+    pub(super) fn renewer(self: &Arc<Self>, identity: Identity) -> Arc<Renewer> {
+        let mut renewers = self.renewers.lock();
+        if let Some(renewer) = renewers.get(&identity).and_then(Weak::upgrade) {
+            return renewer;
+        }
+        let (demands, receiver) = mpsc::channel(DEMANDS_LEN);
+        let worker = Worker {
+            upstream: self.upstream.clone(),
+            identity: identity.clone(),
+            demands: receiver,
+            waiting: HashMap::new(),
+            link: Link::Closed,
+        };
+        tokio::spawn(worker.run());
+        let renewals = Arc::downgrade(self);
+        let renewer = Arc::new(Renewer { demands, identity: identity.clone(), renewals });
+        renewers.insert(identity, Arc::downgrade(&renewer));
+        renewer
+    }
+}
+
+impl Renewer {
+    /// Renews a lease, or waits for a renewal that is under way.
+    pub(super) async fn renew(&self, id: i64) -> Result<LeaseKeepAliveResponse, Status> {
+        let (told, answer) = oneshot::channel();
+        let gone = || Status::unavailable("transport is closing");
+        self.demands.send(Demand { id, told }).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+}
+
+impl Drop for Renewer {
+    fn drop(&mut self) {
+        let Some(renewals) = self.renewals.upgrade() else { return };
+        let mut renewers = renewals.renewers.lock();
+        if renewers.get(&self.identity).is_some_and(|renewer| renewer.strong_count() == 0) {
+            renewers.remove(&self.identity);
+        }
+    }
+}
+
+/// What does the work of a renewer.
+struct Worker {
+    upstream: Upstream,
+    identity: Identity,
+    demands: mpsc::Receiver<Demand>,
+    /// Who waits for which lease.
+    waiting: HashMap<i64, Vec<Waiting>>,
+    link: Link,
+}
+
+type Answers = Streaming<LeaseKeepAliveResponse>;
+type Requests = mpsc::Sender<LeaseKeepAliveRequest>;
+
+/// The stream to a member.
+enum Link {
+    Closed,
+    Opening { requests: Requests, opened: BoxFuture<'static, Result<Answers, Status>> },
+    Open { requests: Requests, answers: Box<Answers> },
+}
+
+impl Link {
+    /// The next answer. May be dropped while it waits.
+    async fn next(&mut self) -> Result<LeaseKeepAliveResponse, Status> {
+        loop {
+            match self {
+                Self::Closed => return std::future::pending().await,
+                Self::Opening { requests, opened } => {
+                    let answers = Box::new(opened.await?);
+                    let requests = requests.clone();
+                    *self = Self::Open { requests, answers };
+                }
+                Self::Open { answers, .. } => {
+                    let ended = || Status::unavailable("transport is closing");
+                    return answers.message().await?.ok_or_else(ended);
+                }
+            }
+        }
+    }
+}
+
+impl Worker {
+    async fn run(mut self) {
+        loop {
+            // Room first: a demand that was taken must get on its way.
+            let room = match &self.link {
+                Link::Closed => None,
+                Link::Opening { requests, .. } | Link::Open { requests, .. } => {
+                    Some(requests.clone())
+                }
+            };
+            let demands = &mut self.demands;
+            let has_room = async {
+                if let Some(requests) = &room {
+                    // A stream that is lost has room: it says so itself.
+                    drop(requests.reserve().await);
+                }
+                demands.recv().await
+            };
+            tokio::select! {
+                demand = has_room => match demand {
+                    Some(demand) => self.on_demand(demand),
+                    None => return,
+                },
+                answer = self.link.next() => match answer {
+                    Ok(answer) => self.on_answer(answer),
+                    Err(status) => self.on_broken(&client::as_told_by_go(&status)),
+                },
+            }
+        }
+    }
+
+    fn on_demand(&mut self, Demand { id, told }: Demand) {
+        let waiting = self.waiting.entry(id).or_default();
+        waiting.retain(|told| !told.is_closed());
+        waiting.push(told);
+        if 1 < waiting.len() {
+            return;
+        }
+        let request = LeaseKeepAliveRequest { id };
+        match &self.link {
+            Link::Closed => self.open(request),
+            Link::Opening { requests, .. } | Link::Open { requests, .. } => {
+                if requests.try_send(request).is_err() {
+                    self.on_broken(&Status::unavailable("transport is closing"));
+                }
+            }
+        }
+    }
+
+    fn open(&mut self, request: LeaseKeepAliveRequest) {
+        let (requests, receiver) = mpsc::channel(REQUESTS_LEN);
+        requests.try_send(request).expect("a new queue has room");
+        let upstream = self.upstream.clone();
+        let request = Upstream::stream(&self.identity, ReceiverStream::new(receiver));
+        let opened = Box::pin(async move {
+            let client = upstream.client();
+            let connection = client.connection();
+            let mut stub = LeaseClient::new(connection.channel.clone());
+            let opened = stub.lease_keep_alive(request).await;
+            opened.map(Response::into_inner).inspect_err(|_| client.leave(&connection))
+        });
+        self.link = Link::Opening { requests, opened };
+    }
+
+    fn on_answer(&mut self, answer: LeaseKeepAliveResponse) {
+        for told in self.waiting.remove(&answer.id).unwrap_or_default() {
+            // Whoever asked may be gone.
+            told.send(Ok(answer)).ok();
+        }
+    }
+
+    /// Clients hear of it and ask again on a new stream.
+    fn on_broken(&mut self, status: &Status) {
+        self.link = Link::Closed;
+        for told in std::mem::take(&mut self.waiting).into_values().flatten() {
+            told.send(Err(status.clone())).ok();
+        }
+    }
+}

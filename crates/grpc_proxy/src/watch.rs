@@ -1,0 +1,66 @@
+//! The Watch service: many watches of clients on few watches of members.
+//!
+//! A [`Topic`] is one range for one identity: whoever watches the same range with the same token
+//! shares it. Watches of different tokens are not joined, so that what a member no longer shows
+//! one user is not shown to it by way of another.
+//!
+//! Before a watch is joined with others, its caller reads nothing from the range: what a member
+//! says to that is what it would say to the watch, and it tells the revision that is "now".
+//!
+//! Source: etcd server/proxy/grpcproxy/watch*.go.
+
+mod group;
+mod hub;
+mod link;
+mod stream;
+mod topic;
+mod watcher;
+
+use std::sync::Arc;
+
+use proto::etcdserverpb::watch_server::Watch;
+use proto::etcdserverpb::{WatchRequest, WatchResponse};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::caller::Caller;
+use crate::kv::Store;
+use crate::metrics::Metrics;
+
+use hub::Hub;
+use stream::ClientStream;
+
+/// Responses that wait for one client. Who reads no more than that is behind, and what it misses is
+/// read again from a member's history.
+const QUEUE_LEN: usize = 256;
+
+/// The service.
+#[derive(Clone, Debug)]
+pub(crate) struct WatchProxy {
+    store: Store,
+    hub: Arc<Hub>,
+}
+
+impl WatchProxy {
+    pub(crate) fn new(store: Store, metrics: Arc<Metrics>) -> Self {
+        let hub = Hub::new(store.upstream().clone(), store.namespace().clone(), metrics);
+        Self { store, hub }
+    }
+}
+
+#[tonic::async_trait]
+impl Watch for WatchProxy {
+    type WatchStream = ReceiverStream<Result<WatchResponse, Status>>;
+
+    async fn watch(
+        &self,
+        request: Request<Streaming<WatchRequest>>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let caller = Caller::of(request.metadata());
+        let (queue, responses) = mpsc::channel(QUEUE_LEN);
+        let stream = ClientStream::new(self.store.clone(), self.hub.clone(), caller, queue);
+        tokio::spawn(stream.run(request.into_inner()));
+        Ok(Response::new(ReceiverStream::new(responses)))
+    }
+}

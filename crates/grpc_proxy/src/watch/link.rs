@@ -1,0 +1,130 @@
+//! The stream to a member that a topic's watches go over: opened, lost, opened again.
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use proto::etcdserverpb::watch_client::WatchClient;
+use proto::etcdserverpb::watch_request::RequestUnion;
+use proto::etcdserverpb::{WatchRequest, WatchResponse};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::{Response, Status, Streaming};
+
+use crate::caller::Identity;
+use crate::upstream::Upstream;
+
+/// Pauses before attempts to open a stream double from the first to the last.
+const PAUSE_MIN: Duration = Duration::from_millis(5);
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+
+/// What happens on it.
+#[derive(Debug)]
+pub(super) enum Incident {
+    /// It should be opened: requests may be said again.
+    Closed,
+    Response(Box<WatchResponse>),
+    /// It broke, or could not be opened.
+    Broken(Status),
+}
+
+/// The stream.
+pub(super) struct Link {
+    upstream: Upstream,
+    identity: Identity,
+    state: State,
+    pause: Duration,
+}
+
+enum State {
+    Closed {
+        until: Instant,
+    },
+    Opening {
+        requests: Requests,
+        opened: BoxFuture<'static, Result<Streaming<WatchResponse>, Status>>,
+    },
+    Open {
+        requests: Requests,
+        responses: Box<Streaming<WatchResponse>>,
+    },
+}
+
+/// Not bounded by itself: a watch puts its creation and its end there, once on each stream, and
+/// there is one demand for progress at a time.
+type Requests = mpsc::UnboundedSender<WatchRequest>;
+
+impl Link {
+    pub(super) fn new(upstream: Upstream, identity: Identity) -> Self {
+        let state = State::Closed { until: Instant::now() };
+        Self { upstream, identity, state, pause: PAUSE_MIN }
+    }
+
+    /// Begins to open it. What is requested from now on goes over it.
+    pub(super) fn open(&mut self) {
+        let (requests, receiver) = mpsc::unbounded_channel();
+        let upstream = self.upstream.clone();
+        let request = Upstream::stream(&self.identity, UnboundedReceiverStream::new(receiver));
+        let opened = Box::pin(async move {
+            let client = upstream.client();
+            let connection = client.connection();
+            let stub = WatchClient::new(connection.channel.clone());
+            let mut stub = stub.max_decoding_message_size(upstream.response_bytes_max());
+            let opened = stub.watch(request).await;
+            opened.map(Response::into_inner).inspect_err(|_| client.leave(&connection))
+        });
+        self.state = State::Opening { requests, opened };
+    }
+
+    /// Asks the member for something; nothing happens without a stream.
+    pub(super) fn request(&self, request: RequestUnion) {
+        let request = WatchRequest { request_union: Some(request) };
+        match &self.state {
+            State::Closed { .. } => {}
+            State::Opening { requests, .. } | State::Open { requests, .. } => {
+                // A stream that is lost says so itself.
+                requests.send(request).ok();
+            }
+        }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed { .. })
+    }
+
+    /// Gives the stream up.
+    pub(super) fn close(&mut self) {
+        self.state = State::Closed { until: Instant::now() };
+    }
+
+    /// Waits for the next incident. May be dropped while it waits.
+    pub(super) async fn next(&mut self) -> Incident {
+        loop {
+            let broken = match &mut self.state {
+                State::Closed { until } => {
+                    tokio::time::sleep_until(*until).await;
+                    return Incident::Closed;
+                }
+                State::Opening { requests, opened } => match opened.await {
+                    Ok(responses) => {
+                        let (requests, responses) = (requests.clone(), Box::new(responses));
+                        self.state = State::Open { requests, responses };
+                        continue;
+                    }
+                    Err(status) => status,
+                },
+                State::Open { responses, .. } => match responses.message().await {
+                    Ok(Some(response)) => {
+                        self.pause = PAUSE_MIN;
+                        return Incident::Response(Box::new(response));
+                    }
+                    Ok(None) => Status::unavailable("the member has ended the stream"),
+                    Err(status) => status,
+                },
+            };
+            self.state = State::Closed { until: Instant::now() + self.pause };
+            self.pause = (self.pause * 2).min(PAUSE_MAX);
+            return Incident::Broken(client::as_told_by_go(&broken));
+        }
+    }
+}
