@@ -10,7 +10,7 @@ use prost::Message as _;
 use proto::{etcdserverpb as pb, raftpb};
 use raft::{Body, ConfState, Entry, EntryKind, HardState, Message, Raft, Restored};
 use retcd_member::{
-    Answer, Failure, Input, Member, Options, Outputs, Proposal, RequestIds, Ticket,
+    Answer, Failure, Input, LeaseOptions, Member, Options, Outputs, Proposal, RequestIds, Ticket,
 };
 use state::auth::gate::Authorized;
 use state::members::{ChangeContext, MemberObject};
@@ -420,6 +420,45 @@ fn a_leader_that_is_cut_off_renews_nothing() {
     assert!(matches!(cluster.answer(new, tickets[3]), Some(Answer::Lease(Some(5)))));
     cluster.ticks(80);
     assert!(cluster.one(new).member.state().reads().lease(lease, false).is_none());
+}
+
+/// SRV-146, L-07: unless it is turned off, a renewal waits for nothing while it is certain who leads.
+#[test]
+fn a_renewal_is_made_at_once_if_that_is_wished() {
+    for renews_at_once in [true, false] {
+        let mut cluster = Cluster::led(3);
+        let (leader, lease) = (cluster.leader().unwrap(), LeaseId(7));
+        let options = LeaseOptions { renews_at_once, ..LeaseOptions::default() };
+        cluster.one(leader).member.set_leases(options);
+        cluster.grant(leader, lease.0, 5);
+        let first = cluster.ticket();
+        cluster.step(leader, Input::RenewLease(first, lease));
+        cluster.deliver();
+        // A quorum is known to follow now.
+        assert!(matches!(cluster.answer(leader, first), Some(Answer::Lease(Some(5)))));
+        let ticket = cluster.ticket();
+        cluster.step(leader, Input::RenewLease(ticket, lease));
+        assert_eq!(cluster.answer(leader, ticket).is_some(), renews_at_once);
+        if !renews_at_once {
+            cluster.deliver();
+            assert!(matches!(cluster.answer(leader, ticket), Some(Answer::Lease(Some(5)))));
+        }
+    }
+}
+
+/// SRV-144, L-12: the rest of a long lease is written down, unless that is turned off.
+#[test]
+fn the_rest_of_a_long_lease_is_written_down() {
+    for checkpoints in [true, false] {
+        let mut cluster = Cluster::led(1);
+        let (leader, lease) = (cluster.leader().unwrap(), LeaseId(7));
+        let options = LeaseOptions { checkpoints, ..LeaseOptions::default() };
+        cluster.one(leader).member.set_leases(options);
+        cluster.grant(leader, lease.0, 1000);
+        cluster.ticks(3100);
+        let known = cluster.one(leader).member.state().reads().lease(lease, false).unwrap();
+        assert_eq!(known.remaining_ttl_seconds < 1000, checkpoints);
+    }
 }
 
 /// L-06, G6: the owner of an ended lease hears of its end only once no put can name it.

@@ -282,6 +282,13 @@ fn is_of_another_page(request: &http::Request<Incoming>) -> bool {
     !only_reads && !is_own
 }
 
+/// An origin as browsers write it: the flag needs a port, and they leave out the usual one.
+fn without_usual_port(origin: &[u8]) -> &[u8] {
+    let plain = origin.strip_suffix(b":80").filter(|_| origin.starts_with(b"http://"));
+    let secure = origin.strip_suffix(b":443").filter(|_| origin.starts_with(b"https://"));
+    plain.or(secure).unwrap_or(origin)
+}
+
 impl Browsers {
     /// Lets a page of this origin see an answer (V2-005).
     pub(crate) fn allow(origin: HeaderValue, response: &mut Response) {
@@ -320,7 +327,7 @@ impl Browsers {
         let origin = request.headers().get(header::ORIGIN)?;
         self.origins
             .iter()
-            .any(|known| known.as_bytes() == origin.as_bytes())
+            .any(|known| without_usual_port(known.as_bytes()) == origin.as_bytes())
             .then(|| origin.clone())
     }
 }

@@ -11,6 +11,7 @@ mod streaming;
 mod websocket;
 
 use std::convert::Infallible;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
@@ -153,7 +154,9 @@ impl Gateway {
     /// The one message of a body, framed for gRPC; a body without any is the empty message.
     async fn read(&self, body: Incoming, form: &Form) -> Result<Bytes, Status> {
         let most = json::text_bytes_max(self.services.message_bytes_max());
-        let text = Limited::new(body, most).collect().await.map_err(|error| {
+        let text = tokio::time::timeout(BODY_TIME_MAX, Limited::new(body, most).collect()).await;
+        let late = |_| Status::deadline_exceeded("the request's body took too long to arrive");
+        let text = text.map_err(late)?.map_err(|error| {
             // Who is cut off hears nothing of it; the other cause is the length.
             Status::resource_exhausted(format!(
                 "reading the request's body, of which at most {most} bytes are taken: {error}"
@@ -164,6 +167,9 @@ impl Gateway {
         Ok(framed(&form.request(value.unwrap_or(b"{}"))?))
     }
 }
+
+/// How long a request's body may take (G24).
+const BODY_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// What a path stands for.
 struct Asked {
@@ -186,8 +192,9 @@ fn find(path: &str) -> Result<Asked, Status> {
 /// answer. As much of it as Go's servers read.
 async fn pass_over(body: Incoming) {
     const PASSED_OVER_BYTES_MAX: usize = 256 << 10;
-    if let Err(error) = Limited::new(body, PASSED_OVER_BYTES_MAX).collect().await {
-        tracing::debug!(error = %error, "the body of a refused request is left");
+    let read = Limited::new(body, PASSED_OVER_BYTES_MAX).collect();
+    if !matches!(tokio::time::timeout(BODY_TIME_MAX, read).await, Ok(Ok(_))) {
+        tracing::debug!("the body of a refused request is left");
     }
 }
 
