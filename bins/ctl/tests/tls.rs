@@ -65,7 +65,7 @@ fn free_address() -> anyhow::Result<String> {
 struct Seen {
     code: Option<i32>,
     stdout: String,
-    /// The last line of standard error.
+    /// The last line of standard error but for hints.
     error: String,
     /// Why no connection could be opened, from the log line before it.
     why: String,
@@ -86,7 +86,11 @@ fn run(program: &Path, folder: &Path, arguments: &[&str]) -> anyhow::Result<Seen
     Ok(Seen {
         code: output.status.code(),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        error: stderr.lines().last().unwrap_or_default().to_owned(),
+        error: stderr
+            .lines()
+            .rfind(|line| !line.starts_with("hint: "))
+            .unwrap_or_default()
+            .to_owned(),
         why: causes.next_back().unwrap_or_default(),
     })
 }

@@ -5,5 +5,4 @@
 
 pub(crate) mod script;
 pub(crate) mod server;
-pub(crate) mod side;
 pub(crate) mod v2;

@@ -4,11 +4,15 @@
 //! double quotes, with `\n`, `\t`, `\"` and `\\`. Before them may stand:
 //! - `@3.5` or `@3.7`: compared with that release only;
 //! - `@lines=N`: the program is ended after so many lines of standard output;
+//! - `@interrupt`: after those lines it is interrupted and left to end by itself;
+//! - `@until="words"`: it runs until this command line prints something, and is then ended;
+//! - `@utl`: the line is one of `etcdutl`;
 //! - `@same`: the other program runs against our member too, for lines that only read;
 //! - `@NAME=value`: a variable of the environment for this line.
 //!
 //! A last word `< "text"` is the standard input. `$LEASE`, `$MEMBER`, `$EP` and `$DIR` stand for
-//! what each side calls so. Lines that begin with `#` are comments.
+//! what each side calls so. Lines that begin with `#` are comments; a line that begins with `!` has
+//! flags for the servers.
 
 /// A release of etcd that a line is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,14 +30,24 @@ pub(crate) struct Line {
     pub(crate) stdin: String,
     pub(crate) release: Option<Release>,
     pub(crate) lines_max: Option<usize>,
+    pub(crate) is_interrupted: bool,
+    pub(crate) until: Vec<String>,
+    pub(crate) is_offline: bool,
     pub(crate) is_same_member: bool,
     pub(crate) variables: Vec<(String, String)>,
 }
 
 /// Reads a script.
 pub(crate) fn parse(script: &str) -> Vec<Line> {
-    let lines = script.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
+    let lines =
+        script.lines().filter(|line| !line.trim().is_empty() && !line.starts_with(['#', '!']));
     lines.map(parse_line).collect()
+}
+
+/// The flags that a script wants its servers to have.
+pub(crate) fn server_flags(script: &str) -> Vec<&str> {
+    let lines = script.lines().filter_map(|line| line.strip_prefix('!'));
+    lines.flat_map(str::split_whitespace).collect()
 }
 
 fn parse_line(text: &str) -> Line {
@@ -43,6 +57,9 @@ fn parse_line(text: &str) -> Line {
         stdin: String::new(),
         release: None,
         lines_max: None,
+        is_interrupted: false,
+        until: Vec::new(),
+        is_offline: false,
         is_same_member: false,
         variables: Vec::new(),
     };
@@ -53,6 +70,9 @@ fn parse_line(text: &str) -> Line {
             Some(("3.5", _)) => line.release = Some(Release::V3_5),
             Some(("3.7", _)) => line.release = Some(Release::V3_7),
             Some(("same", _)) => line.is_same_member = true,
+            Some(("interrupt", _)) => line.is_interrupted = true,
+            Some(("until", words)) => line.until = split(words),
+            Some(("utl", _)) => line.is_offline = true,
             Some(("lines", count)) => line.lines_max = Some(count.parse().unwrap()),
             Some((name, value)) => line.variables.push((name.to_owned(), value.to_owned())),
             None if word == "<" => line.stdin = words.next().unwrap(),
