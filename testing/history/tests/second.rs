@@ -105,7 +105,7 @@ fn what_ends_goes_in_its_order() {
 /// A member that answers otherwise is found.
 #[test]
 fn a_lie_about_a_change_is_found() {
-    let before = store(&[put("/a", "1"), ending(put("/b", "2"), 5)]);
+    let mut before = store(&[put("/a", "1"), ending(put("/b", "2"), 5)]);
     let asked = [
         put("/a", "3"),
         v2pb::Request { prev_value: Some("1".into()), ..put("/a", "3") },
@@ -138,7 +138,7 @@ fn a_lie_about_a_change_is_found() {
     }
     let swap = v2pb::Request { prev_value: Some("x".into()), ..put("/a", "3") };
     let done = before.clone().apply(&put("/a", "3"));
-    before.clone().on_request(&swap, done.as_ref()).unwrap_err();
+    before.on_request(&swap, done.as_ref()).unwrap_err();
 }
 
 fn wait(path: &str, recursive: bool, stream: bool, index: u64, since: u64) -> V2Wait {
@@ -205,11 +205,11 @@ fn a_lie_about_what_is_remembered_is_found() {
     let index = EVENTS_REMEMBERED + 24;
     let cause = "the requested history has been cleared [25/7]".to_owned();
     let cleared = V2Refusal { code: 401, cause, index };
+    let elsewhere = V2Refusal { index: 3, ..cleared.clone() };
     let begin = |since, said| V2Wait::begin(index, "/1/a", (false, false), since, said);
     assert!(begin(7, Err(&cleared)).unwrap().is_none());
     begin(7, Ok(())).unwrap_err();
     begin(25, Err(&cleared)).unwrap_err();
     assert!(begin(25, Ok(())).unwrap().is_some());
-    let elsewhere = V2Refusal { index: 3, ..cleared.clone() };
     begin(7, Err(&elsewhere)).unwrap_err();
 }
