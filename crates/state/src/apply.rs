@@ -132,6 +132,10 @@ impl Applier<'_> {
         who: &Identity,
         request: &'r R,
     ) -> Result<Authorized<'r, R>, Refusal> {
+        let is_full = self.facts.alarms.has(pb::AlarmType::Nospace);
+        if is_full && base::probe::mutant("full-quota-opens-the-gate") {
+            return Ok(Authorized::own(request));
+        }
         self.facts.auth.authorize(who, request, self.leases)
     }
 

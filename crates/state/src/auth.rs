@@ -18,6 +18,7 @@ pub(crate) mod password;
 mod ranges;
 pub(crate) mod request;
 mod tokens;
+mod watches;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,6 +34,7 @@ use crate::{OpenError, Refusal};
 pub(crate) use manage::Context;
 use ranges::Ranges;
 pub use tokens::Tokens;
+pub use watches::WatchOwners;
 
 /// In `auth`: one byte, 0 or 1.
 const ENABLED: &[u8] = b"authEnabled";
@@ -198,7 +200,7 @@ impl Auth {
         if who.revision == 0 {
             return Err(Refusal::UserNameEmpty);
         }
-        if who.revision < self.revision {
+        if who.revision < self.revision && !base::probe::mutant("old-auth-revision-will-do") {
             return Err(Refusal::AuthRevisionOld);
         }
         let user = self.user(&who.user).ok_or(Refusal::PermissionDenied)?;
@@ -216,7 +218,9 @@ impl Auth {
     fn raise_revision(&mut self, batch: &mut Batch) {
         self.revision += 1;
         let value = Bytes::copy_from_slice(&self.revision.to_be_bytes());
-        batch.put(Bucket::Auth, REVISION, value);
+        if !base::probe::mutant("auth-revision-is-not-stored") {
+            batch.put(Bucket::Auth, REVISION, value);
+        }
     }
 
     fn set_enabled(&mut self, enabled: bool, batch: &mut Batch) {
@@ -235,7 +239,9 @@ impl Auth {
         let name = role.name.clone();
         batch.put(Bucket::AuthRoles, &name, role.encode_to_vec().into());
         self.roles.insert(name.clone(), Arc::new(role));
-        self.merge_again(&name);
+        if !base::probe::mutant("permissions-are-merged-at-the-next-start") {
+            self.merge_again(&name);
+        }
     }
 
     /// Users with a role that changed may something else now.

@@ -250,6 +250,25 @@ impl Reads {
         self.auth().authorize(who, request, &*self.shared.leases.read())
     }
 
+    /// Whether nothing about users and roles changed since it was made sure who reads, so that what
+    /// was read meanwhile may be told.
+    ///
+    /// # Errors
+    ///
+    /// `AuthRevisionOld`, or `UserNameEmpty` if auth was off when that began.
+    pub fn check_still(&self, who: &Identity) -> Result<(), Refusal> {
+        if base::probe::mutant("read-is-not-looked-at-again") {
+            return Ok(());
+        }
+        if who.revision == 0 && self.auth_enabled() {
+            return Err(Refusal::UserNameEmpty);
+        }
+        if who.revision != 0 && who.revision != self.auth().revision() {
+            return Err(Refusal::AuthRevisionOld);
+        }
+        Ok(())
+    }
+
     /// Whether a user may make a request, as users, roles and leases are now, whenever it was made
     /// sure who asks.
     #[must_use]

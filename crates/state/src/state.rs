@@ -229,11 +229,15 @@ impl State {
         // The entries that are jumped over may have taken tokens and permissions away: nobody reads
         // the keys behind them with those from before.
         self.reads.shared().tokens.clear();
-        self.reads.shared().show(facts.clone());
+        if !base::probe::mutant("former-users-read-a-snapshot") {
+            self.reads.shared().show(facts.clone());
+        }
         self.store.restore(store, || backend.replace_with(incoming))?;
         base::probe::failpoint("raftAfterApplySnap");
         leases.publish_whole(&self.reads.shared().leases);
-        self.v2.replace(v2);
+        if !base::probe::mutant("v2-tree-stays-over-a-snapshot") {
+            self.v2.replace(v2);
+        }
         self.v2_applied = v2_applied;
         if !base::probe::mutant("snapshot-without-its-leases") {
             self.leases = leases;

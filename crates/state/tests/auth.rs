@@ -14,6 +14,7 @@ use prost::Message as _;
 use proto::authpb::permission::Type;
 use proto::authpb::{self, Permission, UserAddOptions};
 use proto::etcdserverpb as pb;
+use state::auth::WatchOwners;
 use state::auth::gate::Authorized;
 use state::{Applied, AuthReply, Identity, Payload, Refusal, Reply};
 use support::auth::{Auth, change, disable, enable, grant_role, permission, user};
@@ -494,4 +495,31 @@ fn an_old_identity_may_still_do_what_its_user_may() {
     );
     assert!(reads.may("alice", &range("a/1", "")));
     assert!(!reads.may("alice", &range("b/1", "")) && !reads.may("carol", &range("a/1", "")));
+}
+
+/// W-15: what is watched is looked at again when users or roles changed, and only then; nobody is
+/// answerable while auth is off.
+#[test]
+fn watches_end_with_the_permission_that_they_need() {
+    let (mut machine, auth) = Auth::on(Machine::new(), &[("alice", &[(Type::Read, "a", "c")])]);
+    let mut owners = WatchOwners::default();
+    for (id, key, end) in [(1, "a", "b"), (2, "b", "")] {
+        let (key, range_end) = (key.into(), end.into());
+        let request = pb::WatchCreateRequest { key, range_end, ..Default::default() };
+        owners.add(id, "alice".to_owned(), request);
+    }
+    assert!(owners.denied(&machine.reads()).is_empty());
+    let narrow = permission("role-of-alice", Type::Read, "b", "");
+    machine.done(by(&auth.root(), narrow));
+    let revoke = pb::AuthRoleRevokePermissionRequest {
+        role: "role-of-alice".to_owned(),
+        key: "a".into(),
+        range_end: "c".into(),
+    };
+    machine.done(by(&auth.root(), change!(auth_role_revoke_permission: revoke)));
+    assert_eq!(owners.denied(&machine.reads()), [1]);
+    assert!(owners.denied(&machine.reads()).is_empty(), "nothing changed since");
+    owners.remove(1);
+    machine.done(by(&auth.root(), disable()));
+    assert!(owners.denied(&machine.reads()).is_empty());
 }

@@ -144,6 +144,9 @@ impl Hub {
     pub(crate) fn add(&mut self, watch: &Watch, history: &History) -> (u64, Arc<Slot>) {
         let mut waiting = Waiting { room: WATCHER_EVENTS_MAX, ..Waiting::default() };
         let mut from = watch.since;
+        if base::probe::mutant("v2-wait-overlooks-the-past") {
+            from = history.end();
+        }
         while let Some(event) = history.scan(&watch.path, watch.recursive, from) {
             waiting.newest = event.index;
             waiting.events.push_back(event.clone());
@@ -198,7 +201,10 @@ impl Hub {
     fn notify_at(&mut self, path: &str, event: &Arc<Event>, removed: bool) {
         let Some(place) = self.by_path.get_mut(path) else { return };
         let is_own = event.node.key == path;
-        if !is_own && path::is_hidden_from(path, &event.node.key) {
+        if !is_own
+            && !base::probe::mutant("v2-hidden-change-is-told")
+            && path::is_hidden_from(path, &event.node.key)
+        {
             return;
         }
         let before = place.len();
@@ -212,6 +218,9 @@ impl Hub {
     /// Another state took the place of the one up to `known`: tells everyone of what its history has
     /// behind that, and lets those go who might miss something.
     pub(crate) fn replaced(&mut self, known: u64, history: &History) {
+        if base::probe::mutant("v2-waits-sleep-over-a-snapshot") {
+            return;
+        }
         self.by_path.retain(|path, place| {
             let before = place.len();
             place.retain(|_, slot| {

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use base::probe::mutant;
 use parking_lot::{Mutex, RwLock};
 
 use crate::hub::Hub;
@@ -101,8 +102,9 @@ impl Expected {
     pub fn difference(&self, value: &str, index: u64) -> Option<String> {
         let of_value = (!self.value.is_empty() && self.value != value)
             .then(|| format!("[{} != {value}]", self.value));
-        let of_index = (self.index != 0 && self.index != index)
-            .then(|| format!("[{} != {index}]", self.index));
+        let wants_index = self.index != 0 && !mutant("v2-swap-overlooks-the-index");
+        let of_index =
+            (wants_index && self.index != index).then(|| format!("[{} != {index}]", self.index));
         match (of_value, of_index) {
             (Some(of_value), Some(of_index)) => Some(format!("{of_value} {of_index}")),
             (of_value, of_index) => of_value.or(of_index),
@@ -208,6 +210,9 @@ impl Store {
             let mut run =
                 Run { content: &mut content, unsaved: &mut self.unsaved, at: Some(cutoff) };
             let (event, removed) = run.remove(Action::Expire, path, &node);
+            if mutant("v2-end-is-not-stored") {
+                self.unsaved.paths.clear();
+            }
             shared.stats.count_expired();
             finish(&shared, &mut content, &mut self.unsaved, event, &removed);
         }
@@ -258,7 +263,7 @@ fn finish(
     content.index = event.index;
     unsaved.from.get_or_insert(event.index);
     content.history.push(event.clone());
-    if !event.refresh {
+    if !event.refresh || mutant("v2-refresh-is-told") {
         shared.hub.lock().notify(&event, removed);
     }
     event
@@ -411,7 +416,10 @@ impl Run<'_> {
     ) -> (Event, Vec<String>) {
         let (mut event, removed) = self.event(action, path.clone(), before.meta.created);
         let mut node = before.clone();
-        node.meta.expires = expires;
+        node.meta.expires = match mutant("v2-update-keeps-the-end") {
+            true => expires.or(before.meta.expires),
+            false => expires,
+        };
         if let Some(old) = &mut node.value {
             node.meta.modified = event.index;
             if let Some(value) = value {

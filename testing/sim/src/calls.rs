@@ -9,7 +9,7 @@ use member::{Answer, Failure, Input, Proposal, Ticket};
 use prost::Message as _;
 use proto::etcdserverpb as pb;
 use state::auth::gate::Authorized;
-use state::{Applied, Refusal};
+use state::{Applied, Identity, Refusal};
 
 use crate::client::{Circumstances, Pending};
 use crate::judge::Verdict;
@@ -49,6 +49,9 @@ impl World {
         if self.machines[at].process.is_none() {
             return Ok(());
         }
+        if self.log_in(number, at)? {
+            return Ok(());
+        }
         let mut around = Circumstances {
             random: &mut self.random,
             keys: self.config.keys,
@@ -80,18 +83,36 @@ impl World {
         let id = self.process(at).ids.next_id();
         let asked = Asked { client: number, member: at, session, invoked, request: id };
         let (ticket, floor) = (Ticket(id), self.judge.told);
+        let floor_entry = self.judge.told_entry;
         if let Call::Revoke(revoke) = &call {
             self.judge.given_up.insert(revoke.id, ());
         }
-        let pending = Pending { ticket, call, asked_millis: now, floor, asked };
+        let who = Identity::nobody();
+        let mut pending =
+            Pending { ticket, call, asked_millis: now, floor, floor_entry, asked, who };
         if !pending.call.is_linearizable() && matches!(pending.call, Call::Range(_) | Call::Txn(_))
         {
             reached("sim: a read that may be old");
             return self.answer_read(number, at, pending);
         }
-        let input = match (&pending.call, request_of(&pending.call)) {
+        let request = request_of(&pending.call);
+        // What is read is judged when it is; whoever asks about a lease is looked at before, too.
+        if request.is_some() || lease_asked_about(&pending.call) {
+            match self.enter(number, at, &pending.call)? {
+                Ok(who) => pending.who = who,
+                Err(refusal) => return self.on_refused(pending, &refusal),
+            }
+        }
+        if request.is_none()
+            && lease_asked_about(&pending.call)
+            && let Err(refusal) = self.evaluate(at, &pending.who, &pending.call)?
+        {
+            return self.on_refused(pending, &refusal);
+        }
+        let input = match (&pending.call, request) {
             (_, Some(mut request)) => {
-                request.header = Some(pb::RequestHeader { id, ..Default::default() });
+                let Identity { user: username, revision: auth_revision } = pending.who.clone();
+                request.header = Some(pb::RequestHeader { id, username, auth_revision });
                 let request = request.encode_to_vec().into();
                 Input::Propose(vec![Proposal { ticket, request }])
             }
@@ -128,7 +149,10 @@ impl World {
     }
 
     pub(crate) fn on_answer(&mut self, at: usize, ticket: Ticket, answer: Answer) -> Verdict {
-        let Some(&number) = self.waiting.get(&(at, ticket)) else { return Ok(()) };
+        let Some(&number) = self.waiting.get(&(at, ticket)) else {
+            self.on_account_answer(at, ticket, &answer)?;
+            return self.on_second_answer(at, ticket, &answer);
+        };
         let call = self.clients[number].call.as_ref().expect("a client that waits has a call");
         if let (Answer::Read, Call::TimeToLive(request)) = (&answer, &call.call) {
             // Everything is applied; now the leader's clock is asked, as the server does.
@@ -138,6 +162,7 @@ impl World {
         self.waiting.remove(&(at, ticket));
         let pending = self.clients[number].call.take().expect("it has just been looked at");
         self.counts.answered += 1;
+        self.judge_order(at, &pending, &answer)?;
         match answer {
             Answer::Applied(Applied::Done(reply)) => match answer_of(reply) {
                 Some(said) => self.on_changed(number, pending, said),
@@ -156,6 +181,24 @@ impl World {
         }
     }
 
+    /// What is answered is behind everything that anybody was told before it was asked.
+    fn judge_order(&mut self, at: usize, pending: &Pending, answer: &Answer) -> Verdict {
+        let entry = match answer {
+            Answer::Applied(_) => self.judge.on_told(pending.ticket.0),
+            Answer::Read => self.entry(at),
+            Answer::Lease(_) | Answer::Leases(_) | Answer::Transferred | Answer::Failed(_) => {
+                return Ok(());
+            }
+        };
+        // No two calls have the same entry.
+        let first = pending.floor_entry + u64::from(matches!(answer, Answer::Applied(_)));
+        if entry < first {
+            let (call, floor) = (&pending.call, pending.floor_entry);
+            return Err(format!("{call:?} was answered at entry {entry} after {floor} was told"));
+        }
+        Ok(())
+    }
+
     fn record(&mut self, pending: Pending, outcome: Outcome) {
         self.recorder.note(pending.asked, pending.call, outcome, self.now);
     }
@@ -163,6 +206,10 @@ impl World {
     fn on_refused(&mut self, pending: Pending, refusal: &Refusal) -> Verdict {
         mark_refused(refusal);
         let lease = lease_of(&pending.call);
+        if let (Refusal::AuthRevisionOld, Some(accounts)) = (refusal, &mut self.accounts) {
+            reached("sim: a request of an older auth revision is refused");
+            accounts.on_old(pending.asked.client);
+        }
         self.record(pending, Outcome::Refused(refusal.to_string()));
         match lease {
             Some(lease) if *refusal == Refusal::LeaseNotFound => {
@@ -214,6 +261,13 @@ impl World {
                 let (id, keys) = (request.id, request.keys);
                 let lease = self.process(at).member.state().reads().lease(LeaseId(id), keys);
                 let lease = ttl.and(lease);
+                let told = lease.as_ref().map(|lease| lease.keys.clone()).unwrap_or_default();
+                if lease.is_some()
+                    && let Err(refusal) =
+                        self.may_tell_keys(at, &pending.who, &pending.call, &told)?
+                {
+                    return self.on_refused(pending, &refusal);
+                }
                 let response = pb::LeaseTimeToLiveResponse {
                     header: None,
                     id,
@@ -288,6 +342,24 @@ impl World {
             self.record(pending, Outcome::Unknown("the member stands still".to_owned()));
             return Ok(());
         }
+        let who = match self.enter(number, at, &pending.call)? {
+            Ok(who) => who,
+            Err(refusal) => return self.on_refused(pending, &refusal),
+        };
+        if let Err(refusal) = self.evaluate(at, &who, &pending.call)? {
+            return self.on_refused(pending, &refusal);
+        }
+        self.read_for(number, at, pending, who)
+    }
+
+    /// Reads for somebody who was let in.
+    pub(crate) fn read_now(
+        &mut self,
+        number: usize,
+        at: usize,
+        pending: Pending,
+        who: &Identity,
+    ) -> Verdict {
         let reads = self.process(at).member.state().reads();
         let said = match &pending.call {
             Call::Range(request) => reads.range(Authorized::own(request)).map(|found| {
@@ -317,6 +389,9 @@ impl World {
             }
             Err(refusal) => return self.on_refused(pending, &refusal),
         };
+        if let Err(refusal) = self.check_still(at, who, &pending.call)? {
+            return self.on_refused(pending, &refusal);
+        }
         if let (Call::Range(request), Said::Range(found)) = (&pending.call, &said)
             && let Some(pair) = found.kvs.first()
             && request.revision == 0
@@ -327,6 +402,11 @@ impl World {
         self.record(pending, Outcome::Answered(said));
         judged
     }
+}
+
+/// Whether a call asks the leader about a lease, without an entry.
+fn lease_asked_about(call: &Call) -> bool {
+    matches!(call, Call::KeepAlive(_) | Call::TimeToLive(_))
 }
 
 fn mark_changed(said: &Said) {

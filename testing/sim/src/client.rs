@@ -11,6 +11,7 @@ use proto::etcdserverpb as pb;
 use proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 use proto::etcdserverpb::request_op::Request;
+use state::Identity;
 
 use crate::random::Random;
 use crate::recorder::Asked;
@@ -36,7 +37,11 @@ pub(crate) struct Pending {
     pub(crate) asked_millis: u64,
     /// What clients had been told when it was asked.
     pub(crate) floor: i64,
+    /// The newest entry whose answer anybody was told then.
+    pub(crate) floor_entry: u64,
     pub(crate) asked: Asked,
+    /// Who makes it, if it was let in before it is evaluated.
+    pub(crate) who: Identity,
 }
 
 /// What a client needs to choose what it does next.

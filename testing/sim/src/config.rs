@@ -50,6 +50,14 @@ pub(crate) struct Config {
     pub(crate) renewing: bool,
     /// Whether monotonic clocks leap too.
     pub(crate) leaps: bool,
+    /// Whether there are users and roles, and clients are asked who they are.
+    pub(crate) accounts: bool,
+    /// Whether there are clients of the v2 generation, and whether they make so many changes that
+    /// members forget the first.
+    pub(crate) second: bool,
+    pub(crate) second_forgets: bool,
+    /// Whether the cluster version goes down and up.
+    pub(crate) versions: bool,
 }
 
 /// Kinds of fault.
@@ -152,7 +160,8 @@ const ALL: [Fault; 30] = [
 ];
 
 impl Config {
-    pub(crate) fn draw(random: &mut Random) -> Self {
+    /// `side` decides what came later to the simulator: without it a seed's life stays what it was.
+    pub(crate) fn draw(random: &mut Random, side: &mut Random) -> Self {
         let faults = ALL.into_iter().filter(|fault| {
             // Without healing nothing would go on.
             *fault == Fault::Heal || random.one_in(2)
@@ -189,6 +198,10 @@ impl Config {
             value_bytes: random.choose(&[60, 60, 60, 1500]),
             renewing: random.one_in(4),
             leaps: random.one_in(4),
+            accounts: side.one_in(4),
+            second: side.one_in(4),
+            second_forgets: side.one_in(12),
+            versions: side.one_in(8),
         }
     }
 

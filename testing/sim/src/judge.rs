@@ -4,19 +4,21 @@
 //! - an entry that was applied anywhere is applied at its index everywhere, with the same answer;
 //! - no request is applied twice;
 //! - answers are those of a plain store that is given the committed requests in order;
+//! - users and roles, what they allow, and the v2 tree are those of plain models, too;
 //! - revisions follow real time: what was answered before a call began is behind it;
 //! - a lease lives as long as its owner was told last.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use base::probe::reached;
 use base::{Index, MemberId, Term};
 use history::{Answer, Call};
 use prost::Message as _;
-use proto::{etcdserverpb as pb, raftpb};
+use proto::{etcdserverpb as pb, raftpb, v2pb};
 use raft::{Entry, EntryKind, RoleKind};
 use state::Applied;
 
-use crate::model::{Model, answer_of};
+use crate::model::{Model, answer_of, is_second};
 
 /// A promise that was broken, in words.
 pub(crate) type Verdict = Result<(), String>;
@@ -32,6 +34,8 @@ pub(crate) struct Judge {
     pub(crate) model: Model,
     /// The newest revision that any client was told.
     pub(crate) told: i64,
+    /// The newest entry whose answer anybody was told.
+    pub(crate) told_entry: u64,
     /// Until when a lease was promised to live, in true time.
     promised: BTreeMap<i64, u64>,
     /// Leases that their owners wanted to end.
@@ -40,6 +44,8 @@ pub(crate) struct Judge {
     revokes: BTreeMap<(Index, Term), (i64, u64)>,
     /// At which revision which lease was revoked.
     revoked: BTreeSet<(i64, i64)>,
+    /// The term of each change of the v2 tree.
+    second_terms: BTreeMap<u64, Term>,
     /// Changes of the members that were just decided, for the operator.
     pub(crate) changes: Vec<(Index, raftpb::ConfChange)>,
 }
@@ -59,10 +65,12 @@ impl Judge {
             requests: BTreeMap::new(),
             model: Model::new(),
             told: 0,
+            told_entry: 0,
             promised: BTreeMap::new(),
             given_up: BTreeMap::new(),
             revokes: BTreeMap::new(),
             revoked: BTreeSet::new(),
+            second_terms: BTreeMap::new(),
             changes: Vec::new(),
         }
     }
@@ -75,6 +83,13 @@ impl Judge {
     /// What a request was answered, if it was applied anywhere.
     pub(crate) fn answer(&self, request: u64) -> Option<&Applied> {
         self.applied[*self.requests.get(&request)?].answer.as_ref()
+    }
+
+    /// Somebody is told what a request was answered: the entry that it is.
+    pub(crate) fn on_told(&mut self, request: u64) -> u64 {
+        let entry = self.requests.get(&request).map_or(0, |at| *at as u64 + 1);
+        self.told_entry = self.told_entry.max(entry);
+        entry
     }
 
     /// Every lease that was revoked, by whomever, and the revision then.
@@ -112,6 +127,7 @@ impl Judge {
     /// An entry was put into a log.
     pub(crate) fn on_logged(&mut self, entry: &Entry, now_millis: u64) {
         if entry.kind == EntryKind::Normal
+            && !is_second(&entry.data)
             && let Ok(request) = pb::InternalRaftRequest::decode(entry.data.clone())
             && let Some(revoke) = request.lease_revoke
         {
@@ -181,6 +197,15 @@ impl Judge {
     fn decide(&mut self, entry: &Entry, answer: Option<&Applied>) -> Verdict {
         match entry.kind {
             EntryKind::Normal if entry.data.is_empty() => Ok(()),
+            EntryKind::Normal if is_second(&entry.data) => {
+                let request =
+                    v2pb::Request::decode(entry.data.clone()).map_err(|error| error.to_string())?;
+                let answer = answer.ok_or("a request without an answer")?;
+                let before = self.model.second.index();
+                self.model.apply_second(&request, answer)?;
+                self.mark_second(before, entry.term);
+                Ok(())
+            }
             EntryKind::Normal => {
                 let request = pb::InternalRaftRequest::decode(entry.data.clone())
                     .map_err(|error| error.to_string())?;
@@ -191,15 +216,31 @@ impl Judge {
                 {
                     self.revoked.insert((said.revision(), revoke.id));
                 }
-                self.model.apply(&request, answer)
+                self.model.apply(entry.index.0, &request, answer)
             }
             EntryKind::ConfChange | EntryKind::ConfChangeV2 => {
                 let change = raftpb::ConfChange::decode(entry.data.clone())
                     .map_err(|error| error.to_string())?;
                 if !matches!(answer, Some(Applied::Refused(_))) {
+                    self.model.on_membership(&change);
                     self.changes.push((entry.index, change));
                 }
                 Ok(())
+            }
+        }
+    }
+
+    /// Under whose leadership v2 keys were made and ended.
+    fn mark_second(&mut self, before: u64, term: Term) {
+        let second = &self.model.second;
+        for event in (before + 1..=second.index()).filter_map(|index| second.event(index)) {
+            self.second_terms.insert(event.index, term);
+            if event.action != "expire" {
+                continue;
+            }
+            reached("sim: a v2 key ends");
+            if self.second_terms.get(&event.node.created).is_some_and(|made| *made != term) {
+                reached("sim: a v2 key ends under another leader than it was made");
             }
         }
     }
@@ -242,6 +283,9 @@ impl Judge {
 /// The id that a member answers an entry under; 0 if it does not.
 fn request_id(entry: &Entry) -> u64 {
     match entry.kind {
+        EntryKind::Normal if is_second(&entry.data) => {
+            v2pb::Request::decode(entry.data.clone()).map_or(0, |request| request.id())
+        }
         EntryKind::Normal => pb::InternalRaftRequest::decode(entry.data.clone())
             .ok()
             .and_then(|request| request.header)

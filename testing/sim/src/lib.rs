@@ -11,6 +11,7 @@
 //!
 //! Not here: sockets, codecs and threads, which process tests exercise.
 
+mod accounts;
 mod admission;
 mod calls;
 mod client;
@@ -18,6 +19,7 @@ mod config;
 mod damage;
 mod failpoints;
 mod faults;
+mod gate;
 mod judge;
 mod machine;
 mod marks;
@@ -26,9 +28,11 @@ mod network;
 mod random;
 mod recorder;
 mod running;
+mod second;
 mod settle;
 mod trace;
 mod traffic;
+mod versions;
 mod watcher;
 mod world;
 

@@ -94,6 +94,8 @@ pub(crate) struct Process {
     copying: BTreeMap<MemberId, backend::Copy>,
     /// Up to where answers were compared.
     pub(crate) judged: Index,
+    /// Whether users mattered and at which revision, when that was last looked at.
+    pub(crate) users: (bool, u64),
     last_mark: Index,
     pub(crate) ids: RequestIds,
     snapshot_entries: u64,
@@ -366,6 +368,7 @@ impl Start<'_> {
         let log = restored.entries.iter().map(|entry| (entry.index, entry.clone())).collect();
         let last_mark = restored.snapshot.index;
         let judged = state.applied().index;
+        let users = state.reads().auth().version();
         let member = Member::new(
             Raft::new(config, restored),
             state,
@@ -392,6 +395,7 @@ impl Start<'_> {
             copies: BTreeMap::new(),
             copying: BTreeMap::new(),
             judged,
+            users,
             last_mark,
             ids: RequestIds::for_services(self.id, self.now_millis),
             snapshot_entries: self.config.snapshot_entries,
@@ -575,7 +579,11 @@ impl Process {
 
 impl Process {
     /// Everything that it holds, once all that was begun is done.
-    pub(crate) fn all(&mut self, member: u64) -> Result<(history::Final, Vec<String>), String> {
+    pub(crate) fn all(
+        &mut self,
+        member: u64,
+        reopens: bool,
+    ) -> Result<(history::Final, Vec<String>), String> {
         // As etcd's, the hash of a store without any live key depends on how far the removal
         // of compacted rows got.
         while self.member.compact_step().map_err(|error| format!("{error:?}"))?
@@ -584,7 +592,17 @@ impl Process {
         self.backend.check().map_err(|error| error.to_string())?;
         // What was applied last is not written with the rest of a batch before.
         self.backend.commit().map_err(|error| error.to_string())?;
-        Ok((self.end(member)?, self.facts()?))
+        let facts = self.facts(self.member.state())?;
+        if reopens {
+            // What it knows is what it would know after a restart.
+            let options = self.member.state().options();
+            let again = State::open(&self.backend, options).map_err(|error| error.to_string())?;
+            compare_states(self.member.state(), &again)?;
+            if self.facts(&again)? != facts {
+                return Err("another state is found at the next start".to_owned());
+            }
+        }
+        Ok((self.end(member)?, facts))
     }
 
     /// What the judges of histories want to know of a member at the end.
@@ -607,14 +625,16 @@ impl Process {
     }
 
     /// Every row of every bucket, and what the member says of itself: the same at all members.
-    fn facts(&self) -> Result<Vec<String>, String> {
-        let reads = self.member.state().reads();
+    fn facts(&self, state: &State) -> Result<Vec<String>, String> {
+        let reads = state.reads();
         let leases: Vec<_> = reads.leases().iter().map(|id| reads.lease(*id, true)).collect();
         let mut facts = vec![
             format!("members {:?}", reads.members()),
-            format!("removed {:?}", self.member.state().removed_members()),
+            format!("removed {:?}", state.removed_members()),
             format!("alarms {:?}", reads.alarms()),
             format!("version {:?}", reads.cluster_version()),
+            format!("storage version {:?}", reads.storage_version()),
+            format!("downgrade {:?}", reads.downgrade()),
             format!("leases {leases:?}"),
         ];
         for bucket in Bucket::ALL {
@@ -628,6 +648,19 @@ impl Process {
         }
         Ok(facts)
     }
+}
+
+/// Users, roles and the v2 tree, which are not only what their rows say.
+fn compare_states(now: &State, again: &State) -> Result<(), String> {
+    let users = |state: &State| format!("{:?}", state.reads().auth());
+    if users(now) != users(again) {
+        return Err(format!("{} is {} at the next start", users(now), users(again)));
+    }
+    let (tree, found) = (now.v2().all_rows(), again.v2().all_rows());
+    if tree != found {
+        return Err(format!("the v2 tree {tree:?} is {found:?} at the next start"));
+    }
+    Ok(())
 }
 
 /// The name of a received snapshot's file.

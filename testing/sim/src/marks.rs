@@ -114,6 +114,12 @@ impl World {
         if (0..self.machines.len()).any(|other| leads(&other)) {
             reached("sim: two members lead, each its term");
         }
+        if self.accounts.is_some()
+            && let Some(process) = &self.machines[at].process
+            && process.member.state().reads().auth_enabled()
+        {
+            reached("sim: a leader is elected while auth is on");
+        }
         match self.machines.len() {
             1 => reached("sim: a cluster of one has a leader"),
             2 => reached("sim: a cluster of two has a leader"),
@@ -134,6 +140,27 @@ impl World {
         }
         if self.clients.iter().any(|client| client.at == at && client.call.is_some()) {
             reached("sim: a member that owes answers is restored from a snapshot");
+        }
+        if self.second.as_ref().is_some_and(|second| second.waits_at(at)) {
+            reached("sim: a member where v2 clients wait is restored from a snapshot");
+        }
+    }
+
+    /// What a member knows of users moved on; `restored` if by a snapshot.
+    pub(crate) fn mark_users(&mut self, at: usize, restored: bool) {
+        if self.accounts.is_none() {
+            return;
+        }
+        let process = self.machines[at].process.as_mut().expect("it was just stepped");
+        let now = process.member.state().reads().auth().version();
+        let before = std::mem::replace(&mut process.users, now);
+        match (restored, before, now) {
+            (true, (true, _), (false, _)) => reached("sim: auth is disabled by a snapshot"),
+            (true, (false, _), (true, _)) => reached("sim: auth is enabled by a snapshot"),
+            (true, before, now) if before != now => {
+                reached("sim: users and roles come with a snapshot");
+            }
+            (true | false, _, _) => {}
         }
     }
 

@@ -1,15 +1,20 @@
 //! What the committed requests mean, by the reference model of the judges.
 //!
 //! It is given the committed requests in the order of the log, with what members answered, and says
-//! whether that was right. The key space is `history`'s, which shares no code with `mvcc`; leases
-//! and the compaction are added here.
+//! whether that was right. The key space, users and roles and the v2 tree are `history`'s, which
+//! shares no code with `mvcc`, `state` or `v2store`; leases, alarms and versions are added here.
 
 use std::collections::BTreeSet;
 
-use history::{Answer, Call, Store, agrees};
-use proto::etcdserverpb as pb;
+use bytes::Bytes;
+use history::{Answer, AuthJudge, AuthSaid, Call, Store, V2Store, Who, agrees, is_denial};
+use proto::etcdserverpb::request_op::Request as Op;
+use proto::etcdserverpb::{self as pb, alarm_request::AlarmAction};
 use proto::mvccpb::KeyValue;
-use state::{Applied, Refusal, Reply};
+use proto::{raftpb, v2pb};
+use state::{Applied, AuthReply, Refusal, Reply};
+
+use crate::second::said_of;
 
 /// The store.
 #[derive(Debug)]
@@ -17,11 +22,29 @@ pub(crate) struct Model {
     store: Store,
     pub(crate) compacted: i64,
     leases: BTreeSet<i64>,
+    /// Users and roles.
+    pub(crate) auth: AuthJudge,
+    /// The tree of the v2 generation.
+    pub(crate) second: V2Store,
+    /// Raised alarms: member and kind.
+    alarms: BTreeSet<(u64, i32)>,
+    /// The cluster version, and to which it shall go down.
+    pub(crate) version: Option<String>,
+    pub(crate) downgrade: Option<String>,
 }
 
 impl Model {
     pub(crate) fn new() -> Self {
-        Self { store: Store::new(1, &[]), compacted: -1, leases: BTreeSet::new() }
+        Self {
+            store: Store::new(1, &[]),
+            compacted: -1,
+            leases: BTreeSet::new(),
+            auth: AuthJudge::new(),
+            second: V2Store::new(),
+            alarms: BTreeSet::new(),
+            version: None,
+            downgrade: None,
+        }
     }
 
     /// The newest revision.
@@ -34,17 +57,67 @@ impl Model {
         self.store.pairs(self.store.revision())
     }
 
+    /// The keys on a lease at a revision.
+    pub(crate) fn attached(&self, lease: i64, at: i64) -> Vec<Bytes> {
+        if lease == 0 {
+            return Vec::new();
+        }
+        let pairs = self.store.pairs(at).into_iter();
+        pairs.filter(|pair| pair.lease == lease).map(|pair| pair.key).collect()
+    }
+
+    /// The alarms that are raised.
+    pub(crate) fn alarms(&self) -> Vec<pb::AlarmMember> {
+        let member = |(member_id, alarm): &(u64, i32)| pb::AlarmMember {
+            member_id: *member_id,
+            alarm: *alarm,
+        };
+        self.alarms.iter().map(member).collect()
+    }
+
+    /// A change of the members was decided: it counts in the v2 tree, where etcd keeps them.
+    pub(crate) fn on_membership(&mut self, change: &raftpb::ConfChange) {
+        let removes = change.r#type() == raftpb::ConfChangeType::ConfChangeRemoveNode;
+        self.second.advance(1 + usize::from(removes));
+    }
+
+    /// A request of the v2 generation was applied.
+    pub(crate) fn apply_second(
+        &mut self,
+        request: &v2pb::Request,
+        applied: &Applied,
+    ) -> Result<(), String> {
+        let said = match applied {
+            Applied::Done(Reply::V2(said)) => {
+                Some(said_of(said.as_ref().map(std::ops::Deref::deref)))
+            }
+            Applied::Done(Reply::V2Expired) => None,
+            other @ (Applied::Done(_) | Applied::Refused(_)) => {
+                return Err(format!("{request:?} was answered {other:?}"));
+            }
+        };
+        self.second.on_request(request, said.as_ref())
+    }
+
     /// Does what a request did if it was not refused, and compares the answer.
     pub(crate) fn apply(
         &mut self,
+        entry: u64,
         request: &pb::InternalRaftRequest,
         applied: &Applied,
     ) -> Result<(), String> {
+        if is_about_users(request) {
+            return self.apply_users(entry, request, applied);
+        }
+        self.apply_to_cluster(request, applied)?;
+        let call = call_of(request);
+        if let Some(call) = &call {
+            self.check_allowed(call, request, applied)?;
+        }
         let reply = match applied {
             Applied::Done(reply) => reply,
             Applied::Refused(refusal) => return self.refused(request, refusal),
         };
-        let call = call_of(request);
         let Some(answer) = answer_of(reply.clone()) else { return Ok(()) };
         let call = call.ok_or_else(|| format!("{reply:?} answers what was not asked for"))?;
         match &call {
@@ -82,6 +155,112 @@ impl Model {
         }
     }
 
+    /// Whether a request was refused for an alarm or for who asks, exactly if it should be.
+    fn check_allowed(
+        &self,
+        call: &Call,
+        request: &pb::InternalRaftRequest,
+        applied: &Applied,
+    ) -> Result<(), String> {
+        let header = request.header.clone().unwrap_or_default();
+        let who = Who { user: header.username, revision: header.auth_revision };
+        let is_full = self.alarms.iter().any(|(_, kind)| *kind == pb::AlarmType::Nospace as i32);
+        let refusal = match is_full && needs_room(call) {
+            true => Some("database space exceeded"),
+            false => {
+                let attached = |lease: i64| self.attached(lease, self.revision());
+                self.auth.now().check(&who, call, &attached).err()
+            }
+        };
+        let said = match applied {
+            Applied::Refused(refusal) => Some(refusal.to_string()),
+            Applied::Done(_) => None,
+        };
+        let is_wrong = match (refusal, &said) {
+            (Some(refusal), said) => said.as_deref() != Some(refusal),
+            (None, Some(said)) => is_denial(said) || said == "database space exceeded",
+            (None, None) => false,
+        };
+        if is_wrong {
+            let auth = self.auth.now();
+            return Err(format!(
+                "{call:?} of {who:?} was answered {applied:?}, refusal {refusal:?} by {auth:?}"
+            ));
+        }
+        if said.as_deref().is_some_and(is_denial) {
+            base::probe::reached("sim: a request is denied when it is applied");
+        }
+        Ok(())
+    }
+
+    fn apply_users(
+        &mut self,
+        entry: u64,
+        request: &pb::InternalRaftRequest,
+        applied: &Applied,
+    ) -> Result<(), String> {
+        let said = match applied {
+            Applied::Done(Reply::Auth { revision, reply }) if *revision == self.revision() => {
+                Ok(auth_said_of(reply.clone()))
+            }
+            Applied::Refused(refusal) => Err(refusal.to_string()),
+            other @ Applied::Done(_) => return Err(format!("{request:?} was answered {other:?}")),
+        };
+        let said = said.as_ref().map_err(String::as_str);
+        let was_enabled = self.auth.now().is_enabled();
+        self.auth.on_request(entry, self.token_name(entry), request, said)?;
+        match (was_enabled, self.auth.now().is_enabled()) {
+            (false, true) => base::probe::reached("sim: auth is enabled"),
+            (true, false) => base::probe::reached("sim: auth is disabled"),
+            (true, true) | (false, false) => {}
+        }
+        Ok(())
+    }
+
+    /// By which entry a token is named: members of 3.5 and later take the one before.
+    fn token_name(&self, entry: u64) -> u64 {
+        let is_old = |version: &String| {
+            ["3.1.", "3.2.", "3.3.", "3.4."].iter().any(|old| version.starts_with(old))
+        };
+        entry - u64::from(!self.version.as_ref().is_some_and(is_old))
+    }
+
+    /// Alarms and versions.
+    fn apply_to_cluster(
+        &mut self,
+        request: &pb::InternalRaftRequest,
+        applied: &Applied,
+    ) -> Result<(), String> {
+        if let Some(set) = &request.cluster_version_set
+            && self.version.as_ref() != Some(&set.ver)
+        {
+            self.version = Some(set.ver.clone());
+            self.second.advance(1);
+        }
+        if let Some(set) = &request.downgrade_info_set {
+            self.downgrade = set.enabled.then(|| set.ver.clone());
+        }
+        let Some(asked) = &request.alarm else { return Ok(()) };
+        let alarm = (asked.member_id, asked.alarm);
+        let concerned = match asked.action() {
+            AlarmAction::Get => self.alarms(),
+            AlarmAction::Activate => {
+                self.alarms.insert(alarm);
+                vec![pb::AlarmMember { member_id: alarm.0, alarm: alarm.1 }]
+            }
+            AlarmAction::Deactivate if self.alarms.remove(&alarm) => {
+                vec![pb::AlarmMember { member_id: alarm.0, alarm: alarm.1 }]
+            }
+            AlarmAction::Deactivate => Vec::new(),
+        };
+        match applied {
+            Applied::Done(Reply::Alarm(said)) if said.alarms == concerned => Ok(()),
+            other @ (Applied::Done(_) | Applied::Refused(_)) => {
+                Err(format!("{asked:?} was answered {other:?} instead of {concerned:?}"))
+            }
+        }
+    }
+
     fn refused(&self, request: &pb::InternalRaftRequest, refusal: &Refusal) -> Result<(), String> {
         let Some(call) = call_of(request) else { return Ok(()) };
         let Some(known) = lease_of(&call).map(|lease| self.leases.contains(&lease)) else {
@@ -109,6 +288,65 @@ impl Model {
             Err(format!("{call:?} at {revision} is {:?}, not {answer:?}", executed.answer))
         }
     }
+}
+
+/// Whether a payload is of the v2 generation: its second field, behind the id, is a text.
+pub(crate) fn is_second(payload: &[u8]) -> bool {
+    let Some((8, id)) = payload.split_first() else { return false };
+    let behind = id.iter().position(|byte| byte & 0x80 == 0).map(|last| &id[last + 1..]);
+    behind.is_some_and(|rest| rest.first() == Some(&0x12))
+}
+
+fn is_about_users(request: &pb::InternalRaftRequest) -> bool {
+    request.authenticate.is_some()
+        || request.auth_enable.is_some()
+        || request.auth_disable.is_some()
+        || request.auth_status.is_some()
+        || request.auth_user_add.is_some()
+        || request.auth_user_delete.is_some()
+        || request.auth_user_get.is_some()
+        || request.auth_user_list.is_some()
+        || request.auth_user_change_password.is_some()
+        || request.auth_user_grant_role.is_some()
+        || request.auth_user_revoke_role.is_some()
+        || request.auth_role_add.is_some()
+        || request.auth_role_delete.is_some()
+        || request.auth_role_get.is_some()
+        || request.auth_role_list.is_some()
+        || request.auth_role_grant_permission.is_some()
+        || request.auth_role_revoke_permission.is_some()
+}
+
+fn auth_said_of(reply: AuthReply) -> AuthSaid {
+    match reply {
+        AuthReply::Done => AuthSaid::Done,
+        AuthReply::Status { enabled, revision } => AuthSaid::Status(enabled, revision),
+        AuthReply::Authenticated { token } => AuthSaid::Token(token),
+        AuthReply::Names(names) => AuthSaid::Names(names),
+        AuthReply::Permissions(permissions) => AuthSaid::Permissions(permissions),
+    }
+}
+
+/// Whether a call makes the database larger.
+fn needs_room(call: &Call) -> bool {
+    match call {
+        Call::Put(_) | Call::Grant(_) => true,
+        Call::Txn(txn) => puts(txn),
+        Call::Range(_)
+        | Call::Delete(_)
+        | Call::Compact(_)
+        | Call::Revoke(_)
+        | Call::KeepAlive(_)
+        | Call::TimeToLive(_) => false,
+    }
+}
+
+fn puts(txn: &pb::TxnRequest) -> bool {
+    txn.success.iter().chain(&txn.failure).any(|operation| match &operation.request {
+        Some(Op::RequestPut(_)) => true,
+        Some(Op::RequestTxn(inner)) => puts(inner),
+        Some(Op::RequestRange(_) | Op::RequestDeleteRange(_)) | None => false,
+    })
 }
 
 fn wrong(call: &Call, reply: &Reply) -> String {

@@ -39,6 +39,9 @@ impl World {
         let log: Vec<_> = process.log.values().cloned().collect();
         let begun = process.member.start(clock, &mut out);
         self.note(|| format!("{id} starts at {applied}"));
+        if self.process(at).users.0 {
+            reached("sim: a member starts while auth is on");
+        }
         for entry in &log {
             self.judge.on_logged(entry, now);
         }
@@ -106,6 +109,12 @@ impl World {
             self.machines[at].cut_power(seed);
         } else {
             self.machines[at].kill();
+        }
+        if let Some(accounts) = &mut self.accounts {
+            accounts.forget_member(at);
+        }
+        if let Some(second) = &mut self.second {
+            second.forget_member(at);
         }
         for watcher in &mut self.watchers {
             if watcher.at == at {

@@ -94,7 +94,9 @@ impl World {
         let process = self.machines[leader].process.as_ref().expect("a leader runs");
         let last = process.member.status().last.index;
         let members = self.members();
+        // A v2 key that should have ended is something that is still to happen.
         members.contains(&leader)
+            && !(self.second.is_some() && self.is_second_overdue(self.wall_nanos(leader)))
             && members.iter().all(|&at| {
                 let process = self.machines[at].process.as_ref();
                 process.is_some_and(|process| {
@@ -121,12 +123,46 @@ impl World {
         (0..self.machines.len()).map(state).collect::<Vec<_>>().join("\n")
     }
 
+    /// A member holds what the models of users, alarms, versions and the v2 tree say.
+    fn compare_models(&mut self, at: usize, facts: &[String]) -> Verdict {
+        let is_of = |name: &str| {
+            let prefix = format!("{name} ");
+            facts.iter().filter(move |fact| fact.starts_with(&prefix))
+        };
+        let model = &self.judge.model;
+        let mut expected = Vec::new();
+        for (bucket, key, value) in model.auth.now().rows() {
+            expected.push(format!("{bucket} {key:?}: {value:?}"));
+        }
+        let found = ["auth", "authRoles", "authUsers"].into_iter().flat_map(is_of);
+        if !found.clone().eq(&expected) {
+            let found: Vec<_> = found.collect();
+            return Err(format!("users and roles are {found:?} instead of {expected:?}"));
+        }
+        let reads = self.machines[at].process.as_ref().expect("it runs").member.state().reads();
+        let (version, downgrade) = (reads.cluster_version(), reads.downgrade());
+        let downgrade = downgrade.enabled.then_some(downgrade.target_version);
+        let is_old = version.as_deref() == Some("3.5.0");
+        let storage = version.clone().filter(|_| !is_old);
+        if (&version, &downgrade) != (&model.version, &model.downgrade)
+            || reads.storage_version() != storage
+        {
+            return Err(format!("the versions are {version:?}, {downgrade:?}, {storage:?}"));
+        }
+        if reads.alarms() != model.alarms() {
+            return Err(format!("alarms {:?}, not {:?}", reads.alarms(), model.alarms()));
+        }
+        let rows = is_of("v2store").count();
+        if self.second.is_some() { self.compare_second(at, rows) } else { Ok(()) }
+    }
+
     /// All members hold the same, and what the model holds.
     fn compare(&mut self) -> Verdict {
         let pairs = self.judge.model.pairs();
         let mut first: Option<Vec<String>> = None;
+        let reopens = self.accounts.is_some() || self.second.is_some() || self.config.versions;
         for at in self.members() {
-            let (end, facts) = match self.process(at).all(at as u64) {
+            let (end, facts) = match self.process(at).all(at as u64, reopens) {
                 Ok(all) => all,
                 Err(what) if self.machines[at].damaged => {
                     reached("sim: damage is found at the end");
@@ -143,6 +179,9 @@ impl World {
             }
             self.recorder.end(end);
             let Some(first) = &first else {
+                if !self.machines[at].damaged {
+                    self.compare_models(at, &facts)?;
+                }
                 first = Some(facts);
                 continue;
             };

@@ -11,7 +11,12 @@ use prost::Message as _;
 use proto::etcdserverpb as pb;
 use proto::etcdserverpb::watch_create_request::FilterType;
 use proto::mvccpb;
+use state::Identity;
+use state::auth::WatchOwners;
+use state::auth::gate::Guarded as _;
 
+use crate::accounts::Accounts;
+use crate::gate::Judged;
 use crate::judge::Verdict;
 use crate::world::{Event, World};
 
@@ -31,6 +36,10 @@ pub(crate) struct Watcher {
     next: i64,
     /// The epoch of the process it is connected to.
     epoch: u64,
+    /// Whose it is, if its member asked.
+    owner: Option<&'static str>,
+    /// What the server knows of that.
+    owners: WatchOwners,
 }
 
 #[derive(Debug)]
@@ -59,13 +68,25 @@ impl Watcher {
                 shape.range_end = Bytes::new();
                 shape.prev_kv = true;
             }
+            // Where there are users: all from some key on.
+            4 => shape.key = Bytes::from_static(b"key-00"),
+            5 => shape.key = Bytes::from_static(b"key-01"),
             _ => {
                 shape.key = Bytes::from_static(b"key-0");
                 shape.range_end = Bytes::from_static(b"key-02");
                 shape.filters = vec![FilterType::Noput as i32];
             }
         }
-        Self { at, stream: None, record: 0, shape, next: 1, epoch: 0 }
+        Self {
+            at,
+            stream: None,
+            record: 0,
+            shape,
+            next: 1,
+            epoch: 0,
+            owner: None,
+            owners: WatchOwners::default(),
+        }
     }
 }
 
@@ -105,13 +126,15 @@ impl World {
             if !self.machines[at].is_running() {
                 return Ok(());
             }
-            self.open_watch(number, at);
+            self.open_watch(number, at)?;
         }
         self.pull(number)?;
         Ok(())
     }
 
-    fn open_watch(&mut self, number: usize, at: usize) {
+    /// Opens a stream with a watch, if its owner may have it.
+    fn open_watch(&mut self, number: usize, at: usize) -> Verdict {
+        let Ok(owner) = self.own_watch(number, at)? else { return Ok(()) };
         let (epoch, now) = (self.machines[at].epoch, self.now);
         let from_now = self.watchers[number].next == 1 && self.random.one_in(3);
         match (self.watchers[number].next, from_now) {
@@ -141,10 +164,65 @@ impl World {
         }
         (watcher.at, watcher.epoch) = (at, epoch);
         watcher.stream = Some(stream);
+        (watcher.owner, watcher.owners) = (owner, WatchOwners::default());
+        if let Some(owner) = owner {
+            watcher.owners.add(created.id, owner.to_owned(), request);
+        }
+        Ok(())
+    }
+
+    /// Whose a new watch is, if anybody asks, and whether its owner may have it.
+    fn own_watch(&mut self, number: usize, at: usize) -> Judged<Option<&'static str>> {
+        if self.accounts.is_none() {
+            return Ok(Ok(None));
+        }
+        let reads = self.process(at).member.state().reads();
+        if !reads.auth_enabled() {
+            return Ok(Ok(None));
+        }
+        // Behind the faults somebody must hear of everything.
+        let owner = if self.faulty { Accounts::owner(number) } else { "root" };
+        let who = Identity { user: owner.to_owned(), revision: reads.auth().revision() };
+        let request = self.watchers[number].shape.clone();
+        let door = reads.auth().check_door(request.guard().door, Some(&who));
+        let allowed = door.and_then(|()| reads.authorize(&who, &request).map(drop));
+        let expected = self.judge_watch(number, at, owner);
+        match (&allowed, expected) {
+            (Ok(()), Err(what)) => Err(what),
+            (Err(refusal), Ok(())) => Err(format!("{request:?} of {owner} is refused: {refusal}")),
+            (Ok(()), Ok(())) | (Err(_), Err(_)) => Ok(allowed.map(|()| Some(owner))),
+        }
+    }
+
+    /// Whether the owner of a watch may hear of it, as its member has applied the log.
+    fn judge_watch(&mut self, number: usize, at: usize, owner: &str) -> Verdict {
+        let entry = self.entry(at);
+        let shape = &self.watchers[number].shape;
+        self.judge.model.auth.on_watched(entry, owner, &shape.key, &shape.range_end)
+    }
+
+    /// A watch whose owner may not have it any more ends, as the server sees to it before it looks
+    /// what there is to tell; whether it did.
+    fn end_denied(&mut self, number: usize) -> bool {
+        if self.watchers[number].owner.is_none() {
+            return false;
+        }
+        let at = self.watchers[number].at;
+        let reads = self.process(at).member.state().reads();
+        let watcher = &mut self.watchers[number];
+        let denied = !watcher.owners.denied(&reads).is_empty();
+        if denied {
+            reached("sim: a watch ends because its owner may not have it any more");
+            watcher.stream = None;
+        }
+        denied
     }
 
     /// Takes what the stream has; whether there may be more.
     fn pull(&mut self, number: usize) -> Result<bool, String> {
+        if self.watchers[number].stream.is_some() && self.end_denied(number) {
+            return Ok(true);
+        }
         let bytes_max = self.random.choose(&[1, 100, 10_000]);
         let wants_progress = self.random.below(6);
         let watcher = &mut self.watchers[number];
@@ -167,6 +245,9 @@ impl World {
     }
 
     fn on_watched(&mut self, number: usize, output: WatchOutput) -> Verdict {
+        if let (WatchOutput::Events { .. }, Some(owner)) = (&output, self.watchers[number].owner) {
+            self.judge_watch(number, self.watchers[number].at, owner)?;
+        }
         let watcher = &mut self.watchers[number];
         let mut response = pb::WatchResponse::default();
         match output {
@@ -211,7 +292,7 @@ impl World {
             }
             if self.watchers[number].stream.is_none() {
                 let at = members[self.random.index(members.len())];
-                self.open_watch(number, at);
+                self.open_watch(number, at)?;
             }
             if !self.pull(number)? && self.watchers[number].stream.is_some() {
                 self.recorder.caught_up(self.watchers[number].record, newest);

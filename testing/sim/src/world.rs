@@ -9,11 +9,13 @@ use member::{Answer, Input, Outputs, Proposal, Ticket};
 use prost::Message as _;
 use proto::etcdserverpb as pb;
 use raft::{EntryKind, Message, RoleKind, Status};
+use state::Identity;
 use state::members::MemberObject;
 
 use vfs::fault::Kind;
 
 use crate::Life;
+use crate::accounts::Accounts;
 use crate::client::Client;
 use crate::config::Config;
 use crate::judge::{Judge, Verdict};
@@ -21,6 +23,7 @@ use crate::machine::{Ambush, Machine, Process, Stop, Written};
 use crate::network::Network;
 use crate::random::Random;
 use crate::recorder::Recorder;
+use crate::second::Second;
 use crate::trace::Trace;
 use crate::watcher::Watcher;
 
@@ -44,14 +47,25 @@ pub(crate) enum Event {
     Call { at: usize, epoch: u64, input: Input },
     Client { number: usize },
     Watch { number: usize },
+    LateRead { number: usize, epoch: u64, ticket: Ticket, who: Identity },
+    Administer,
+    Second { number: usize },
+    SecondWait { number: usize },
+    SecondClock,
+    NextVersion,
     Shrink { at: usize, epoch: u64 },
     Fault,
     Heal,
     ClusterVersion,
 }
 
-/// Clients that watch.
+/// Clients that watch, and where they belong to users.
 const WATCHERS: usize = 4;
+const WATCHERS_OF_USERS: usize = 6;
+
+/// Mixed into the seed for what came later to the simulator: by chance the seeds that were kept
+/// before (seeds.txt) have none of it, and are the lives that they were.
+const SIDE: u64 = 0x151;
 
 /// Far more than a life has.
 const EVENTS_MAX: u64 = 1_000_000;
@@ -75,6 +89,12 @@ pub(crate) struct World {
     pub(crate) clients: Vec<Client>,
     pub(crate) waiting: BTreeMap<(usize, Ticket), usize>,
     pub(crate) watchers: Vec<Watcher>,
+    /// Users, where clients are asked who they are.
+    pub(crate) accounts: Option<Accounts>,
+    /// Clients of the v2 generation.
+    pub(crate) second: Option<Second>,
+    /// The chance of those, so that lives without them stay what they were.
+    pub(crate) side: Random,
     pub(crate) judge: Judge,
     pub(crate) recorder: Recorder,
     pub(crate) faulty: bool,
@@ -134,7 +154,8 @@ impl Counts {
 impl World {
     pub(crate) fn new(life: &Life) -> Self {
         let mut random = Random::new(life.seed);
-        let config = Config::draw(&mut random);
+        let mut side = Random::new(life.seed.rotate_left(17) ^ SIDE);
+        let config = Config::draw(&mut random, &mut side);
         let first: Vec<MemberObject> = (1..=config.members).map(object).collect();
         let machines: Vec<Machine> = first
             .iter()
@@ -145,7 +166,10 @@ impl World {
             .collect();
         let by_id = machines.iter().enumerate().map(|(at, machine)| (machine.id, at)).collect();
         let clients = (0..config.clients).map(|n| Client::new(n % machines.len())).collect();
-        let watchers = (0..WATCHERS).map(|n| Watcher::new(n, n % machines.len())).collect();
+        let watchers = if config.accounts { WATCHERS_OF_USERS } else { WATCHERS };
+        let watchers = (0..watchers).map(|n| Watcher::new(n, n % machines.len())).collect();
+        let accounts = config.accounts.then(|| Accounts::new(config.clients, &mut side));
+        let second = config.second.then(|| Second::new(config.second_forgets, &mut side));
         Self {
             config,
             random,
@@ -158,6 +182,9 @@ impl World {
             clients,
             waiting: BTreeMap::new(),
             watchers,
+            accounts,
+            second,
+            side,
             judge: Judge::new(),
             recorder: Recorder::default(),
             faulty: true,
@@ -187,10 +214,31 @@ impl World {
             self.after(100, Event::Watch { number });
         }
         self.after(2000, Event::ClusterVersion);
+        self.begin_more();
         if self.config.fault_every_millis > 0 {
             self.after(1500, Event::Fault);
         }
         Ok(())
+    }
+
+    /// Lets what only some lives have begin.
+    fn begin_more(&mut self) {
+        if self.accounts.is_some() {
+            self.after(1000, Event::Administer);
+        }
+        if let Some(second) = &self.second {
+            let (clients, waits) = second.numbers();
+            for number in 0..clients {
+                self.after(500, Event::Second { number });
+            }
+            for number in 0..waits {
+                self.after(500, Event::SecondWait { number });
+            }
+            self.after(500, Event::SecondClock);
+        }
+        if self.config.versions {
+            self.after(3000, Event::NextVersion);
+        }
     }
 
     /// Handles events until `until_millis`.
@@ -282,6 +330,14 @@ impl World {
             Event::Call { at, epoch, input } => self.on_call(at, epoch, input),
             Event::Client { number } => self.on_client(number),
             Event::Watch { number } => self.on_watch(number),
+            Event::LateRead { number, epoch, ticket, who } => {
+                self.on_late_read(number, epoch, ticket, who)
+            }
+            Event::Administer => self.on_administer(),
+            Event::Second { number } => self.on_second(number),
+            Event::SecondWait { number } => self.on_second_wait(number),
+            Event::SecondClock => self.on_second_clock(),
+            Event::NextVersion => self.on_next_version(),
             Event::Shrink { at, epoch } => self.on_shrink(at, epoch),
             Event::Fault => self.on_fault(),
             Event::Heal => {
@@ -465,6 +521,8 @@ impl World {
             self.counts.snapshots += 1;
             self.mark_restored(at);
             self.process(at).judged = position.index;
+            self.mark_users(at, true);
+            self.on_second_restored(at);
             self.note(|| format!("{id} is restored at {position}"));
         }
         let status = self.process(at).member.status();
@@ -477,6 +535,7 @@ impl World {
         }
         let answers = std::mem::take(&mut out.answers);
         self.judge_applied(at, &answers)?;
+        self.mark_users(at, false);
         self.process(at).unwritten.extend(out.persist.drain(..));
         self.start_write(at);
         self.send(at, std::mem::take(&mut out.send));

@@ -17,6 +17,7 @@ use std::collections::BTreeSet;
 use std::ops::Deref;
 
 use base::LeaseId;
+use base::probe::mutant;
 use bytes::Bytes;
 use pb::request_op::Request as Op;
 use proto::etcdserverpb::{self as pb, alarm_request::AlarmAction};
@@ -239,8 +240,11 @@ impl Guarded for pb::PutRequest {
         // Values and leases that are kept say nothing of themselves in the answer.
         let Self { key, value: _, lease, prev_kv, ignore_value: _, ignore_lease: _ } = self;
         // Whoever may not write every key of a lease may not revoke it, and so must not add to it.
-        let mut needs = vec![Need::Write(key, &ONE_KEY), Need::WriteAttached(LeaseId(*lease))];
-        if *prev_kv {
+        let mut needs = vec![Need::Write(key, &ONE_KEY)];
+        if !mutant("any-lease-takes-any-key") {
+            needs.push(Need::WriteAttached(LeaseId(*lease)));
+        }
+        if *prev_kv && !mutant("previous-pair-is-for-everybody") {
             needs.push(Need::Read(key, &ONE_KEY));
         }
         Guard::new(Door::Open, needs)
@@ -251,7 +255,7 @@ impl Guarded for pb::DeleteRangeRequest {
     fn guard(&self) -> Guard<'_> {
         let Self { key, range_end, prev_kv } = self;
         let mut needs = vec![Need::Write(key, range_end)];
-        if *prev_kv {
+        if *prev_kv && !mutant("previous-pair-is-for-everybody") {
             needs.push(Need::Read(key, range_end));
         }
         Guard::new(Door::Open, needs)
@@ -272,6 +276,9 @@ impl Guarded for pb::RequestOp {
             Some(Op::RequestRange(request)) => request.guard(),
             Some(Op::RequestPut(request)) => request.guard(),
             Some(Op::RequestDeleteRange(request)) => request.guard(),
+            Some(Op::RequestTxn(_)) if mutant("nested-transaction-is-not-looked-at") => {
+                Guard::none()
+            }
             Some(Op::RequestTxn(request)) => request.guard(),
             None => Guard::none(),
         }
@@ -283,7 +290,9 @@ impl Guarded for pb::TxnRequest {
     fn guard(&self) -> Guard<'_> {
         let Self { compare, success, failure } = self;
         let mut needs = Vec::new();
-        needs.extend(compare.iter().flat_map(|compare| compare.guard().needs));
+        if !mutant("comparisons-are-for-everybody") {
+            needs.extend(compare.iter().flat_map(|compare| compare.guard().needs));
+        }
         needs.extend(success.iter().chain(failure).flat_map(|operation| operation.guard().needs));
         // One without any operation still tells the store's revision.
         Guard::new(Door::Login, needs)
@@ -313,6 +322,8 @@ impl Guarded for pb::WatchCreateRequest {
             fragment: _,
         } = self;
         let key = if key.is_empty() { &FIRST_KEY } else { key };
+        let is_one = range_end[..] == [0] && mutant("watch-to-the-last-key-is-of-one");
+        let range_end = if is_one { &ONE_KEY } else { range_end };
         Guard::new(Door::Open, [Need::Read(key, range_end)])
     }
 }
@@ -328,6 +339,9 @@ impl Guarded for pb::LeaseGrantRequest {
 impl Guarded for pb::LeaseRevokeRequest {
     fn guard(&self) -> Guard<'_> {
         let Self { id } = self;
+        if mutant("anybody-revokes-any-lease") {
+            return Guard::login();
+        }
         Guard::new(Door::Login, [Need::WriteAttached(LeaseId(*id))])
     }
 }

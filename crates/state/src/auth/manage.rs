@@ -155,7 +155,9 @@ impl Auth {
         self.users.remove(name).ok_or(Refusal::UserNotFound)?;
         context.batch.delete(Bucket::AuthUsers, name);
         self.raise_revision(context.batch);
-        context.tokens.forget_user(name);
+        if !base::probe::mutant("token-outlives-its-user") {
+            context.tokens.forget_user(name);
+        }
         Ok(())
     }
 
@@ -245,7 +247,9 @@ impl Auth {
         batch.delete(Bucket::AuthRoles, request.role.as_bytes());
         let users: Vec<_> = self.users.values().cloned().collect();
         for user in users {
-            if let Some(stored) = without_role(&user.stored, &request.role) {
+            if !base::probe::mutant("deleted-role-stays-with-its-users")
+                && let Some(stored) = without_role(&user.stored, &request.role)
+            {
                 self.put_user(stored, batch);
             }
         }
