@@ -61,8 +61,19 @@ impl World {
             value_bytes: self.config.value_bytes,
             renewing: self.config.renewing,
         };
-        let call = self.clients[number].wish(&mut around);
+        let mut call = self.clients[number].wish(&mut around);
+        self.share_lease(&mut call);
         self.call(number, call)
+    }
+
+    /// Where there are users, keys of several of them hang on one lease now and then.
+    fn share_lease(&mut self, call: &mut Call) {
+        let Call::Put(put) = call else { return };
+        if self.accounts.is_none() || put.lease != 0 || put.ignore_lease || !self.side.one_in(4) {
+            return;
+        }
+        let mut leases = self.clients.iter().flat_map(|client| client.leases.keys());
+        put.lease = leases.next().copied().unwrap_or(0);
     }
 
     /// A client does not wait any more; what it asked for may have happened.
