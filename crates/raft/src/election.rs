@@ -88,6 +88,13 @@ impl Raft {
             Body::PreVote(_) => {
                 self.common.hold(message.from, Body::PreVoteReply { granted: false });
             }
+            // So must a candidate, where nobody leads: this member may have counted terms for long
+            // in vain, with voters that were removed since, and not know that the other votes.
+            // etcd says nothing; two such members then elect nobody until their terms meet by luck.
+            Body::Vote(_) if self.leader().is_none() => {
+                reached("raft: a candidate of an older term is told the term");
+                self.common.hold(message.from, Body::VoteReply { granted: false });
+            }
             Body::Append(_)
             | Body::Heartbeat { .. }
             | Body::AppendReply(_)

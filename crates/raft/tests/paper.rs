@@ -31,6 +31,14 @@ fn s5_1_whoever_hears_of_a_later_term_follows_in_it() {
 fn s5_1_requests_of_an_old_term_are_refused() {
     let mut member = alone(3, &[2]);
     member.hear(TWO, 1, append(position(0, 0), &[1, 1, 1], 3));
+    assert!(member.say().is_empty());
+    member.hear(TWO, 1, vote(position(9, 9)));
+    let refusal =
+        Message { from: ME, to: TWO, term: Term(2), body: Body::VoteReply { granted: false } };
+    assert_eq!(member.say(), [refusal]);
+    // etcd answers no vote of an old term; neither do we where there is a leader to be disturbed.
+    member.hear(THREE, 2, append(position(0, 0), &[], 0));
+    drop(member.say());
     member.hear(TWO, 1, vote(position(9, 9)));
     assert!(member.say().is_empty());
     assert_eq!((member.last(), member.term()), (position(2, 1), 2));

@@ -51,7 +51,12 @@ fn text(attributes: &[KeyValue], key: &str) -> Option<String> {
     match found.value.clone()?.value? {
         any_value::Value::StringValue(text) => Some(text),
         any_value::Value::IntValue(number) => Some(number.to_string()),
-        _ => None,
+        any_value::Value::BoolValue(_)
+        | any_value::Value::DoubleValue(_)
+        | any_value::Value::ArrayValue(_)
+        | any_value::Value::KvlistValue(_)
+        | any_value::Value::BytesValue(_)
+        | any_value::Value::StringValueStrindex(_) => None,
     }
 }
 

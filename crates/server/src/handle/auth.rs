@@ -109,13 +109,7 @@ impl Handle {
     ///
     /// `AuthRevisionOld`, or `UserNameEmpty` if auth was off when it began.
     pub(crate) fn check_still(&self, who: &Identity) -> Result<(), Refusal> {
-        if who.revision == 0 && self.reads().auth_enabled() {
-            return Err(Refusal::UserNameEmpty);
-        }
-        if who.revision != 0 && who.revision != self.reads().auth().revision() {
-            return Err(Refusal::AuthRevisionOld);
-        }
-        Ok(())
+        self.reads().check_still(who)
     }
 
     /// Proposes a request that was let in.

@@ -5,7 +5,6 @@
 //! A watch lives on when its token ends (W-16): what counts is whose it is. One that was made while
 //! auth was off is nobody's, and lives on, too.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
@@ -15,6 +14,7 @@ use std::time::Duration;
 use mvcc::{Wake, WatchId};
 use parking_lot::Mutex;
 use proto::etcdserverpb as pb;
+use state::auth::WatchOwners;
 use state::{Identity, Refusal};
 
 use crate::auth::Caller;
@@ -78,19 +78,10 @@ pub(super) struct StreamGuard {
     caller: Caller,
     entering: Option<Entering>,
     /// Watches that belong to somebody.
-    watches: BTreeMap<WatchId, Owned>,
-    /// The users and roles by which they were looked at; enabling auth raises no revision.
-    looked_at: Option<(bool, u64)>,
+    watches: WatchOwners,
     /// Once is enough, however often the last watch goes and a first one comes.
     is_known: bool,
     streams: Arc<GuardedStreams>,
-}
-
-/// Whose a watch is, and of what.
-#[derive(Debug)]
-struct Owned {
-    user: String,
-    request: pb::WatchCreateRequest,
 }
 
 impl std::fmt::Debug for StreamGuard {
@@ -101,8 +92,8 @@ impl std::fmt::Debug for StreamGuard {
 
 impl StreamGuard {
     pub(super) fn new(caller: Caller, streams: Arc<GuardedStreams>) -> Self {
-        let (entering, watches) = (None, BTreeMap::new());
-        Self { caller, entering, watches, looked_at: None, is_known: false, streams }
+        let (entering, watches) = (None, WatchOwners::default());
+        Self { caller, entering, watches, is_known: false, streams }
     }
 
     /// Begins to make sure who asks for a watch. One at a time.
@@ -140,32 +131,15 @@ impl StreamGuard {
             self.streams.add(Arc::downgrade(stream));
             self.is_known = true;
         }
-        if self.watches.is_empty() {
-            // What changed since it was let in is found with the next look.
-            self.looked_at = None;
-        }
-        // Only the keys matter from now on.
-        let pb::WatchCreateRequest { key, range_end, .. } = request;
-        let request = pb::WatchCreateRequest { key, range_end, ..Default::default() };
-        self.watches.insert(id, Owned { user, request });
+        self.watches.add(id, user, request);
     }
 
     pub(super) fn remove(&mut self, id: WatchId) {
-        self.watches.remove(&id);
+        self.watches.remove(id);
     }
 
     /// Watches that may not go on. Costs a look at the revision unless something changed.
     pub(super) fn denied(&mut self, handle: &Handle) -> Vec<WatchId> {
-        if self.watches.is_empty() {
-            return Vec::new();
-        }
-        let version = handle.reads().auth().version();
-        if self.looked_at == Some(version) {
-            return Vec::new();
-        }
-        self.looked_at = Some(version);
-        let watches = self.watches.iter();
-        let denied = watches.filter(|(_, owned)| !handle.may_still(&owned.user, &owned.request));
-        denied.map(|(id, _)| *id).collect()
+        self.watches.denied(handle.reads())
     }
 }
