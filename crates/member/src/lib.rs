@@ -33,5 +33,5 @@ mod waiting;
 pub use ids::RequestIds;
 pub use input::{Answer, Failure, Input, Outputs, Proposal, Ticket, Turn};
 pub use leases::LeaseOptions;
-pub use member::{Member, Options};
+pub use member::{Member, Options, payload};
 pub use state::Halt;

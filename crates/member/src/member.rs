@@ -627,12 +627,17 @@ impl Member {
 
 fn committed(entry: Entry) -> Committed {
     let position = entry.position();
-    let payload = match entry.kind {
+    Committed { position, payload: payload(entry) }
+}
+
+/// What an entry carries.
+#[must_use]
+pub fn payload(entry: Entry) -> Payload {
+    match entry.kind {
         EntryKind::Normal if entry.data.is_empty() => Payload::Nothing,
         EntryKind::Normal => Payload::Request(entry.data),
         EntryKind::ConfChange | EntryKind::ConfChangeV2 => Payload::MemberChange(entry.data),
-    };
-    Committed { position, payload }
+    }
 }
 
 fn membership_change(change: MemberChange) -> MembershipChange {

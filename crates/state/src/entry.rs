@@ -2,7 +2,11 @@
 
 use base::{Index, LogPosition, MemberId};
 use bytes::Bytes;
+use prost::Message as _;
+use proto::raftpb;
 
+use crate::command::Request;
+use crate::members::Change;
 use crate::{Refusal, Reply};
 
 /// A committed entry.
@@ -23,6 +27,22 @@ pub enum Payload {
     Request(Bytes),
     /// `raftpb.ConfChange`.
     MemberChange(Bytes),
+}
+
+impl Payload {
+    /// Whether this release can apply it. What it cannot would stop every member like this one, and
+    /// stay in the log: it must not get there.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        match self {
+            Self::Nothing => true,
+            Self::Request(bytes) => bytes.is_empty() || Request::decode(bytes).is_some(),
+            Self::MemberChange(bytes) => {
+                let message = raftpb::ConfChange::decode(bytes.clone()).ok();
+                message.and_then(|message| Change::decode(&message)).is_some()
+            }
+        }
+    }
 }
 
 /// What became of an entry.

@@ -67,8 +67,8 @@ async fn messages_that_cannot_be_end_nothing() -> anyhow::Result<()> {
         data: Some(vec![0xFF; 32].into()),
         ..Default::default()
     };
-    // All but proposals: those are a member's word, which the others take.
     let kinds = [
+        Kind::MsgProp,
         Kind::MsgHup,
         Kind::MsgBeat,
         Kind::MsgApp,

@@ -119,6 +119,17 @@ impl Arrivals {
     }
 }
 
+/// Whether every entry of a proposal is one that this release can apply: an entry that is in the log
+/// is applied by all, and whoever cannot has to stop.
+fn is_known(message: &Message) -> bool {
+    let Body::Propose(entries) = &message.body else { return true };
+    let known = entries.iter().cloned().all(|entry| member::payload(entry).is_known());
+    if !known {
+        tracing::warn!(from = %message.from, "dropped a forwarded proposal of a kind that is not known");
+    }
+    known
+}
+
 /// A snapshot's database that lies beside ours, whole and verified.
 #[derive(Debug)]
 pub(crate) struct Arrived {
@@ -183,8 +194,11 @@ impl LocalMember for Arrivals {
         self.queue.receive(messages)
     }
 
-    fn receive_proposals(&self, messages: Vec<Message>) -> usize {
-        self.queue.receive(messages)
+    fn receive_proposals(&self, mut messages: Vec<Message>) -> usize {
+        let came = messages.len();
+        messages.retain(is_known);
+        let unknown = came - messages.len();
+        unknown + self.queue.receive(messages)
     }
 
     fn unreachable(&self, peer: MemberId) {
