@@ -17,7 +17,7 @@ const ARROWS: [(&str, &[&str]); 21] = [
     ("retcd-wal", &["retcd-base", "retcd-raft", "retcd-proto", "retcd-vfs"]),
     ("retcd-backend", &["retcd-base", "retcd-vfs"]),
     ("retcd-mvcc", &["retcd-base", "retcd-proto", "retcd-backend"]),
-    ("retcd-v2store", &[]),
+    ("retcd-v2store", &["retcd-base"]),
     ("retcd-state", &["retcd-base", "retcd-proto", "retcd-mvcc", "retcd-v2store", "retcd-backend"]),
     (
         "retcd-member",
