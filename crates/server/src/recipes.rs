@@ -320,7 +320,7 @@ impl Recipes {
         let who = self.handle.enter(&self.caller, &request).await?;
         let authorized = self.handle.authorize(&who, &request)?;
         let response = self.handle.reads().txn(authorized)?;
-        self.handle.check_still(&who)?;
+        self.handle.check_still(&who, &request)?;
         Ok((row(&response, 0), self.header(response.header.as_ref())))
     }
 

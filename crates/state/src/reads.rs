@@ -253,10 +253,13 @@ impl Reads {
     /// Whether nothing about users and roles changed since it was made sure who reads, so that what
     /// was read meanwhile may be told.
     ///
+    /// The request is judged again: a caller whose token is from a member that is ahead may have been
+    /// judged by what this one knew before it caught up, and the revisions say nothing of that.
+    ///
     /// # Errors
     ///
-    /// `AuthRevisionOld`, or `UserNameEmpty` if auth was off when that began.
-    pub fn check_still(&self, who: &Identity) -> Result<(), Refusal> {
+    /// `AuthRevisionOld`, or `UserNameEmpty` if auth was off when that began; `PermissionDenied`.
+    pub fn check_still<R: Guarded>(&self, who: &Identity, request: &R) -> Result<(), Refusal> {
         if base::probe::mutant("read-is-not-looked-at-again") {
             return Ok(());
         }
@@ -266,7 +269,7 @@ impl Reads {
         if who.revision != 0 && who.revision != self.auth().revision() {
             return Err(Refusal::AuthRevisionOld);
         }
-        Ok(())
+        self.authorize(who, request).map(drop)
     }
 
     /// Whether a user may make a request, as users, roles and leases are now, whenever it was made

@@ -143,7 +143,7 @@ impl World {
             return Ok(Ok(()));
         }
         let reads = self.process(at).member.state().reads();
-        let still = reads.check_still(who);
+        let still = still(&reads, who, call);
         match &still {
             Ok(()) => self.judge_evaluated(at, who, call, &still)?,
             Err(_) => reached("sim: users or roles change while somebody reads"),
@@ -190,6 +190,20 @@ fn door(call: &Call) -> Door {
         Call::Revoke(request) => request.guard().door,
         Call::KeepAlive(request) => request.guard().door,
         Call::TimeToLive(request) => request.guard().door,
+    }
+}
+
+fn still(reads: &Reads, who: &Identity, call: &Call) -> Result<(), Refusal> {
+    match call {
+        Call::Range(request) => reads.check_still(who, request),
+        Call::Txn(request) => reads.check_still(who, request),
+        Call::Put(_)
+        | Call::Delete(_)
+        | Call::Compact(_)
+        | Call::Grant(_)
+        | Call::Revoke(_)
+        | Call::KeepAlive(_)
+        | Call::TimeToLive(_) => unreachable!("only reads are looked at again"),
     }
 }
 

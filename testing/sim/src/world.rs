@@ -68,7 +68,7 @@ const WATCHERS_OF_USERS: usize = 6;
 const SIDE: u64 = 0x151;
 
 /// Far more than a life has.
-const EVENTS_MAX: u64 = 1_000_000;
+const EVENTS_MAX: u64 = 5_000_000;
 
 /// Lines of the story that are kept.
 const STORY_LINES_MAX: usize = 300;

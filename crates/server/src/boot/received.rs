@@ -124,8 +124,14 @@ impl Received {
         let file = database.path(&self.name);
         let damaged =
             |source| BootError::ReceivedDamaged { file: file.clone(), source: Box::new(source) };
-        let incoming = Incoming::open(database.snap_dir, &self.name, &database.backend)
-            .map_err(|source| damaged(BootError::Backend(source)))?;
+        let incoming = Incoming::open(database.snap_dir, &self.name, &database.backend);
+        let incoming = incoming.map_err(|source| match source {
+            backend::OpenError::Damaged { .. } => damaged(BootError::Backend(source)),
+            // For want of room, perhaps: then there is a reserve.
+            backend::OpenError::Io { .. } | backend::OpenError::Locked { .. } => {
+                BootError::Backend(source)
+            }
+        })?;
         let state = State::open(incoming.backend(), database.state)
             .map_err(|source| damaged(BootError::State { db: file.clone(), source }))?;
         let applied = state.applied().index;

@@ -337,7 +337,7 @@ impl<'a> Service<'a> {
             "needed-peers" = seen.size - seen.members.len(),
             "found peers from discovery server; waiting for more"
         );
-        let next = seen.index + 1;
+        let next = seen.index.saturating_add(1);
         let question = Question {
             rest: &format!("?wait=true&recursive=true&waitIndex={next}"),
             form: None,

@@ -135,7 +135,7 @@ impl Kv {
         metrics.store.on_range();
         metrics.server.on_range(reply.is_ok(), began.elapsed());
         let reply = reply.map_err(|refusal| refused(&refusal))?;
-        self.handle.check_still(&who).map_err(|refusal| refused(&refusal))?;
+        self.handle.check_still(&who, request).map_err(|refusal| refused(&refusal))?;
         let held = held_bytes(&reply.rows);
         self.budget.learn(reply.rows.len(), held);
         let charge = self.budget.settle(charge, held).map(Arc::new);
@@ -280,7 +280,7 @@ impl Kv {
         };
         let answer = self.handle.reads().txn(authorized);
         let mut response = answer.map_err(|refusal| refused(&refusal))?;
-        self.handle.check_still(&who).map_err(|refusal| refused(&refusal))?;
+        self.handle.check_still(&who, request).map_err(|refusal| refused(&refusal))?;
         self.handle.metrics().store.on_txn(request, &response);
         self.fill(&mut response.header);
         let charge = self.budget.settle(charge, response.encoded_len());

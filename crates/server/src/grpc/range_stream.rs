@@ -106,7 +106,7 @@ impl Chunks {
         };
         let reads = self.handle.reads();
         let reply = reads.range(authorized).map_err(denied)?;
-        self.handle.check_still(&self.who).map_err(denied)?;
+        self.handle.check_still(&self.who, request).map_err(denied)?;
         let held = held_bytes(&reply.rows);
         self.budget.learn(reply.rows.len(), held);
         self.charge = self.budget.settle(charge, held);

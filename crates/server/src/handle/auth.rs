@@ -108,8 +108,12 @@ impl Handle {
     /// # Errors
     ///
     /// `AuthRevisionOld`, or `UserNameEmpty` if auth was off when it began.
-    pub(crate) fn check_still(&self, who: &Identity) -> Result<(), Refusal> {
-        self.reads().check_still(who)
+    pub(crate) fn check_still<R: Guarded>(
+        &self,
+        who: &Identity,
+        request: &R,
+    ) -> Result<(), Refusal> {
+        self.reads().check_still(who, request)
     }
 
     /// Proposes a request that was let in.

@@ -111,6 +111,10 @@ impl Place {
         let host = uri.host().filter(|host| !host.is_empty())?.to_owned();
         let port = authority.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
         let path = uri.path().trim_end_matches('/').to_owned();
+        if path.is_empty() {
+            // There is no token in it.
+            return None;
+        }
         Some(Self { host, port, is_tls, authorization, path })
     }
 

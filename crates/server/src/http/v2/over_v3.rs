@@ -345,8 +345,10 @@ impl OverV3 {
         });
         let request = pb::TxnRequest { success: reads.collect(), ..pb::TxnRequest::default() };
         // With users of the third generation nobody may: who asks has no name there.
-        let authorized = self.handle.authorize(&Identity::nobody(), &request)?;
+        let nobody = Identity::nobody();
+        let authorized = self.handle.authorize(&nobody, &request)?;
         let answer = self.handle.reads().txn(authorized)?;
+        self.handle.check_still(&nobody, &request)?;
         let newest = answer.header.map_or(0, |header| header.revision);
         let rows = |response: pb::ResponseOp| match response.response {
             Some(Response::ResponseRange(range)) => range.kvs,

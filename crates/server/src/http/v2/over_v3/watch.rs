@@ -27,8 +27,8 @@ use crate::http::v2::{keys, now};
 /// Bytes of changes taken at once.
 const PULL_BYTES_MAX: usize = 64 << 10;
 
-/// Events that wait for a client; what is behind them waits in the store.
-const WAITING_MAX: usize = 16;
+/// Events that wait for a client; what is behind them waits in the store. One may have many MiB.
+const WAITING_MAX: usize = 1;
 
 /// Wakes whoever waits for changes.
 #[derive(Debug, Default)]
@@ -60,7 +60,7 @@ impl OverV3 {
         // Index and revision differ by one.
         let start = match asked.since {
             0 => keys.revision() + 1,
-            since => i64::try_from(since).unwrap_or(i64::MAX - 1) + 1,
+            since => i64::try_from(since).unwrap_or(i64::MAX).saturating_add(1),
         };
         let oldest = keys.compact_revision() + 1;
         if start < oldest {
@@ -83,6 +83,9 @@ impl OverV3 {
             fragment: false,
         };
         stream.create(spec).map_err(|_| internal(&ProposeError::Overloaded))?;
+        if self.handle.reads().auth_enabled() {
+            return Err(internal(&Refusal::UserNameEmpty.into()));
+        }
         let (sender, receiver) = mpsc::channel(WAITING_MAX);
         let layout = Arc::clone(&self.layout);
         tokio::spawn(Teller { layout, asked, stream, bell, sender }.run());
@@ -111,6 +114,11 @@ impl Teller {
                 }
             }
             if more {
+                if self.sender.is_closed() {
+                    return;
+                }
+                // The whole history may lie before the first event that concerns the client.
+                tokio::task::yield_now().await;
                 continue;
             }
             tokio::select! {
