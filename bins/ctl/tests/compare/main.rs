@@ -154,8 +154,10 @@ fn ours_prints_the_same_against_theirs(name: &str) {
         return;
     };
     check(name, By::V3_5, &run(name, &ours.tools, &theirs.server), Entry::is_common);
-    let newer = Release::named("REAL_ETCD_37").unwrap_or(theirs);
-    check_same_member(name, &ours.tools, &newer);
+    // The columns of 3.7 are more.
+    if let Some(newer) = Release::named("REAL_ETCD_37") {
+        check_same_member(name, &ours.tools, &newer);
+    }
 }
 
 /// Their tools against our server.

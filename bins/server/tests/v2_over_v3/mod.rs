@@ -1,12 +1,9 @@
 //! `--experimental-enable-v2v3` (V2-180): the keys of the second generation in the third's store.
 
 use anyhow::{Context as _, ensure};
-use retcd_conformance::{Keys, real_etcd};
-use serde_json::Value;
+use retcd_conformance::Keys;
 
-use crate::v2_discovery::AT;
-use crate::v2_proxy::Process;
-use crate::v2_support::{V2, eventually, start};
+use crate::v2_support::{V2, start};
 
 const FLAG: &str = "--experimental-enable-v2v3=/__v2";
 
@@ -171,63 +168,4 @@ fn changes_are_waited_for() -> anyhow::Result<()> {
     let next = v2.get(&format!("/keys/w?wait=true&recursive=true&waitIndex={}", begun + 3))?;
     ensure!(next.body == gone.body, "{next:?}");
     Ok(())
-}
-
-/// V2-180: what etcd's own emulation answers to what it does answer.
-#[test]
-fn answers_are_those_of_etcds_emulation() -> anyhow::Result<()> {
-    let Some(real) = real_etcd("3.4") else { return Ok(()) };
-    let (ours, _folder) = start(&[FLAG])?;
-    let folder = tempfile::tempdir()?;
-    // It says of itself that it is not healthy then.
-    let flags = [&AT[..], &["--enable-v2", "--logger=zap", FLAG]].concat();
-    let theirs = Process::start_as(&real.join("etcd"), folder.path(), &flags)?;
-    eventually(|| Ok(theirs.log().contains("serving client traffic insecurely")))?;
-    let sides = [V2::of(&ours)?, theirs.v2()?];
-    let base = [index(&sides[0])?, index(&sides[1])?];
-    for step in [
-        "PUT /a value=1",
-        "PUT /a value=2",
-        "GET /a",
-        "PUT /a value=3&prevValue=2",
-        "PUT /a value=3&prevValue=2",
-        "PUT /d/e value=x",
-        "GET /d?recursive=true&sorted=true",
-        "PUT /b value=x&prevExist=false",
-        "PUT /b value=x&prevExist=false",
-        "PUT /b value=y&prevExist=true",
-        // A refused change has no revision here, and one there; so none of those follows.
-        "DELETE /b",
-        "GET /nothing",
-        "PUT /d value=x",
-        "DELETE /a?prevValue=3",
-    ] {
-        let mut seen = Vec::new();
-        for (v2, base) in sides.iter().zip(base) {
-            let answer = v2.step(step)?;
-            let mut body: Value = serde_json::from_str(&answer.body)?;
-            count_from(&mut body, base);
-            seen.push((answer.status, body));
-        }
-        ensure!(seen[0] == seen[1], "{step}: {} {}", seen[0].1, seen[1].1);
-    }
-    Ok(())
-}
-
-/// Indexes as their distance from the first.
-fn count_from(value: &mut Value, base: u64) {
-    match value {
-        Value::Object(fields) => {
-            for (name, field) in fields {
-                match field.as_u64() {
-                    Some(index) if name.to_lowercase().ends_with("index") => {
-                        *field = Value::from(index.wrapping_sub(base));
-                    }
-                    _ => count_from(field, base),
-                }
-            }
-        }
-        Value::Array(items) => items.iter_mut().for_each(|item| count_from(item, base)),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
-    }
 }
