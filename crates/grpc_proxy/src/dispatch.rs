@@ -30,6 +30,8 @@ use crate::watch::WatchProxy;
 #[derive(Clone, Debug)]
 pub(crate) struct Dispatch {
     kv: KvServer<KvProxy>,
+    /// The same, to make it forget.
+    answers: KvProxy,
     watch: WatchServer<WatchProxy>,
     lease: LeaseServer<LeaseProxy>,
     cluster: ClusterServer<ClusterProxy>,
@@ -99,6 +101,7 @@ impl Dispatch {
         let Proxies { kv, watch, lease, cluster } = proxies;
         let gzip = CompressionEncoding::Gzip;
         Self {
+            answers: kv.clone(),
             kv: KvServer::new(kv).accept_compressed(gzip),
             watch: WatchServer::new(watch).accept_compressed(gzip),
             lease: LeaseServer::new(lease).accept_compressed(gzip),
@@ -133,11 +136,40 @@ impl Dispatch {
             Some("etcdserverpb.Lease") => self.lease.clone().call(request).await,
             Some("etcdserverpb.Cluster") => self.cluster.clone().call(request).await,
             Some(_) | None => {
+                let forgetting = changes_rights(path).then(|| Forgetting::now(&self.answers));
                 let forwarded = forward(&self.upstream, request).await;
+                drop(forgetting);
                 Ok(forwarded.unwrap_or_else(Status::into_http))
             }
         };
         answered.unwrap_or_else(|never| match never {})
+    }
+}
+
+/// Calls for users and roles that change none.
+const HARMLESS: [&str; 6] =
+    ["Authenticate", "AuthStatus", "UserGet", "UserList", "RoleGet", "RoleList"];
+
+/// Whether somebody may see less after a call than before.
+fn changes_rights(path: &str) -> bool {
+    let method = path.strip_prefix("/etcdserverpb.Auth/");
+    method.is_some_and(|method| !HARMLESS.contains(&method))
+}
+
+/// Makes the memory forget everything when a change of rights begins and when it is over, however
+/// it ends: what is read in between may be from before it.
+struct Forgetting<'a>(&'a KvProxy);
+
+impl<'a> Forgetting<'a> {
+    fn now(answers: &'a KvProxy) -> Self {
+        answers.forget_all();
+        Self(answers)
+    }
+}
+
+impl Drop for Forgetting<'_> {
+    fn drop(&mut self) {
+        self.0.forget_all();
     }
 }
 
@@ -277,5 +309,22 @@ mod tests {
             assert_eq!(find(path).unwrap_err().message(), text);
         }
         assert!(find("/etcdserverpb.Auth/UserAdd").is_ok());
+    }
+
+    /// Reliability 6.1: after these, answers of before are not for everybody.
+    #[test]
+    fn changes_of_rights_are_known() {
+        for (path, is_change) in [
+            ("/etcdserverpb.Auth/AuthEnable", true),
+            ("/etcdserverpb.Auth/UserRevokeRole", true),
+            ("/etcdserverpb.Auth/RoleRevokePermission", true),
+            ("/etcdserverpb.Auth/Authenticate", false),
+            ("/etcdserverpb.Auth/RoleList", false),
+            ("/v3lockpb.Lock/Lock", false),
+        ] {
+            assert_eq!(changes_rights(path), is_change, "{path}");
+        }
+        let (_, methods) = METHODS.iter().find(|(name, _)| *name == "etcdserverpb.Auth").unwrap();
+        assert!(HARMLESS.iter().all(|harmless| methods.contains(harmless)));
     }
 }

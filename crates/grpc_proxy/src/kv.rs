@@ -50,6 +50,15 @@ impl KvProxy {
         Self { store, leasing, cache: Arc::new(Cache::new()), metrics }
     }
 
+    /// Forgets all answers: who may see what is about to change, or has changed.
+    pub(crate) fn forget_all(&self) {
+        self.cache.forget_all();
+        if let Some(leasing) = &self.leasing {
+            leasing.forget_all();
+        }
+        self.note_size();
+    }
+
     fn note_size(&self) {
         self.metrics.cache_keys.set(i64::try_from(self.cache.len()).unwrap_or(i64::MAX));
     }

@@ -13,7 +13,7 @@ use http::header::CONTENT_TYPE;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use ping_policy::{PingPolicy, Policed};
+use ping_policy::{Begun, Counted, PingPolicy, Policed};
 use rustix::process::{Resource, getrlimit};
 use socket2::{SockRef, TcpKeepalive};
 use tls::{Accepted, First, ServerPolicy};
@@ -207,9 +207,22 @@ impl Connection {
             let served = served.clone();
             async move { Ok::<_, Infallible>(served.answer(request).await) }
         });
-        let serving =
-            self.builder.serve_connection(TokioIo::new(Policed::new(stream, self.pings)), service);
-        if let Err(error) = serving.await {
+        let begun = Begun::default();
+        let counted = Counted::new(stream, begun.clone());
+        let io = TokioIo::new(Policed::new(counted, self.pings));
+        let serving = self.builder.serve_connection(io, service);
+        tokio::pin!(serving);
+        let ended = tokio::select! {
+            ended = &mut serving => ended,
+            () = tokio::time::sleep(HEADER_TIMEOUT) => {
+                if !begun.is_begun() {
+                    tracing::debug!("closed a connection that sent no request");
+                    return;
+                }
+                serving.await
+            }
+        };
+        if let Err(error) = ended {
             tracing::debug!(error = %error, "connection ended");
         }
     }

@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::{Client, Options};
+use client::{Client, Connection, Options};
 use parking_lot::RwLock;
 use prost::Message;
 use proto::etcdserverpb::MemberListRequest;
@@ -25,6 +25,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a member says itself begins so.
 const SAID_BY_MEMBER: &str = "etcdserver: ";
+
+/// What a learner says to nearly every call.
+const LEARNER: &str = "etcdserver: rpc not supported for learner";
 
 /// Whether and when a call is sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +112,12 @@ impl Upstream {
         loop {
             let client = self.client();
             let connection = client.connection();
-            let status = match call(connection.channel.clone()).await {
+            // Who hangs up may have waited in vain for a member that hangs.
+            let mut waiting = Waiting { client: &client, connection: &connection, is_over: false };
+            let answered = call(connection.channel.clone()).await;
+            waiting.is_over = true;
+            drop(waiting);
+            let status = match answered {
                 Ok(answer) => return Ok(answer),
                 Err(status) => status,
             };
@@ -117,7 +125,7 @@ impl Upstream {
             let told = client::as_told_by_go(&status);
             let is_gone =
                 told.code() == Code::Unavailable && !told.message().starts_with(SAID_BY_MEMBER);
-            if is_gone {
+            if is_useless(&told) {
                 client.leave(&connection);
             }
             let endpoints = client.endpoints().count();
@@ -172,6 +180,27 @@ impl Upstream {
     }
 }
 
+/// Whether another member may do what this one cannot: it is gone, cut off, or a learner. Calls
+/// stay with a member until then.
+fn is_useless(told: &Status) -> bool {
+    matches!(told.code(), Code::Unavailable | Code::DeadlineExceeded) || told.message() == LEARNER
+}
+
+/// Leaves a connection unless its call has come to an end.
+struct Waiting<'a> {
+    client: &'a Client,
+    connection: &'a Connection,
+    is_over: bool,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.client.leave(self.connection);
+        }
+    }
+}
+
 /// However often members are asked, an answer may take this long.
 const SYNC_TIME_MIN: Duration = Duration::from_secs(5);
 
@@ -179,5 +208,43 @@ impl fmt::Debug for Upstream {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let client = self.client();
         formatter.debug_list().entries(client.endpoints()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// SRV-179: no call goes again to a member that cannot answer any.
+    #[test]
+    fn members_that_cannot_answer_are_left() {
+        for (code, text, is_left) in [
+            (Code::Unavailable, "etcdserver: request timed out", true),
+            (Code::Unavailable, "etcdserver: no leader", true),
+            (Code::Unavailable, "transport is closing", true),
+            (Code::DeadlineExceeded, "context deadline exceeded", true),
+            (Code::FailedPrecondition, LEARNER, true),
+            (Code::FailedPrecondition, "etcdserver: authentication is not enabled", false),
+            (Code::InvalidArgument, "etcdserver: key is not provided", false),
+        ] {
+            assert_eq!(is_useless(&Status::new(code, text)), is_left, "{text}");
+        }
+    }
+
+    /// SRV-179: a member that hangs is not asked by the next caller.
+    #[tokio::test]
+    async fn who_hangs_up_leaves_the_member() {
+        let endpoints = ["127.0.0.1:1", "127.0.0.1:2"].map(str::to_owned).to_vec();
+        let upstream = Upstream::new(Options::new(endpoints)).await.unwrap();
+        let ticket = || format!("{:?}", upstream.client().connection());
+        let before = ticket();
+        let caller = Caller::default();
+        let call = upstream
+            .attempt(&caller, Policy::Write, |_| std::future::pending::<Result<(), Status>>());
+        assert!(futures_util::FutureExt::now_or_never(call).is_none());
+        assert_ne!(ticket(), before);
+        let before = ticket();
+        upstream.attempt(&caller, Policy::Write, async |_| Ok(())).await.unwrap();
+        assert_eq!(ticket(), before);
     }
 }

@@ -12,8 +12,11 @@
 //! Not enforced on ports that serve calls and plain HTTP over TLS: etcd has them served by its HTTP
 //! library, and clients may rely on it.
 //!
+//! [`Begun`] is beside it because every port that has this policy needs both.
+//!
 //! Source: grpc-go internal/transport/http2_server.go (`handlePing`), keepalive defaults.
 
+mod begun;
 mod frames;
 
 use std::collections::BTreeSet;
@@ -24,6 +27,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+pub use begun::{Begun, Counted};
 use frames::{ACK, END_STREAM, Frames, Head, Kind};
 
 /// Strikes that are forgiven.

@@ -7,16 +7,22 @@
 //! - At most [`ENTRIES_MAX`] answers and [`BYTES_MAX`] bytes; the one unused for longest goes first.
 //! - An answer is for the token it was given to.
 //! - An answer that was under way while something in its range was written is not kept.
+//! - No answer is given for longer than [`AGE_MAX`], nor after a change of rights through this
+//!   proxy: it may be more than its token's user may see by now.
+//! - What is kept holds on to no message: prost's bytes are parts of the whole that arrived.
 //!
-//! Source: etcd server/proxy/grpcproxy/cache/store.go. Different from it: the token and the last
-//! two invariants.
+//! Source: etcd server/proxy/grpcproxy/cache/store.go. Different from it: the token and all
+//! invariants after it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use prost::Message as _;
 use proto::etcdserverpb::{RangeRequest, RangeResponse};
+use proto::mvccpb::KeyValue;
+use tokio::time::Instant;
 
 /// As etcd's.
 const ENTRIES_MAX: usize = 2048;
@@ -26,6 +32,9 @@ const BYTES_MAX: usize = 64 << 20;
 
 /// One answer.
 const ENTRY_BYTES_MAX: usize = 4 << 20;
+
+/// Rights that change elsewhere are not heard of here.
+const AGE_MAX: Duration = Duration::from_mins(1);
 
 /// Writes that are remembered for answers under way.
 const RECENT_LEN: usize = 256;
@@ -63,6 +72,7 @@ struct Entry {
     range_end: Bytes,
     bytes: usize,
     used: u64,
+    until: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -82,6 +92,8 @@ struct Kept {
     writes: u64,
     /// The last of them.
     recent: VecDeque<(Bytes, Bytes)>,
+    /// Answers that began before so many writes are for rights of before.
+    forgotten: u64,
 }
 
 impl Cache {
@@ -101,6 +113,10 @@ impl Cache {
             return Found::Compacted;
         }
         let Some(number) = kept.numbers.get(&question).copied() else { return Found::Nothing };
+        if kept.entries[&number].until <= Instant::now() {
+            kept.remove(number);
+            return Found::Nothing;
+        }
         kept.use_now(number);
         Found::Answer(kept.entries[&number].answer.clone())
     }
@@ -118,15 +134,19 @@ impl Cache {
         request: RangeRequest,
         answer: &RangeResponse,
     ) {
-        let bytes = answer.encoded_len();
-        let (key, range_end, revision) =
-            (request.key.clone(), request.range_end.clone(), request.revision);
-        let question = Question::new(token, request);
-        let bytes = bytes + question.request.len();
+        let bytes = bytes_of(token, &request, answer);
         if ENTRY_BYTES_MAX < bytes {
             return;
         }
+        let Some(answer) = detached(answer) else { return };
+        let key = Bytes::copy_from_slice(&request.key);
+        let range_end = Bytes::copy_from_slice(&request.range_end);
+        let revision = request.revision;
+        let question = Question::new(token, request);
         let mut kept = self.kept.lock();
+        if started.0 < kept.forgotten {
+            return;
+        }
         let is_fixed = revision != 0;
         if revision <= kept.compact_revision && is_fixed {
             return;
@@ -149,8 +169,8 @@ impl Cache {
             }
         }
         kept.bytes += bytes;
-        let answer = answer.clone();
-        let entry = Entry { question, answer, key, range_end, bytes, used: number };
+        let until = Instant::now() + AGE_MAX;
+        let entry = Entry { question, answer, key, range_end, bytes, used: number, until };
         kept.entries.insert(number, entry);
         while ENTRIES_MAX < kept.entries.len() || BYTES_MAX < kept.bytes {
             let (_, oldest) = kept.by_use.pop_first().expect("every entry was used once");
@@ -159,7 +179,8 @@ impl Cache {
     }
 
     /// Forgets every answer with a key in the range.
-    pub(super) fn invalidate(&self, key: &Bytes, range_end: &[u8]) {
+    pub(super) fn invalidate(&self, key: &[u8], range_end: &[u8]) {
+        let key = &Bytes::copy_from_slice(key);
         let mut kept = self.kept.lock();
         kept.writes += 1;
         if kept.recent.len() == RECENT_LEN {
@@ -178,6 +199,13 @@ impl Cache {
         for number in gone {
             kept.remove(number);
         }
+    }
+
+    /// Forgets every answer, those under way too.
+    pub(super) fn forget_all(&self) {
+        let mut kept = self.kept.lock();
+        let (compact_revision, tick, writes) = (kept.compact_revision, kept.tick, kept.writes + 1);
+        *kept = Kept { compact_revision, tick, writes, forgotten: writes, ..Kept::default() };
     }
 
     /// Answers about older revisions are no longer given.
@@ -227,6 +255,21 @@ impl Kept {
         let mut since = self.recent.iter().rev().take(since);
         since.any(|(other, other_end)| meet((key, range_end), (other, other_end)))
     }
+}
+
+/// What keeping an answer costs, about.
+fn bytes_of(token: Option<&str>, request: &RangeRequest, answer: &RangeResponse) -> usize {
+    // A question is both in its entry and on the way to it.
+    let token_bytes = 2 * token.map_or(0, str::len);
+    // Its ends are beside it once more.
+    let request_bytes = request.encoded_len() + request.key.len() + request.range_end.len();
+    let pairs_bytes = answer.kvs.len() * size_of::<KeyValue>();
+    answer.encoded_len() + pairs_bytes + request_bytes + token_bytes
+}
+
+/// The same answer in memory of its own, without the rest of the message that it came in.
+pub(super) fn detached(answer: &RangeResponse) -> Option<RangeResponse> {
+    RangeResponse::decode(Bytes::from(answer.encode_to_vec())).ok()
 }
 
 /// Whether a key lies in a range.
@@ -329,6 +372,61 @@ mod tests {
         assert!(matches!(cache.get(None, &old), Found::Compacted));
         assert_eq!(cache.len(), 0);
         add(&cache, None, old, 1);
+        assert_eq!(cache.len(), 0);
+    }
+
+    /// Bounded memory: a few bytes do not keep a large message.
+    #[test]
+    fn what_is_kept_holds_on_to_no_message() {
+        let message = Bytes::from(vec![b'm'; 1 << 16]);
+        let cache = Cache::new();
+        let request = RangeRequest {
+            key: message.slice(..1),
+            range_end: message.slice(..2),
+            ..RangeRequest::default()
+        };
+        let pair = KeyValue { key: message.slice(..1), ..KeyValue::default() };
+        let answer = RangeResponse { kvs: vec![pair], ..RangeResponse::default() };
+        cache.invalidate(&message.slice(..4), b"");
+        cache.add(None, cache.start(), request, &answer);
+        assert_eq!(cache.len(), 1);
+        drop(answer);
+        assert!(message.is_unique());
+    }
+
+    /// Bounded memory: everything that is kept is counted, and given back.
+    #[test]
+    fn tokens_and_pairs_count() {
+        let cache = Cache::new();
+        let token = "t".repeat(1000);
+        add(&cache, Some(&token), read("a", ""), 1);
+        assert!(2000 < cache.kept.lock().bytes);
+        cache.invalidate(b"a", b"");
+        assert_eq!(cache.kept.lock().bytes, 0);
+        let kvs = vec![KeyValue::default(); ENTRY_BYTES_MAX / size_of::<KeyValue>()];
+        let answer = RangeResponse { kvs, ..RangeResponse::default() };
+        cache.add(None, cache.start(), read("a", ""), &answer);
+        assert_eq!(cache.len(), 0);
+        add(&cache, Some(&"t".repeat(ENTRY_BYTES_MAX / 2)), read("a", ""), 1);
+        assert_eq!(cache.len(), 0);
+    }
+
+    /// Reliability 6.1: an answer is not given for longer than its rights are known.
+    #[test]
+    fn nothing_outlives_a_change_of_rights() {
+        let cache = Cache::new();
+        let fixed = RangeRequest { revision: 4, ..read("a", "") };
+        add(&cache, Some("one"), read("a", ""), 1);
+        let started = cache.start();
+        cache.forget_all();
+        assert_eq!((cache.len(), cache.kept.lock().bytes), (0, 0));
+        cache.add(Some("one"), started, read("a", ""), &answer(1));
+        cache.add(Some("one"), started, fixed.clone(), &answer(1));
+        assert_eq!(cache.len(), 0);
+        add(&cache, Some("one"), fixed.clone(), 1);
+        assert_eq!(count(&cache, Some("one"), &fixed), Some(1));
+        cache.kept.lock().entries.values_mut().for_each(|entry| entry.until = Instant::now());
+        assert_eq!(count(&cache, Some("one"), &fixed), None);
         assert_eq!(cache.len(), 0);
     }
 

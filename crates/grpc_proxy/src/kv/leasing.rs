@@ -22,6 +22,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use client::WatchOptions;
 use parking_lot::Mutex;
+use prost::Message as _;
 use proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use proto::etcdserverpb::request_op::Request as Operation;
 use proto::etcdserverpb::response_op::Response as Outcome;
@@ -54,6 +55,9 @@ const SESSION_PAUSE: Duration = Duration::from_millis(500);
 
 /// Keys that are owned at a time, and that are remembered as given up.
 const OWNED_MAX: usize = 2048;
+
+/// An answer that is kept. Larger ones are read each time.
+const ANSWER_BYTES_MAX: usize = 64 << 10;
 
 /// What an owner is told.
 const REVOKE: &[u8] = b"REVOKE";
@@ -102,7 +106,7 @@ impl Leasing {
             if let Err(error) = self.session().await {
                 tracing::warn!(error, "the session of the leasing prefix ended");
             }
-            *self.owned.lock() = Owned::default();
+            self.owned.lock().end_session();
             tokio::time::sleep(SESSION_PAUSE).await;
         }
     }
@@ -157,7 +161,7 @@ impl Leasing {
             why = renewing => why,
             why = watching => why,
         };
-        *self.owned.lock() = Owned::default();
+        self.owned.lock().end_session();
         // Others need not wait until it ends by itself.
         client.lease_revoke(LeaseRevokeRequest { id: lease }).await.ok();
         Err(why)
@@ -166,6 +170,13 @@ impl Leasing {
     /// Under the prefix, as [`Namespace::enter`].
     fn enter(&self, key: &mut Bytes, range_end: &mut Bytes) {
         self.marks.enter(key, range_end);
+    }
+
+    /// Forgets all answers, those under way too. What is owned stays so.
+    pub(super) fn forget_all(&self) {
+        let mut owned = self.owned.lock();
+        owned.answers.clear();
+        owned.changes += 1;
     }
 
     /// A mark was deleted, perhaps by somebody who had no right to.
@@ -187,7 +198,8 @@ impl Leasing {
             let now = Instant::now();
             owned.given_up.retain(|_, at| now < *at + REVOKE_PAUSE);
             if owned.given_up.len() < OWNED_MAX {
-                owned.given_up.insert(key, now);
+                // Not a part of the message that it came in.
+                owned.given_up.insert(Bytes::copy_from_slice(&key), now);
             }
         }
         let still = compare(&mark.key, TargetUnion::CreateRevision(mark.create_revision));
@@ -213,12 +225,16 @@ impl Leasing {
             Look::Free { lease, changes } => (lease, changes),
         };
         let (response, is_ours) = self.acquire(caller, &key, lease).await?;
-        if is_ours {
+        if is_ours
+            && response.encoded_len() <= ANSWER_BYTES_MAX
+            && let Some(kept) = super::cache::detached(&response)
+        {
             let mut owned = self.owned.lock();
             let is_same = owned.session.is_some_and(|session| session.lease == lease);
             if is_same && owned.changes == changes && !owned.is_blocked(&key) {
                 let revision = response.header.map_or(0, |header| header.revision);
-                owned.answers.insert(key, Answer { response: response.clone(), revision });
+                let key = Bytes::copy_from_slice(&key);
+                owned.answers.insert(key, Answer { response: kept, revision });
             }
         }
         Ok(shown(response, &request))
@@ -276,8 +292,7 @@ impl Leasing {
         let is_ours = match responses.next() {
             Some(Some(Outcome::ResponsePut(_))) => done.succeeded,
             Some(Some(Outcome::ResponseRange(marks))) => {
-                let is_mine = marks.kvs.first().is_some_and(|mark| mark.lease == lease);
-                is_mine && response.kvs.iter().all(|pair| pair.lease == 0)
+                is_mine(&marks.kvs, lease) && response.kvs.iter().all(|pair| pair.lease == 0)
             }
             Some(_) | None => false,
         };
@@ -418,6 +433,14 @@ impl Leasing {
 const TTL: Duration = Duration::from_secs(60);
 
 impl Owned {
+    /// Nothing is owned any more. Writes that are under way stay so: the next session must not
+    /// answer what they may change.
+    fn end_session(&mut self) {
+        self.session = None;
+        self.answers.clear();
+        self.changes += 1;
+    }
+
     fn is_blocked(&self, key: &Bytes) -> bool {
         let mut ranges = self.blocked.values().flatten();
         ranges.any(|(from, end)| super::cache::is_inside(key, from, end))
@@ -470,6 +493,11 @@ impl Drop for Blocking<'_> {
     }
 }
 
+/// Whether what stands at a mark says that the key is owned here, and is to stay so.
+fn is_mine(marks: &[KeyValue], lease: i64) -> bool {
+    marks.first().is_some_and(|mark| mark.lease == lease && mark.value != REVOKE)
+}
+
 fn op(operation: Operation) -> RequestOp {
     RequestOp { request: Some(operation) }
 }
@@ -508,4 +536,37 @@ fn shown(mut response: RangeResponse, request: &RangeRequest) -> RangeResponse {
         response.kvs.iter_mut().for_each(|pair| pair.value = Bytes::new());
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// SRV-179: a write that outlives a session still hides what it may change.
+    #[test]
+    fn writes_under_way_outlive_a_session() {
+        let key = Bytes::from_static(b"a");
+        let mut owned = Owned { changes: 7, ..Owned::default() };
+        owned.session = Some(Session { lease: 1, valid_until: Instant::now() });
+        owned.blocked.insert(7, vec![(key.clone(), Bytes::new())]);
+        owned.given_up.insert(key.clone(), Instant::now());
+        let answer = Answer { response: RangeResponse::default(), revision: 1 };
+        owned.answers.insert(key.clone(), answer);
+        owned.end_session();
+        assert!(owned.session.is_none() && owned.answers.is_empty());
+        assert!(owned.is_blocked(&key) && owned.given_up.contains_key(&key));
+        assert_eq!(owned.changes, 8);
+    }
+
+    /// SRV-179: a key that is to be let go is not taken again.
+    #[test]
+    fn a_revoked_mark_is_nobodys() {
+        let mark = |lease, value| {
+            vec![KeyValue { lease, value: Bytes::from_static(value), ..KeyValue::default() }]
+        };
+        assert!(is_mine(&mark(5, b""), 5));
+        assert!(!is_mine(&mark(5, REVOKE), 5));
+        assert!(!is_mine(&mark(6, b""), 5));
+        assert!(!is_mine(&[], 5));
+    }
 }

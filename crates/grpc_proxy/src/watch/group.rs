@@ -219,6 +219,17 @@ mod tests {
         assert!(!fits(&new, 0));
     }
 
+    /// SRV-179: clients of Go's look into the header of every response.
+    #[test]
+    fn an_end_has_a_header() {
+        let (waiting, mut responses) = watcher(1, 0);
+        let mut group = Group::default();
+        group.join(waiting);
+        group.end(&WatchResponse { canceled: true, ..WatchResponse::default() });
+        let end = responses.try_recv().unwrap().unwrap();
+        assert_eq!((end.canceled, end.header), (true, Some(header(10))));
+    }
+
     /// Bounded memory: what does not fit is not counted as seen.
     #[test]
     fn who_does_not_read_is_taken_out() {

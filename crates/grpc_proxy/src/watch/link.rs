@@ -88,6 +88,11 @@ impl Link {
         }
     }
 
+    /// Whether another member may answer otherwise.
+    pub(super) fn has_choice(&self) -> bool {
+        1 < self.upstream.client().endpoints().count()
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         matches!(self.state, State::Closed { .. })
     }

@@ -51,7 +51,8 @@ pub(super) struct Topic {
     unconfirmed: VecDeque<i64>,
     /// What a member calls a group that it was to call otherwise: an older proxy does.
     renamed: HashMap<i64, i64>,
-    behind: FuturesUnordered<BoxFuture<'static, Option<Watcher>>>,
+    /// Watches whose clients do not read; without the watch when the client is gone.
+    behind: FuturesUnordered<BoxFuture<'static, (WatcherKey, Option<Watcher>)>>,
     /// Watches that ended while they were behind.
     removed: HashSet<WatcherKey>,
     behind_streams: Vec<(WatcherKey, u64)>,
@@ -100,7 +101,7 @@ impl Topic {
                     None => return,
                 },
                 incident = self.link.next(), if has_groups => self.on_incident(incident),
-                Some(back) = self.behind.next() => self.on_back(back),
+                Some((key, back)) = self.behind.next() => self.on_back(key, back),
             }
             if self.groups.is_empty() && !self.link.is_closed() {
                 self.link.close();
@@ -209,10 +210,14 @@ impl Topic {
             }
             return;
         }
-        if matches!(
-            status.code(),
-            Code::Unavailable | Code::Internal | Code::Unknown | Code::Cancelled
-        ) {
+        // A learner says that it is one so.
+        let is_elsewhere = status.code() == Code::FailedPrecondition && self.link.has_choice();
+        if is_elsewhere
+            || matches!(
+                status.code(),
+                Code::Unavailable | Code::Internal | Code::Unknown | Code::Cancelled
+            )
+        {
             tracing::debug!(error = status.message(), "a stream of watches broke");
             return;
         }
@@ -311,14 +316,16 @@ impl Topic {
             let room = queue.reserve_many(super::QUEUE_LEN / 2).await;
             let is_there = room.is_ok();
             drop(room);
-            is_there.then_some(watcher)
+            (watcher.key, is_there.then_some(watcher))
         }));
     }
 
-    fn on_back(&mut self, back: Option<Watcher>) {
-        let Some(watcher) = back else { return };
-        self.behind_streams.retain(|(key, _)| *key != watcher.key);
-        if !self.removed.remove(&watcher.key) {
+    fn on_back(&mut self, key: WatcherKey, back: Option<Watcher>) {
+        self.behind_streams.retain(|(behind, _)| *behind != key);
+        let is_removed = self.removed.remove(&key);
+        if let Some(watcher) = back
+            && !is_removed
+        {
             self.place(watcher);
         }
     }

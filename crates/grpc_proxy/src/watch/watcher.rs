@@ -183,7 +183,8 @@ impl Watcher {
     pub(super) fn end(mut self, response: &WatchResponse) {
         let is_untold = self.room.is_some();
         let response = WatchResponse {
-            header: response.header,
+            // Go's clients do not look whether there is one.
+            header: response.header.or(self.last_header).or(Some(self.checked)),
             watch_id: self.id,
             created: is_untold,
             canceled: true,
