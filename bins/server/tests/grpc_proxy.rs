@@ -4,7 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
 
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -822,6 +823,21 @@ fn help_names_every_flag_of_etcd() -> anyhow::Result<()> {
     let ours = help(Path::new(OURS))?;
     for line in help(&real.join("etcd"))?.lines() {
         assert!(ours.lines().any(|own| own == line), "{line}\n{ours}");
+    }
+    Ok(())
+}
+
+/// G24: a connection that never says anything does not stay.
+#[test]
+fn who_says_nothing_is_sent_away() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let server = serve(folder.path())?;
+    let proxy = Proxy::start(folder.path(), &server, &[])?;
+    for first in ["", "PRI"] {
+        let mut silent = TcpStream::connect(proxy.address())?;
+        silent.set_read_timeout(Some(PATIENCE))?;
+        silent.write_all(first.as_bytes())?;
+        ensure!(silent.read(&mut [0; 64])? == 0, "it was told something after {first:?}");
     }
     Ok(())
 }

@@ -7,8 +7,6 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,7 +14,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 use transport::Timed;
@@ -31,7 +29,7 @@ use crate::http::Plain;
 use crate::listen::{Connection, Detached, Listener};
 use crate::ports::BoundPort;
 use crate::shards::Shards;
-use ping_policy::{PingPolicy, Policed};
+use ping_policy::{Begun, Counted, PingPolicy, Policed};
 
 /// How a port treats its connections.
 #[derive(Clone, Copy, Debug)]
@@ -48,12 +46,6 @@ pub(crate) struct PortLimits {
 
 /// A client has this long to send its request's head.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// What HTTP/2 begins with is this long, and so is any head of HTTP/1.1 at least.
-const PREFACE_BYTES: usize = 24;
-
-/// What a connection with TLS begins with, and no request.
-const TLS_FIRST_BYTE: u8 = 22;
 
 /// Bytes in flight towards the server before it must be read: large, because requests are small
 /// and their number is bounded elsewhere.
@@ -262,7 +254,7 @@ async fn connection<S>(
     let Watched { watcher, permit, pings, only_calls: _ } = watched;
     let begun = Begun::default();
     let (stream, drain) = Coalescing::new(Forgiving::new(stream));
-    let counted = Counted { io: stream, begun: begun.clone() };
+    let counted = Counted::new(stream, begun.clone());
     let io = TokioIo::new(Policed::new(counted, pings));
     let afterwards = served.afterwards.clone();
     let serving = builder.serve_connection_with_upgrades(io, served).into_owned();
@@ -341,76 +333,5 @@ where
     };
     if let Err(error) = ended {
         tracing::debug!(error = %error, "connection ended");
-    }
-}
-
-/// How much of a connection's beginning has arrived.
-#[derive(Clone, Debug, Default)]
-struct Begun {
-    bytes: Arc<AtomicUsize>,
-}
-
-impl Begun {
-    fn is_begun(&self) -> bool {
-        PREFACE_BYTES <= self.bytes.load(Ordering::Relaxed)
-    }
-
-    /// Whether these were the first.
-    fn add(&self, bytes: usize) -> bool {
-        !self.is_begun() && self.bytes.fetch_add(bytes, Ordering::Relaxed) == 0
-    }
-}
-
-/// A stream whose first bytes are counted.
-#[derive(Debug)]
-struct Counted<T> {
-    io: T,
-    begun: Begun,
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.io).poll_read(context, buffer);
-        let is_first = self.begun.add(buffer.filled().len() - before);
-        // Somebody who speaks TLS to a plain port understands no answer; etcd gives none either.
-        if is_first && buffer.filled().get(before) == Some(&TLS_FIRST_BYTE) {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "this is TLS")));
-        }
-        polled
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Counted<T> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(context)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffers: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(context, buffers)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
     }
 }

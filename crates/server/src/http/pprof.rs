@@ -16,6 +16,7 @@ use axum::response::Response;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use prost::Message as _;
+use tokio::sync::Mutex;
 
 use super::{not_found, plain_text, with_type};
 use profile::Profile;
@@ -31,6 +32,9 @@ const PROFILE_SECONDS_MAX: u64 = 300;
 
 /// How often threads are looked at meanwhile.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// One at a time, as in Go: each looks at every thread ten times a second.
+static PROFILING: Mutex<()> = Mutex::const_new(());
 
 /// The profiles there are, and what they tell.
 const PROFILES: [(&str, &str); 8] = [
@@ -53,7 +57,10 @@ pub(super) async fn answer(uri: &http::Uri) -> Response {
         "cmdline" => plain_text(StatusCode::OK, command_line()),
         // None of the addresses in a profile need a name: they carry it.
         "symbol" => plain_text(StatusCode::OK, "num_symbols: 0\n".to_owned()),
-        "profile" => encoded("profile", &processor(seconds(query)).await),
+        "profile" => match PROFILING.try_lock() {
+            Ok(_profiling) => encoded("profile", &processor(seconds(query)).await),
+            Err(_) => in_use(),
+        },
         "goroutine" | "threadcreate" if number(query, "debug") > 0 => {
             plain_text(StatusCode::OK, Profile::threads().as_text(name))
         }
@@ -65,6 +72,14 @@ pub(super) async fn answer(uri: &http::Uri) -> Response {
         "block" | "mutex" => encoded(name_of(name), &Profile::empty("contentions", "count")),
         _ => not_found(),
     }
+}
+
+/// What Go tells who asks for a second profile meanwhile.
+fn in_use() -> Response {
+    let text = "Could not enable CPU profiling: cpu profiling already in use\n";
+    let mut response = plain_text(StatusCode::INTERNAL_SERVER_ERROR, text.to_owned());
+    response.headers_mut().insert("x-go-pprof", header::HeaderValue::from_static("1"));
+    response
 }
 
 fn name_of(name: &str) -> &'static str {
