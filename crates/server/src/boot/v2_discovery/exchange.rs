@@ -111,10 +111,6 @@ impl Place {
         let host = uri.host().filter(|host| !host.is_empty())?.to_owned();
         let port = authority.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
         let path = uri.path().trim_end_matches('/').to_owned();
-        if path.is_empty() {
-            // There is no token in it.
-            return None;
-        }
         Some(Self { host, port, is_tls, authorization, path })
     }
 
@@ -138,7 +134,9 @@ pub(super) struct Exchange {
 
 impl Exchange {
     pub(super) fn new(url: &str, proxy: &str) -> Result<Self, PlaceError> {
-        let place = Place::parse(url).ok_or_else(|| PlaceError::Url(url.to_owned()))?;
+        // Without a path there is no token.
+        let place = Place::parse(url).filter(|place| !place.path.is_empty());
+        let place = place.ok_or_else(|| PlaceError::Url(url.to_owned()))?;
         let through = || {
             if proxy.is_empty() {
                 return Ok(None);
@@ -336,7 +334,7 @@ mod tests {
 
     #[test]
     fn what_is_no_url_is_refused() {
-        for url in ["", "token", "ftp://a/b", "http://"] {
+        for url in ["", "token", "ftp://a/b", "http://", "http://a", "http://a/"] {
             assert!(matches!(Exchange::new(url, ""), Err(PlaceError::Url(_))), "{url}");
         }
         assert!(matches!(Exchange::new("http://a/b", "::"), Err(PlaceError::Proxy(_))));
