@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 
 const LINES: &str = include_str!("testdata/help_lines.txt");
 
@@ -53,5 +53,60 @@ fn completion_scripts_are_accepted_by_the_shell() {
             let status = Command::new("bash").arg("-n").arg(file.path()).status().unwrap();
             assert!(status.success());
         }
+    }
+}
+
+/// LEG-05, CTL3-91: keys of v2 are no longer moved to v3, as in etcd since 3.5.
+#[test]
+fn keys_are_not_moved_between_the_generations() {
+    for programs in ["", "REAL_ETCD_35", "REAL_ETCD_37"] {
+        let theirs = std::env::var_os(programs).map(|folder| Path::new(&folder).join("etcdctl"));
+        let program = match theirs {
+            Some(theirs) => theirs,
+            None if programs.is_empty() => Path::new(env!("CARGO_BIN_EXE_etcdctl")).to_owned(),
+            None => continue,
+        };
+        let mut command = Command::new(&program);
+        command.env_clear().env("ETCDCTL_API", "3").args(["migrate", "--data-dir", "missing"]);
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.starts_with("Error: unknown command \"migrate\" for \"etcdctl\"\n"), "{said}");
+    }
+}
+
+/// VER-02, VER-07: what works on files moved to `etcdutl`, and says so; an old name for it is still
+/// there, and in the dialect of v2 it never was.
+#[test]
+fn what_moved_to_another_tool_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |program: &Path, api: Option<&str>, line: &str| -> (Output, String) {
+        let mut command = Command::new(program);
+        command.env_clear().args(line.split(' ')).current_dir(folder.path());
+        if let Some(api) = api {
+            command.env("ETCDCTL_API", api);
+        }
+        let output = command.output().unwrap();
+        let said = String::from_utf8([&output.stdout[..], &output.stderr[..]].concat()).unwrap();
+        (output, said)
+    };
+    let mut programs = vec![Path::new(env!("CARGO_BIN_EXE_etcdctl")).to_owned()];
+    if let Some(theirs) = std::env::var_os("REAL_ETCD_35") {
+        programs.push(Path::new(&theirs).join("etcdctl"));
+    }
+    for program in programs {
+        // Ours hands over to it, and it is not built where only this package is tested.
+        let is_there = program.with_file_name("etcdutl").is_file();
+        for verb in ["status", "restore"] {
+            for api in [None, Some("3")] {
+                let (output, said) = run(&program, api, &format!("snapshot {verb} missing"));
+                let hint = format!("Deprecated: Use `etcdutl snapshot {verb}` instead.");
+                assert!(said.lines().any(|line| line == hint), "{said}");
+                assert_eq!(output.status.code(), Some(1), "{said}");
+                assert!(!is_there || said.contains("missing: no such file or directory"), "{said}");
+            }
+        }
+        let (_, said) = run(&program, Some("2"), "snapshot status missing");
+        assert!(!said.contains("etcdutl"), "{said}");
     }
 }

@@ -1,7 +1,9 @@
 //! What calls answer in states of a server that other tests do not look at: alone without a leader,
 //! while it ends, under another name, over the data of a newer release.
 
-use std::path::Path;
+mod told;
+
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
@@ -14,7 +16,7 @@ use proto::etcdserverpb::watch_client::WatchClient;
 use proto::etcdserverpb::watch_request::RequestUnion;
 use proto::mvccpb::event::EventType;
 use retcd_conformance::cluster::{Cluster, ClusterOptions, PATIENCE};
-use retcd_conformance::{Ended, Keys, Server, ServerOptions, ask};
+use retcd_conformance::{Ended, Keys, Server, ServerOptions, ask, real_etcd};
 use tokio_stream::StreamExt as _;
 use tonic::{Code, Request, Streaming};
 use vfs::OsDir;
@@ -26,6 +28,12 @@ const NO_LEADER: &str = "etcdserver: no leader";
 fn start(folder: &Path, flags: &[&str]) -> anyhow::Result<Server> {
     let options = ServerOptions { flags: flags.iter().map(|&flag| flag.to_owned()).collect() };
     Server::start(Path::new(OURS), folder, options)
+}
+
+/// Ours, and etcd's of these lines where the machine has them.
+fn programs(lines: &[&str]) -> Vec<PathBuf> {
+    let theirs = lines.iter().filter_map(|line| real_etcd(line));
+    [PathBuf::from(OURS)].into_iter().chain(theirs.map(|folder| folder.join("etcd"))).collect()
 }
 
 async fn client(server: &Server) -> anyhow::Result<Client> {
@@ -106,8 +114,8 @@ async fn a_member_tells_of_its_data() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// G-015, G-022, W-17, V2-096: who has lost the others still answers for itself, and says what it
-/// lacks for the rest.
+/// G-015, G-022, M-03, W-17, V2-096: who has lost the others still answers for itself, and says
+/// what it lacks for the rest.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_without_a_leader_answers_for_itself() -> anyhow::Result<()> {
     let options = ClusterOptions::default();

@@ -1,12 +1,13 @@
 //! The quota of the database: refused before it is written, known to all, lifted by hand.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use proto::etcdserverpb as pb;
 use proto::etcdserverpb::lease_client::LeaseClient;
 use proto::etcdserverpb::maintenance_client::MaintenanceClient;
-use retcd_conformance::{Keys, Server, ServerOptions};
+use retcd_conformance::http::ask;
+use retcd_conformance::{Keys, Server, ServerOptions, real_etcd};
 use tonic::Code;
 
 const OURS: &str = env!("CARGO_BIN_EXE_etcd");
@@ -16,7 +17,7 @@ const QUOTA_BYTES: usize = 4 << 20;
 
 const VALUE_LEN: usize = 100_000;
 
-/// KV-37, KV-38, D24: a put that would take the database over the quota is refused and raises
+/// CB-64, KV-37, KV-38, D24: a put that would take the database over the quota is refused and raises
 /// NOSPACE; reads and deletions go on; after a compaction, a defragmentation and a disarm, writes.
 #[tokio::test]
 async fn a_write_above_the_quota_is_refused_before_it_is_written() -> anyhow::Result<()> {
@@ -64,6 +65,43 @@ async fn a_write_above_the_quota_is_refused_before_it_is_written() -> anyhow::Re
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     server.stop()?;
+    Ok(())
+}
+
+/// CB-66: keys of the v2 generation are no matter of the quota, neither before nor behind its
+/// alarm.
+#[tokio::test]
+async fn v2_keys_know_no_quota() -> anyhow::Result<()> {
+    let mut programs = vec![PathBuf::from(OURS)];
+    programs.extend(real_etcd("3.5").map(|folder| folder.join("etcd")));
+    for program in programs {
+        let folder = tempfile::tempdir()?;
+        let flags = ["--quota-backend-bytes=300000", "--enable-v2"].map(str::to_owned).to_vec();
+        let server = Server::start(&program, folder.path(), ServerOptions { flags })?;
+        let address = ([127, 0, 0, 1], server.client_port()).into();
+        let form = "application/x-www-form-urlencoded";
+        let value = format!("value={}", "x".repeat(VALUE_LEN));
+        let set = |key: &str| -> anyhow::Result<()> {
+            let set = ask(address, "PUT", &format!("/v2/keys/{key}"), form, &value)?;
+            anyhow::ensure!(set.status == 201, "{key}: {} {}", set.status, set.body);
+            Ok(())
+        };
+        for number in 0..5 {
+            set(&format!("before{number}"))?;
+        }
+        let keys = Keys::of(&server.endpoint())?;
+        let mut count = 0;
+        let refused = loop {
+            match keys.put("key", vec![7; VALUE_LEN]).await {
+                Ok(_) => count += 1,
+                Err(status) => break status,
+            }
+            anyhow::ensure!(count < 5000, "the quota is never reached");
+        };
+        expect_full(Some(refused));
+        anyhow::ensure!(keys.no_space().await?, "NOSPACE is not raised");
+        set("behind")?;
+    }
     Ok(())
 }
 

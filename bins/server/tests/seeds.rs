@@ -107,7 +107,8 @@ fn signal(child: &Child, name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// SEED0-03 to SEED0-18, SEED2-02, SEED2-03: `./etcd` without a word, twice; closed with its terminal.
+/// SEED0-03 to SEED0-18, SEED2-02, SEED2-03, CB-11, SEEDX-02: `./etcd` without a word, twice;
+/// closed with its terminal.
 #[test]
 fn the_plain_command_serves() -> anyhow::Result<()> {
     if !enter("the_plain_command_serves", &[])? {
@@ -155,6 +156,36 @@ fn the_plain_command_serves() -> anyhow::Result<()> {
         child.wait()?;
     }
     ensure!(terms[1] == terms[0] + 1, "{terms:?}");
+    Ok(())
+}
+
+/// CB-06: where everything listens that was told nothing, and where clients then look for it.
+#[test]
+fn everybody_listens_where_all_expect_it() -> anyhow::Result<()> {
+    if !enter("everybody_listens_where_all_expect_it", &[])? {
+        return Ok(());
+    }
+    let folder = tempfile::tempdir()?;
+    let mut members = Members::default();
+    start_plainly(&mut members, folder.path(), "etcd")?;
+    eventually("it is healthy", || is_healthy("127.0.0.1:2379"))?;
+    let peers = curl("GET", "127.0.0.1:2380/members", "")?;
+    ensure!(peers.body.contains("\"peerURLs\":[\"http://localhost:2380\"]"), "{peers:?}");
+    let keys = curl("GET", "127.0.0.1:2380/v2/keys", "")?;
+    ensure!(keys.status == 404, "{keys:?}");
+    for kind in ["gateway", "grpc-proxy"] {
+        let mut command = Command::new(OURS);
+        command.env_clear().args([kind, "start"]);
+        members.start(command, &folder.path().join(kind))?;
+        eventually(kind, || is_healthy("127.0.0.1:23790"))?;
+        let mut gone = members.0.pop().context("it runs")?;
+        gone.kill()?;
+        gone.wait()?;
+    }
+    for tool in tools() {
+        ensure!(run(&tool, "3", "put a b")? == "OK");
+        ensure!(run(&tool, "2", "set a b")? == "b");
+    }
     Ok(())
 }
 
@@ -243,7 +274,7 @@ fn tell_keys(client: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// SEED1-12, SEED1-14 to SEED1-21.
+/// SEED1-12, SEED1-14 to SEED1-21, SEEDX-06.
 #[test]
 fn keys_are_as_curl_shows_them() -> anyhow::Result<()> {
     let mut programs = vec![(PathBuf::from(OURS), Vec::new())];

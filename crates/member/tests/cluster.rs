@@ -29,6 +29,8 @@ struct One {
     answers: BTreeMap<Ticket, Answer>,
     removed: bool,
     received: Option<Received>,
+    /// By how much its clock is before the others'.
+    ahead_millis: u64,
 }
 
 struct Cluster {
@@ -90,7 +92,15 @@ impl One {
             ids: RequestIds::for_member(id, 1),
         };
         let member = Member::new(raft, state, backend.clone(), options);
-        Self { member, backend, disk, answers: BTreeMap::new(), removed: false, received: None }
+        Self {
+            member,
+            backend,
+            disk,
+            answers: BTreeMap::new(),
+            removed: false,
+            received: None,
+            ahead_millis: 0,
+        }
     }
 }
 
@@ -147,7 +157,8 @@ impl Cluster {
     fn step(&mut self, id: MemberId, input: Input) {
         let now = self.now;
         let mut out = Outputs::default();
-        self.one(id).member.step(now, input, &mut out).unwrap();
+        let one = self.one(id);
+        one.member.step(now + one.ahead_millis, input, &mut out).unwrap();
         self.absorb(id, out);
     }
 
@@ -310,8 +321,8 @@ fn proposals_passed_on_during_a_transfer_are_not_lost() {
     assert!(matches!(cluster.answer(other, put), Some(Answer::Applied(_))));
 }
 
-/// What reaches a member that knows no leader waits, too; but nothing comes back from the past, when
-/// who asked has given up long ago.
+/// What reaches a member that knows no leader waits, too; but nothing comes back from the past,
+/// when who asked has given up long ago.
 #[test]
 fn proposals_passed_on_wait_for_a_leader_but_not_for_long() {
     for (pause, is_applied) in [(1, true), (2 * ELECTION_TICKS, false)] {
@@ -456,6 +467,28 @@ fn the_rest_of_a_long_lease_is_written_down() {
         let known = cluster.one(leader).member.state().reads().lease(lease, false).unwrap();
         assert_eq!(known.remaining_ttl_seconds < 1000, checkpoints);
     }
+}
+
+/// CB-59: whatever clocks the others have, a lease lives as long as the leader's says.
+#[test]
+fn a_lease_ends_by_the_leaders_clock() {
+    let mut cluster = Cluster::led(3);
+    let (leader, lease) = (cluster.leader().unwrap(), LeaseId(7));
+    for (id, one) in &mut cluster.ones {
+        one.ahead_millis = if *id == leader { 0 } else { 1_000_000 };
+    }
+    cluster.grant(leader, lease.0, 5);
+    cluster.deliver();
+    let lives = |cluster: &Cluster| {
+        let leases = cluster.ones.values().map(|one| one.member.state().reads());
+        leases.filter(|reads| reads.lease(lease, false).is_some()).count()
+    };
+    cluster.ticks(40);
+    assert_eq!(lives(&cluster), 3);
+    // And not before: the others are past its end by far.
+    cluster.one(leader).ahead_millis = 10_000;
+    cluster.ticks(10);
+    assert_eq!((lives(&cluster), cluster.leader()), (0, Some(leader)));
 }
 
 /// L-06, G6: the owner of an ended lease hears of its end only once no put can name it.

@@ -173,6 +173,23 @@ mod tests {
         assert!(members.is_single_voter(MemberId(1)));
     }
 
+    /// CB-39: nobody asks for it, and in a log of others' it counts but takes no change.
+    #[test]
+    fn a_joint_configuration_takes_no_change() {
+        let mut state = membership(&[1, 2, 3], &[]).state;
+        state.voters_outgoing = [1, 2].map(MemberId).into();
+        let mut members = Membership::new(state.clone());
+        for change in [
+            MembershipChange::AddVoter(MemberId(4)),
+            MembershipChange::AddLearner(MemberId(4)),
+            MembershipChange::Remove(MemberId(1)),
+        ] {
+            assert_eq!(members.change(&change), Err(ChangeRefusal::Joint));
+        }
+        members.change(&MembershipChange::None).unwrap();
+        assert_eq!(members.conf_state(), &state);
+    }
+
     #[test]
     fn a_joint_quorum_needs_both_halves() {
         let mut state = membership(&[1, 2, 3], &[]).state;

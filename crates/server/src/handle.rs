@@ -425,8 +425,7 @@ impl Handle {
         if self.has_room(cost_bytes) {
             return Ok(());
         }
-        let no_room = self.shared.status.no_room.load(Ordering::Relaxed);
-        if !no_room && !self.has_raised_no_space() {
+        if !self.is_out_of_room() && !self.has_raised_no_space() {
             let alarm = pb::AlarmRequest {
                 action: pb::alarm_request::AlarmAction::Activate.into(),
                 member_id: self.shared.member.0,
@@ -440,10 +439,14 @@ impl Handle {
 
     /// Whether a request of this cost may make the database grow.
     fn has_room(&self, cost_bytes: u64) -> bool {
-        let no_room = self.shared.status.no_room.load(Ordering::Relaxed);
         let size_bytes = self.shared.backend.sizes().total;
         let over_quota = self.shared.limits.quota.is_exceeded(size_bytes, cost_bytes);
-        cost_bytes == 0 || !(no_room || over_quota)
+        cost_bytes == 0 || !(self.is_out_of_room() || over_quota)
+    }
+
+    /// Whether a disk of this member is full.
+    fn is_out_of_room(&self) -> bool {
+        self.shared.status.no_room.load(Ordering::Relaxed)
     }
 
     fn has_raised_no_space(&self) -> bool {

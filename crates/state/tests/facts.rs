@@ -198,7 +198,7 @@ fn a_corrupt_cluster_serves_no_keys() {
     machine.done(checkpoint(1, 5));
 }
 
-/// CB-34..37, C-01, C-03, C-06, C-07, CB-18.
+/// CB-34, CB-36, C-01, C-03, C-06, C-07, CB-18.
 #[test]
 fn members_come_and_go_by_entries() {
     let mut machine = Machine::new();
@@ -279,6 +279,33 @@ fn members_publish_themselves_and_agree_on_a_version() {
     assert_eq!(machine.reads().cluster_version().as_deref(), Some("3.7.0"));
     let storage_version = machine.backend.get(Bucket::Meta, b"storageVersion").unwrap();
     assert_eq!(storage_version.as_deref(), Some(&b"3.7.0"[..]));
+}
+
+/// CB-59: a key of the v2 generation ends when the leader's clock, which stands in an entry, says
+/// so; a member's own clock, which is far beyond that, says nothing.
+#[test]
+fn a_v2_key_ends_by_the_clock_in_the_log() {
+    let mut machine = Machine::new();
+    let request = |method: &str, time: i64, expiration: i64| {
+        let request = v2pb::Request {
+            id: Some(1),
+            method: Some(method.to_owned()),
+            path: Some("/1/a".into()),
+            val: Some("value".into()),
+            time: Some(time),
+            expiration: Some(expiration),
+            ..Default::default()
+        };
+        Payload::Request(request.encode_to_vec().into())
+    };
+    // An end before the year 2000 is none.
+    let second = 1_000_000_000;
+    let began = 1_700_000_000 * second;
+    machine.done(request("PUT", began + 90 * second, began + 100 * second));
+    machine.applied(request("SYNC", began + 99 * second, 0));
+    assert!(machine.reads().v2().get("/1/a", false, 0).is_ok());
+    machine.applied(request("SYNC", began + 100 * second, 0));
+    assert!(machine.reads().v2().get("/1/a", false, 0).is_err());
 }
 
 /// G4: what did nothing, or was refused, moves the applied index too; what was applied is skipped.

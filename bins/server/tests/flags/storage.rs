@@ -1,10 +1,12 @@
 //! The database and the log: commits, compaction, shrinking, waiting for the disk.
 
-use std::path::Path;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 
 use proto::etcdserverpb as pb;
 use proto::etcdserverpb::kv_client::KvClient;
-use retcd_conformance::{Keys, Server};
+use retcd_conformance::{Keys, Server, ServerOptions, real_etcd};
 
 use super::{OURS, metric, start, until};
 
@@ -58,7 +60,7 @@ async fn history_is_forgotten_by_itself() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// SRV-126: a start shrinks the database only if that frees enough.
+/// SRV-126, CB-67: a start shrinks the database only if that frees enough, and then it does.
 #[tokio::test]
 async fn a_start_shrinks_only_what_is_worth_it() -> anyhow::Result<()> {
     let (mut server, _folder) =
@@ -75,5 +77,86 @@ async fn a_start_shrinks_only_what_is_worth_it() -> anyhow::Result<()> {
             line.contains("\"bootstrap-defrag-threshold-bytes\":1048576000")
         })
     );
+    let keys = Keys::of(&server.endpoint())?;
+    for number in 0..100 {
+        keys.put(&format!("key {number}"), vec![7; 50_000]).await?;
+    }
+    for number in 0..100 {
+        keys.delete(&format!("key {number}")).await?;
+    }
+    keys.compact(206).await?;
+    server.stop()?;
+    let len = |server: &Server| fs::metadata(server.data_dir().join("member/snap/db"));
+    let before = len(&server)?.len();
+    server.add_flags(&["--experimental-bootstrap-defrag-threshold-megabytes=1"]);
+    server.restart(Path::new(OURS))?;
+    assert!(server.log().contains("\"msg\":\"finished defragmentation\""), "{}", server.log());
+    assert!(len(&server)?.len() < before);
+    assert!(Keys::of(&server.endpoint())?.get("again").await?.is_some());
+    Ok(())
+}
+
+/// Names and modes of what lies in a data folder, in order.
+fn files(folder: &Path, within: &str) -> anyhow::Result<Vec<(String, u32)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder.join(within))? {
+        let entry = entry?;
+        let name = format!("{within}/{}", entry.file_name().display());
+        found.push((name.clone(), entry.metadata()?.permissions().mode() & 0o777));
+        if entry.file_type()?.is_dir() {
+            found.extend(files(folder, &name)?);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// CB-60, CB-62, SRV-043, SRV-050: what a data folder holds is named as etcd names it and nobody
+/// else's to read; of snapshot files the newest stay. Segments are the log's own tests.
+#[tokio::test]
+async fn a_data_folder_is_laid_out_as_etcds() -> anyhow::Result<()> {
+    let mut programs = vec![PathBuf::from(OURS)];
+    programs.extend(real_etcd("3.5").map(|folder| folder.join("etcd")));
+    for program in programs {
+        let folder = tempfile::tempdir()?;
+        let flags = ["--snapshot-count=10", "--max-snapshots=3"].map(str::to_owned).to_vec();
+        let mut server = Server::start(&program, folder.path(), ServerOptions { flags })?;
+        put_all(&server, 100).await?;
+        // Of each the index that its name ends with, behind the term.
+        let snapshots = || -> anyhow::Result<Vec<u64>> {
+            let mut indexes = Vec::new();
+            for entry in fs::read_dir(server.data_dir().join("member/snap"))? {
+                let name = entry?.file_name().into_string().unwrap_or_default();
+                if let Some((term, index)) =
+                    name.strip_suffix(".snap").and_then(|name| name.split_once('-'))
+                {
+                    anyhow::ensure!(term.len() == 16 && index.len() == 16, "{name}");
+                    indexes.push(u64::from_str_radix(index, 16)?);
+                }
+            }
+            Ok(indexes)
+        };
+        // etcd looks for old ones every thirty seconds.
+        until("the newest three snapshots are left", || {
+            let left = snapshots()?;
+            Ok(left.len() == 3 && left.iter().all(|index| *index > 60))
+        })?;
+        server.stop()?;
+        let found = files(server.data_dir(), "member")?;
+        for name in ["member/snap", "member/wal"] {
+            assert!(found.contains(&(name.to_owned(), 0o700)), "{found:?}");
+        }
+        let segment = "member/wal/0000000000000000-0000000000000000.wal".to_owned();
+        for name in [segment.clone(), "member/snap/db".to_owned()] {
+            assert!(found.contains(&(name, 0o600)), "{found:?}");
+        }
+        assert_eq!(fs::metadata(server.data_dir().join(segment))?.len(), 64_000_000);
+        let own = fs::metadata(server.data_dir())?.permissions().mode();
+        assert_eq!(own & 0o777, 0o700);
+        if program == Path::new(OURS) {
+            let open: Vec<_> = found.iter().filter(|(_, mode)| mode & 0o077 != 0).collect();
+            assert!(open.is_empty(), "{open:?}");
+        }
+    }
     Ok(())
 }

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::Context as _;
+use retcd_conformance::{Server, ServerOptions};
 
 const PROOFS: &str = include_str!("proofs.txt");
 
@@ -58,7 +59,7 @@ fn proofs() -> anyhow::Result<BTreeMap<&'static str, &'static str>> {
     lines.map(|line| line.split_once(' ').context(line)).collect()
 }
 
-/// SRV-040 to SRV-131: whatever a release lists, it is known here.
+/// SRV-040 to SRV-131, VER-08: whatever a release lists, it is known here.
 #[test]
 fn every_flag_of_etcd_is_known() -> anyhow::Result<()> {
     let known = documented()?;
@@ -72,6 +73,30 @@ fn every_flag_of_etcd_is_known() -> anyhow::Result<()> {
         let taken =
             Command::new(super::OURS).args([&format!("--{name}=1"), "--version"]).output()?;
         assert!(taken.status.success(), "--{name} is not taken");
+    }
+    Ok(())
+}
+
+/// VER-09, VER-10: what the releases have different defaults for is here as in the newest.
+#[test]
+fn defaults_are_those_of_3_7() -> anyhow::Result<()> {
+    let mut programs = vec![super::OURS.into()];
+    programs.extend(retcd_conformance::real_etcd("3.7").map(|folder| folder.join("etcd")));
+    for program in programs {
+        let folder = tempfile::tempdir()?;
+        let server = Server::start(&program, folder.path(), ServerOptions::default())?;
+        let log = server.log();
+        for fact in [
+            "\"snapshot-count\":10000",
+            "\"pre-vote\":true",
+            "\"max-wals\":5",
+            "\"heartbeat-interval\":\"100ms\"",
+            "\"election-timeout\":\"1s\"",
+            "\"quota-backend-bytes\":2147483648",
+            "\"max-request-bytes\":1572864",
+        ] {
+            assert!(log.contains(fact), "{fact} is not in: {log}");
+        }
     }
     Ok(())
 }

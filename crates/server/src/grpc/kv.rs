@@ -21,7 +21,7 @@ use super::budget::{Budget, held_bytes};
 use super::codec::{DirectCodec, Framed, Plain, SplicedRange, WriteWire};
 use super::messages::{Messages, decode};
 use super::slow::{Remote, SlowCalls, Stats};
-use super::status::refused;
+use super::status::{self, refused};
 use super::{message_bytes_max, range_stream};
 use crate::auth::Caller;
 use crate::handle::{Handle, ProposeError, RequestKind};
@@ -315,6 +315,12 @@ impl Kv {
         };
         if request.physical {
             self.handle.compacted(request.revision).await?;
+            // As etcd: a crash after the answer does not bring the rows back.
+            let backend = self.handle.backend().clone();
+            match tokio::task::spawn_blocking(move || backend.commit()).await {
+                Ok(committed) => drop(committed.map_err(|error| status::backend(&error))?),
+                Err(_) => return Err(ProposeError::Stopped.into()),
+            }
         }
         self.fill(&mut response.header);
         Ok(Plain::new(response))

@@ -182,6 +182,11 @@ pub(crate) fn no_cluster_version() -> Status {
     status(Code::FailedPrecondition, "cluster version not found during downgrade")
 }
 
+/// A number that stands for nothing one could do to a downgrade.
+pub(crate) fn unknown_action() -> Status {
+    status(Code::Unknown, "unknown method")
+}
+
 /// E-63.
 pub(crate) fn deadline_exceeded() -> Status {
     status(Code::DeadlineExceeded, "context deadline exceeded")
@@ -284,3 +289,38 @@ pub(crate) const WATCH_COMPACTED: &str = "etcdserver: mvcc: required revision ha
 pub(crate) const WATCH_EMPTY_RANGE: &str = "mvcc: watcher range is empty";
 /// Why a watch was not made (W-08).
 pub(crate) const WATCH_DUPLICATE_ID: &str = "mvcc: duplicate watch ID provided on the WatchStream";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// E-57 to E-60: no caller comes so early that it meets the first; the others are compared with
+    /// etcd's.
+    #[test]
+    fn refusals_of_a_downgrade_have_etcds_codes() {
+        for (status, code, text) in [
+            (
+                no_cluster_version(),
+                Code::FailedPrecondition,
+                "etcdserver: cluster version not found during downgrade",
+            ),
+            (
+                downgrade_format(),
+                Code::InvalidArgument,
+                "etcdserver: wrong downgrade target version format",
+            ),
+            (
+                downgrade_target(),
+                Code::InvalidArgument,
+                "etcdserver: invalid downgrade target version",
+            ),
+            (
+                downgrade_in_progress(),
+                Code::FailedPrecondition,
+                "etcdserver: cluster has a downgrade job in progress",
+            ),
+        ] {
+            assert_eq!((status.code(), status.message()), (code, text));
+        }
+    }
+}
