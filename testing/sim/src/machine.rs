@@ -218,6 +218,7 @@ impl Machine {
         now_millis: u64,
         seed: u64,
     ) -> Result<(), Stop> {
+        self.plan.forget_at_failed_syncs(&self.disk, seed);
         let dir = FaultDir::wrap(self.disk.shared(), &self.plan);
         let now_millis = now_millis + self.wall_ahead_millis;
         let start = Start { id: self.id, dir, config, now_millis, seed };
