@@ -124,8 +124,8 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
 
-/// SEED1-04, CB-04. The loopback address, which is the same for each of the three machines, is
-/// only the first one's here, where they share an interface.
+/// SEED1-04, SEEDX-03, CB-04. The loopback address, which is the same for each of the three
+/// machines, is only the first one's here, where they share an interface.
 #[test]
 fn three_environment_files_make_a_cluster() -> anyhow::Result<()> {
     let hosts = [
@@ -311,8 +311,8 @@ fn serve_names() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// SRV-193, CB-72: members find each other in DNS, and know each other by certificates that carry
-/// nothing but names. One of them is etcd's, if it is there.
+/// SRV-193, CB-20, CB-72: members find each other in DNS, and know each other by certificates that
+/// carry nothing but names. One of them is etcd's, if it is there.
 #[test]
 fn names_and_their_certificates_make_a_cluster() -> anyhow::Result<()> {
     if !enter("names_and_their_certificates_make_a_cluster", &[])? {

@@ -119,7 +119,8 @@ fn assert_refused<T: std::fmt::Debug>(answer: Result<T, client::Error>, text: &s
     assert!(error.is(text), "{error} instead of {text}");
 }
 
-/// CB-75, CB-80: who may, who may not, and that no password is kept anywhere.
+/// CB-75, CB-79, CB-80: who may, who may not, and that no password is kept
+/// anywhere.
 #[tokio::test]
 async fn only_who_may_does() -> anyhow::Result<()> {
     let (mut server, _folder) = start(&[CHEAP])?;
@@ -432,7 +433,8 @@ async fn a_mixed_cluster_knows_the_same_users() -> anyhow::Result<()> {
     know_the_same_users([&theirs, Path::new(OURS), &theirs], &BY_SNAPSHOT).await
 }
 
-/// Members of 3.4 name tokens in a way of their own, and want passwords as they are.
+/// CB-55: what v3 and its users need is there under the cluster version 3.4. Members of 3.4 name
+/// tokens in a way of their own, and want passwords as they are.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_with_3_4_knows_the_same_users() -> anyhow::Result<()> {
     let Some(real) = real_etcd("3.4") else { return Ok(()) };

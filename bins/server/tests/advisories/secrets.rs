@@ -27,9 +27,9 @@ fn holds(bytes: &[u8], text: &str) -> bool {
     bytes.windows(text.len()).any(|window| window == text.as_bytes())
 }
 
-/// A12, CVE-2021-28235: neither logs at their most talkative, nor pages for debugging, metrics, the
-/// log of entries, the database or a snapshot tell a password; nor a token where it is no secret
-/// between its two sides.
+/// A12, CB-81, CVE-2021-28235: neither logs at their most talkative, nor pages for debugging,
+/// metrics, the log of entries, the database or a snapshot tell a password; nor a token where it is
+/// no secret between its two sides.
 #[tokio::test]
 async fn no_password_is_told_or_kept() -> anyhow::Result<()> {
     let (mut server, _folder) = start(&[
