@@ -73,6 +73,16 @@ pub fn run(settings: &Settings, command_line: &[String]) -> Result<Signal, Gatew
     ended
 }
 
+/// The URLs of members that DNS names; none if none shows the certificate it should.
+///
+/// # Errors
+///
+/// The domain has no such records.
+pub async fn discover(discovery: &Discovery) -> Result<Vec<String>, GatewayError> {
+    let found = endpoints::discover(discovery, &Dns::of_system()).await?;
+    Ok(found.iter().map(endpoints::url).collect())
+}
+
 async fn start(settings: &Settings) -> Result<Signal, GatewayError> {
     let targets = endpoints::find(settings, &Dns::of_system()).await?;
     let listen = &settings.listen_address;

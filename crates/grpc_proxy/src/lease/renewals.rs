@@ -43,7 +43,13 @@ pub(super) struct Renewer {
     demands: mpsc::Sender<Demand>,
     identity: Identity,
     renewals: Weak<Renewals>,
+    /// Ends the worker, even one that waits for a member that hangs.
+    _alive: oneshot::Sender<Never>,
 }
+
+/// Nothing is ever said.
+#[derive(Debug)]
+enum Never {}
 
 impl Renewals {
     pub(super) fn new(upstream: Upstream) -> Arc<Self> {
@@ -64,9 +70,20 @@ impl Renewals {
             waiting: HashMap::new(),
             link: Link::Closed,
         };
-        tokio::spawn(worker.run());
-        let renewals = Arc::downgrade(self);
-        let renewer = Arc::new(Renewer { demands, identity: identity.clone(), renewals });
+        let (alive, gone) = oneshot::channel();
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = gone => {}
+                () = worker.run() => {}
+            }
+        });
+        let renewer = Renewer {
+            demands,
+            identity: identity.clone(),
+            renewals: Arc::downgrade(self),
+            _alive: alive,
+        };
+        let renewer = Arc::new(renewer);
         renewers.insert(identity, Arc::downgrade(&renewer));
         renewer
     }
@@ -209,5 +226,46 @@ impl Worker {
         for told in std::mem::take(&mut self.waiting).into_values().flatten() {
             told.send(Err(status.clone())).ok();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use client::Options;
+    use futures_util::StreamExt as _;
+    use futures_util::stream::FuturesUnordered;
+    use tokio::net::TcpListener;
+    use tokio::runtime::Handle;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// Nothing goes on for clients that are gone, even while the member hangs.
+    #[tokio::test]
+    async fn renewals_end_with_their_last_client() {
+        // The system accepts connections to it, and nobody says anything.
+        let member = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = member.local_addr().unwrap().to_string();
+        let dial_timeout = Duration::from_secs(3600);
+        let options = Options { dial_timeout, ..Options::new(vec![endpoint]) };
+        let renewals = Renewals::new(Upstream::new(options).await.unwrap());
+        let tasks = || Handle::current().metrics().num_alive_tasks();
+        let before = tasks();
+        let renewer = renewals.renewer(Identity::default());
+        let demands = 2 * i64::try_from(REQUESTS_LEN + DEMANDS_LEN).unwrap();
+        let mut waiting: FuturesUnordered<_> = (0..demands).map(|id| renewer.renew(id)).collect();
+        assert!(timeout(Duration::from_millis(200), waiting.next()).await.is_err());
+        assert!(before < tasks());
+        drop(waiting);
+        drop(renewer);
+        let ended = async {
+            while before < tasks() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(Duration::from_secs(60), ended).await.unwrap();
+        assert!(renewals.renewers.lock().is_empty());
     }
 }
