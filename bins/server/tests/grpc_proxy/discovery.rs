@@ -1,0 +1,79 @@
+//! Members that are found in DNS.
+
+use std::path::Path;
+
+use anyhow::ensure;
+use certificates::{Authority, Holder};
+
+use super::own_network::enter;
+use super::{OURS, Proxy, names, put, serve};
+
+const DOMAIN: &str = "srv.test";
+
+/// SRV-177: members are found by the records of a domain; only those count that have a certificate
+/// for it, unless the flag says otherwise.
+#[test]
+fn members_are_found_in_dns() -> anyhow::Result<()> {
+    if !enter("discovery::members_are_found_in_dns", &[])? {
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(found())
+}
+
+async fn found() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let authority = Authority::new("authority");
+    let bundle = certificates::write(folder.path(), "ca.pem", authority.certificate());
+    let bundle = bundle.display().to_string();
+    let holder = Holder::new("member", &[DOMAIN, "m0.srv.test", "127.0.0.1"]);
+    let (certificate, key) = authority.issue(&holder).write(folder.path(), "member");
+    let mut server = serve(folder.path())?;
+    server.stop()?;
+    let (plain, secure) = (server.client_port(), ports::free()?);
+    let urls = format!("http://127.0.0.1:{plain},https://127.0.0.1:{secure}");
+    server.add_flags(&[
+        &format!("--listen-client-urls={urls}"),
+        &format!("--advertise-client-urls=http://127.0.0.1:{plain}"),
+        &format!("--cert-file={}", certificate.display()),
+        &format!("--key-file={}", key.display()),
+    ]);
+    server.restart(Path::new(OURS))?;
+    let at = |port: u16| vec![("m0".to_owned(), port)];
+    names::serve(
+        DOMAIN,
+        vec![
+            ("_etcd-client-plain._tcp".to_owned(), at(plain)),
+            ("_etcd-client-ssl-secure._tcp".to_owned(), at(secure)),
+            ("_etcd-client-ssl._tcp".to_owned(), at(secure)),
+        ],
+    )?;
+    let nowhere = "127.0.0.1:1";
+    let start = |endpoint: &str, flags: &[&str]| {
+        let flags = [&["--discovery-srv", DOMAIN], flags].concat();
+        Proxy::before(folder.path(), endpoint, &flags)
+    };
+    for flags in [
+        &["--discovery-srv-name", "plain", "--insecure-discovery"][..],
+        &["--discovery-srv-name", "secure", "--cacert", &bundle],
+        &["--cacert", &bundle],
+    ] {
+        let proxy = start(nowhere, flags)?;
+        let written = proxy.client().await?.put(put("k", "v")).await;
+        ensure!(written.is_ok(), "{flags:?}: {written:?}\n{}", proxy.log());
+        ensure!(proxy.log().contains("discovered cluster from SRV"), "{}", proxy.log());
+    }
+    // Nobody vouches for these: what else is given counts.
+    let given = format!("http://127.0.0.1:{plain}");
+    for name in ["plain", "secure"] {
+        let proxy = start(&given, &["--discovery-srv-name", name])?;
+        let written = proxy.client().await?.put(put("k", "v")).await;
+        ensure!(written.is_ok(), "{name}: {written:?}\n{}", proxy.log());
+        let told = proxy.log().contains("failed to validate discovered endpoints");
+        ensure!(told, "{}", proxy.log());
+    }
+    // A name without any record.
+    let error = start(nowhere, &["--discovery-srv-name", "nope"]).err().map(|e| e.to_string());
+    ensure!(error.as_ref().is_some_and(|it| it.contains("dns lookup errors: ")), "{error:?}");
+    Ok(())
+}
