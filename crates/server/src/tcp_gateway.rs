@@ -53,9 +53,10 @@ pub struct Discovery {
     pub domain: String,
     /// Which of its clusters; empty for the one without a name.
     pub service_name: String,
-    /// Whether endpoints count that do not show a certificate for the domain.
+    /// Whether endpoints count that have no TLS by their records.
     pub insecure: bool,
-    /// Who signs those certificates; `None` for whom this machine trusts.
+    /// Who signs their certificates; `None` for whom this machine trusts. Nothing but whether it
+    /// can be read counts.
     pub trusted_ca_file: Option<PathBuf>,
 }
 
@@ -73,7 +74,7 @@ pub fn run(settings: &Settings, command_line: &[String]) -> Result<Signal, Gatew
     ended
 }
 
-/// The URLs of members that DNS names; none if none shows the certificate it should.
+/// The URLs of members that DNS names and that count.
 ///
 /// # Errors
 ///
