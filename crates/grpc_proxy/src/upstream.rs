@@ -66,22 +66,71 @@ pub(crate) struct Upstream {
 }
 
 struct Shared {
-    client: RwLock<Client>,
+    clients: RwLock<Clients>,
     options: Options,
     /// For streams whose clients may not read.
     lanes: Lanes,
 }
 
+/// Connections. Watches have their own: a member may allow only so many streams on one, and calls
+/// must not wait until a watch ends.
+struct Clients {
+    calls: Client,
+    watches: Client,
+}
+
+impl Clients {
+    async fn new(options: Options) -> Result<Self, client::Error> {
+        let calls = Client::connect(options.clone()).await?;
+        Ok(Self { calls, watches: Client::connect(options).await? })
+    }
+}
+
+/// A member that a stream goes to.
+#[derive(Debug)]
+pub(crate) struct Member {
+    client: Client,
+    connection: Connection,
+}
+
+impl Member {
+    fn of(client: Client) -> Self {
+        Self { connection: client.connection(), client }
+    }
+
+    /// What streams are opened on.
+    pub(crate) fn channel(&self) -> Channel {
+        self.connection.channel.clone()
+    }
+
+    /// Goes on to the next one, if what it told says that it is of no use.
+    pub(crate) fn judge(&self, told: &Status) {
+        if is_useless(told) {
+            self.client.leave(&self.connection);
+        }
+    }
+}
+
 impl Upstream {
     /// Nothing is connected yet.
     pub(crate) async fn new(options: Options) -> Result<Self, client::Error> {
-        let client = RwLock::new(Client::connect(options.clone()).await?);
-        Ok(Self { shared: Arc::new(Shared { client, options, lanes: Lanes::default() }) })
+        let clients = RwLock::new(Clients::new(options.clone()).await?);
+        Ok(Self { shared: Arc::new(Shared { clients, options, lanes: Lanes::default() }) })
     }
 
     /// The connections as they are now.
     pub(crate) fn client(&self) -> Client {
-        self.shared.client.read().clone()
+        self.shared.clients.read().calls.clone()
+    }
+
+    /// For a stream that is read all the time, and is no watch.
+    pub(crate) fn member(&self) -> Member {
+        Member::of(self.client())
+    }
+
+    /// For a stream of watches.
+    pub(crate) fn member_for_watches(&self) -> Member {
+        Member::of(self.shared.clients.read().watches.clone())
     }
 
     /// What an answer may have.
@@ -222,8 +271,8 @@ impl Upstream {
             return Ok(());
         }
         tracing::info!(endpoints = endpoints.join(","), "members have changed");
-        let changed = Client::connect(self.shared.options.at(endpoints)).await?;
-        *self.shared.client.write() = changed;
+        let changed = Clients::new(self.shared.options.at(endpoints)).await?;
+        *self.shared.clients.write() = changed;
         Ok(())
     }
 

@@ -25,9 +25,17 @@ fn endpoints(cluster: &Cluster, numbers: &[usize]) -> String {
     numbers.iter().map(|number| all[*number].clone()).collect::<Vec<_>>().join(",")
 }
 
-/// Kinds of calls that are passed on.
-const KINDS: [&str; 7] =
-    ["alarm", "election", "hash", "lock", "snapshot", "user that is read", "user that is added"];
+/// Kinds of calls that do not go through the store.
+const KINDS: [&str; 8] = [
+    "alarm",
+    "election",
+    "hash",
+    "lock",
+    "renewal",
+    "snapshot",
+    "user that is read",
+    "user that is added",
+];
 
 /// Makes one call of a kind.
 async fn call(client: &Client, kind: &str, lease: i64) -> anyhow::Result<()> {
@@ -47,6 +55,7 @@ async fn call(client: &Client, kind: &str, lease: i64) -> anyhow::Result<()> {
             let request = v3lockpb::LockRequest { name: "l".into(), lease };
             LockClient::new(channel).lock(request).await?;
         }
+        "renewal" => drop(client.lease_keep_alive_once(lease).await?),
         "snapshot" => {
             let request = pb::SnapshotRequest {};
             let mut pieces = MaintenanceClient::new(channel).snapshot(request).await?.into_inner();
@@ -119,7 +128,7 @@ async fn calls_leave_a_member_that_is_cut_off() -> anyhow::Result<()> {
     cluster.isolate(0);
     let mut tasks = tokio::task::JoinSet::new();
     // The others answer from what they have.
-    for kind in ["election", "lock", "user that is added"] {
+    for kind in ["election", "lock", "renewal", "user that is added"] {
         let proxy = Proxy::before(folder.path(), &all, &[])?;
         tasks.spawn(async move { goes_on(&proxy, kind, lease).await });
     }

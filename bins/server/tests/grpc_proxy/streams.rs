@@ -1,13 +1,16 @@
 //! Streams that are passed on, and clients that do not read them.
 
+use std::path::Path;
+
 use anyhow::Context as _;
 use bytes::Bytes;
 use proto::etcdserverpb as pb;
 use proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use proto::v3electionpb::{self, election_client::ElectionClient};
+use retcd_conformance::{Server, ServerOptions};
 use tonic::Streaming;
 
-use super::{Proxy, get, put, serve, soon, text};
+use super::{OURS, Proxy, Raw, create, get, put, serve, soon, text};
 
 /// So many of these are more than a connection has room for.
 const IDLE: usize = 40;
@@ -67,5 +70,27 @@ async fn unread_streams_hold_nobody_up() -> anyhow::Result<()> {
         bytes += piece.blob.len();
     }
     assert!(8 << 20 < bytes && bytes % 512 == 32, "{bytes}");
+    Ok(())
+}
+
+/// Reliability 6: where members allow few streams, watches leave room for calls.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watches_leave_room_for_calls() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let flags = vec!["--max-concurrent-streams=4".to_owned()];
+    let server = Server::start(Path::new(OURS), folder.path(), ServerOptions { flags })?;
+    let proxy = Proxy::start(folder.path(), &server, &[])?;
+    let mut raw = Raw::open(&proxy).await?;
+    for number in 0..8 {
+        raw.create(create(&format!("k{number}"))).await?;
+    }
+    for _ in 0..4 {
+        assert!(raw.next().await?.created);
+    }
+    let client = proxy.client().await?;
+    for number in 0..8 {
+        soon(client.put(put("other", &number.to_string()))).await??;
+        assert_eq!(text(&soon(client.get(get("other"))).await??.kvs[0].value), number.to_string());
+    }
     Ok(())
 }

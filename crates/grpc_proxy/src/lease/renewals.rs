@@ -2,23 +2,28 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use proto::etcdserverpb::lease_client::LeaseClient;
 use proto::etcdserverpb::{LeaseKeepAliveRequest, LeaseKeepAliveResponse};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Response, Status, Streaming};
 
 use crate::caller::Identity;
-use crate::upstream::Upstream;
+use crate::upstream::{Member, Upstream};
 
 /// Demands that wait for a renewer.
 const DEMANDS_LEN: usize = 64;
 
 /// Requests that wait for the connection; further demands wait, too.
 const REQUESTS_LEN: usize = 64;
+
+/// A member that says nothing for this time is left. Longer than one waits for a leader.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// One who waits for a renewal.
 type Waiting = oneshot::Sender<Result<LeaseKeepAliveResponse, Status>>;
@@ -68,6 +73,7 @@ impl Renewals {
             identity: identity.clone(),
             demands: receiver,
             waiting: HashMap::new(),
+            heard_at: Instant::now(),
             link: Link::Closed,
         };
         let (alive, gone) = oneshot::channel();
@@ -116,6 +122,8 @@ struct Worker {
     demands: mpsc::Receiver<Demand>,
     /// Who waits for which lease.
     waiting: HashMap<i64, Vec<Waiting>>,
+    /// When the member answered, or somebody began to wait for it.
+    heard_at: Instant,
     link: Link,
 }
 
@@ -125,22 +133,36 @@ type Requests = mpsc::Sender<LeaseKeepAliveRequest>;
 /// The stream to a member.
 enum Link {
     Closed,
-    Opening { requests: Requests, opened: BoxFuture<'static, Result<Answers, Status>> },
-    Open { requests: Requests, answers: Box<Answers> },
+    Opening(Line, BoxFuture<'static, Result<Answers, Status>>),
+    Open(Line, Box<Answers>),
+}
+
+/// Whom a stream goes to, and how.
+struct Line {
+    member: Member,
+    requests: Requests,
 }
 
 impl Link {
+    fn line(&self) -> Option<&Line> {
+        match self {
+            Self::Closed => None,
+            Self::Opening(line, _) | Self::Open(line, _) => Some(line),
+        }
+    }
+
     /// The next answer. May be dropped while it waits.
     async fn next(&mut self) -> Result<LeaseKeepAliveResponse, Status> {
         loop {
             match self {
                 Self::Closed => return std::future::pending().await,
-                Self::Opening { requests, opened } => {
+                Self::Opening(_, opened) => {
                     let answers = Box::new(opened.await?);
-                    let requests = requests.clone();
-                    *self = Self::Open { requests, answers };
+                    if let Self::Opening(line, _) = std::mem::replace(self, Self::Closed) {
+                        *self = Self::Open(line, answers);
+                    }
                 }
-                Self::Open { answers, .. } => {
+                Self::Open(_, answers) => {
                     let ended = || Status::unavailable("transport is closing");
                     return answers.message().await?.ok_or_else(ended);
                 }
@@ -153,12 +175,9 @@ impl Worker {
     async fn run(mut self) {
         loop {
             // Room first: a demand that was taken must get on its way.
-            let room = match &self.link {
-                Link::Closed => None,
-                Link::Opening { requests, .. } | Link::Open { requests, .. } => {
-                    Some(requests.clone())
-                }
-            };
+            let room = self.link.line().map(|line| line.requests.clone());
+            let late_at = self.heard_at + ANSWER_TIME_MAX;
+            let is_waiting = !self.waiting.is_empty();
             let demands = &mut self.demands;
             let has_room = async {
                 if let Some(requests) = &room {
@@ -176,11 +195,17 @@ impl Worker {
                     Ok(answer) => self.on_answer(answer),
                     Err(status) => self.on_broken(&client::as_told_by_go(&status)),
                 },
+                () = tokio::time::sleep_until(late_at), if is_waiting => {
+                    self.on_broken(&Status::unavailable("the member does not answer"));
+                }
             }
         }
     }
 
     fn on_demand(&mut self, Demand { id, told }: Demand) {
+        if self.waiting.is_empty() {
+            self.heard_at = Instant::now();
+        }
         let waiting = self.waiting.entry(id).or_default();
         waiting.retain(|told| !told.is_closed());
         waiting.push(told);
@@ -188,10 +213,10 @@ impl Worker {
             return;
         }
         let request = LeaseKeepAliveRequest { id };
-        match &self.link {
-            Link::Closed => self.open(request),
-            Link::Opening { requests, .. } | Link::Open { requests, .. } => {
-                if requests.try_send(request).is_err() {
+        match self.link.line() {
+            None => self.open(request),
+            Some(line) => {
+                if line.requests.try_send(request).is_err() {
                     self.on_broken(&Status::unavailable("transport is closing"));
                 }
             }
@@ -201,19 +226,18 @@ impl Worker {
     fn open(&mut self, request: LeaseKeepAliveRequest) {
         let (requests, receiver) = mpsc::channel(REQUESTS_LEN);
         requests.try_send(request).expect("a new queue has room");
-        let upstream = self.upstream.clone();
         let request = Upstream::stream(&self.identity, ReceiverStream::new(receiver));
+        let member = self.upstream.member();
+        let mut stub = LeaseClient::new(member.channel());
         let opened = Box::pin(async move {
-            let client = upstream.client();
-            let connection = client.connection();
-            let mut stub = LeaseClient::new(connection.channel.clone());
             let opened = stub.lease_keep_alive(request).await;
-            opened.map(Response::into_inner).inspect_err(|_| client.leave(&connection))
+            opened.map(Response::into_inner)
         });
-        self.link = Link::Opening { requests, opened };
+        self.link = Link::Opening(Line { member, requests }, opened);
     }
 
     fn on_answer(&mut self, answer: LeaseKeepAliveResponse) {
+        self.heard_at = Instant::now();
         for told in self.waiting.remove(&answer.id).unwrap_or_default() {
             // Whoever asked may be gone.
             told.send(Ok(answer)).ok();
@@ -222,6 +246,9 @@ impl Worker {
 
     /// Clients hear of it and ask again on a new stream.
     fn on_broken(&mut self, status: &Status) {
+        if let Some(line) = self.link.line() {
+            line.member.judge(status);
+        }
         self.link = Link::Closed;
         for told in std::mem::take(&mut self.waiting).into_values().flatten() {
             told.send(Err(status.clone())).ok();
@@ -231,8 +258,6 @@ impl Worker {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use client::Options;
     use futures_util::StreamExt as _;
     use futures_util::stream::FuturesUnordered;
