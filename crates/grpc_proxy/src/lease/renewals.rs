@@ -23,7 +23,7 @@ const DEMANDS_LEN: usize = 64;
 const REQUESTS_LEN: usize = 64;
 
 /// A member that says nothing for this time is left. Longer than one waits for a leader.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
+pub(super) const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// One who waits for a renewal.
 type Waiting = oneshot::Sender<Result<LeaseKeepAliveResponse, Status>>;
@@ -39,6 +39,7 @@ struct Demand {
 #[derive(Debug)]
 pub(super) struct Renewals {
     upstream: Upstream,
+    answer_time_max: Duration,
     renewers: Mutex<HashMap<Identity, Weak<Renewer>>>,
 }
 
@@ -57,8 +58,8 @@ pub(super) struct Renewer {
 enum Never {}
 
 impl Renewals {
-    pub(super) fn new(upstream: Upstream) -> Arc<Self> {
-        Arc::new(Self { upstream, renewers: Mutex::default() })
+    pub(super) fn new(upstream: Upstream, answer_time_max: Duration) -> Arc<Self> {
+        Arc::new(Self { upstream, answer_time_max, renewers: Mutex::default() })
     }
 
     /// The renewer of an identity, begun if there is none.
@@ -70,6 +71,7 @@ impl Renewals {
         let (demands, receiver) = mpsc::channel(DEMANDS_LEN);
         let worker = Worker {
             upstream: self.upstream.clone(),
+            answer_time_max: self.answer_time_max,
             identity: identity.clone(),
             demands: receiver,
             waiting: HashMap::new(),
@@ -118,6 +120,7 @@ impl Drop for Renewer {
 /// What does the work of a renewer.
 struct Worker {
     upstream: Upstream,
+    answer_time_max: Duration,
     identity: Identity,
     demands: mpsc::Receiver<Demand>,
     /// Who waits for which lease.
@@ -176,7 +179,7 @@ impl Worker {
         loop {
             // Room first: a demand that was taken must get on its way.
             let room = self.link.line().map(|line| line.requests.clone());
-            let late_at = self.heard_at + ANSWER_TIME_MAX;
+            let late_at = self.heard_at + self.answer_time_max;
             let is_waiting = !self.waiting.is_empty();
             let demands = &mut self.demands;
             let has_room = async {
@@ -275,7 +278,7 @@ mod tests {
         let endpoint = member.local_addr().unwrap().to_string();
         let dial_timeout = Duration::from_secs(3600);
         let options = Options { dial_timeout, ..Options::new(vec![endpoint]) };
-        let renewals = Renewals::new(Upstream::new(options).await.unwrap());
+        let renewals = Renewals::new(Upstream::new(options).await.unwrap(), ANSWER_TIME_MAX);
         let tasks = || Handle::current().metrics().num_alive_tasks();
         let before = tasks();
         let renewer = renewals.renewer(Identity::default());
@@ -292,5 +295,28 @@ mod tests {
         };
         timeout(Duration::from_secs(60), ended).await.unwrap();
         assert!(renewals.renewers.lock().is_empty());
+    }
+
+    /// SRV-177: a member that hangs is not asked for ever.
+    #[tokio::test]
+    async fn a_member_that_says_nothing_is_left() {
+        // The system accepts connections to them, and nobody says anything.
+        let bind = || TcpListener::bind("127.0.0.1:0");
+        let members = [bind().await.unwrap(), bind().await.unwrap()];
+        let address = |member: &TcpListener| member.local_addr().unwrap().to_string();
+        let dial_timeout = Duration::from_secs(3600);
+        let endpoints = members.iter().map(address).collect();
+        let options = Options { dial_timeout, ..Options::new(endpoints) };
+        let upstream = Upstream::new(options).await.unwrap();
+        let endpoint = || {
+            let client = upstream.client();
+            client.endpoint_of(&client.connection()).to_owned()
+        };
+        let before = endpoint();
+        let renewals = Renewals::new(upstream.clone(), Duration::from_millis(50));
+        let renewer = renewals.renewer(Identity::default());
+        let status = renewer.renew(1).await.unwrap_err();
+        assert_eq!(status.message(), "the member does not answer");
+        assert_ne!(endpoint(), before);
     }
 }
