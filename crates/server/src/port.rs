@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -162,7 +163,7 @@ pub(crate) async fn serve(
         let Service { services, plain } = service.clone();
         // Browsers and scrapers keep to no such rule.
         let pings = services.is_some().then_some(room.limits.pings);
-        let services = services.map(|services| services.for_connection());
+        let services = services.map(|services| services.for_connection(|| local(&stream)));
         let (builder, only_calls) = (builder.clone(), plain.is_for_calls_only());
         let (remote, afterwards) = (Remote(address), Afterwards::default());
         let served = Served { services, plain, remote, secured: None, afterwards };
@@ -191,6 +192,14 @@ pub(crate) async fn serve(
     drop(listener);
     if tokio::time::timeout(DRAIN_TIME, graceful.shutdown()).await.is_err() {
         tracing::debug!("calls were still open at the end");
+    }
+}
+
+/// Where a connection arrived, if that is an address.
+fn local(stream: &Detached) -> Option<SocketAddr> {
+    match stream {
+        Detached::Tcp(stream) => stream.local_addr().ok(),
+        Detached::Unix(_) => None,
     }
 }
 

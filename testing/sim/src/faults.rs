@@ -269,10 +269,7 @@ impl World {
 
     /// A machine that has nothing yet may lose its power among the first things that it writes.
     pub(crate) fn trip_beginner(&mut self, at: usize) {
-        if self.faulty
-            && self.config.faults.contains(&Fault::PowerCutAtWrite)
-            && self.random.one_in(2)
-        {
+        if self.faulty && self.config.faults.contains(&Fault::PowerCutAtWrite) {
             let kind = self.random.choose(&[Kind::Write, Kind::Sync, Kind::Name]);
             let nth = 1 + self.random.below(4);
             let plan = &self.machines[at].plan;

@@ -477,6 +477,7 @@ impl World {
             Ok(()) if self.is_out(at) => self.power_is_out(at),
             Ok(()) => {
                 self.judge_campaign(at, &before)?;
+                self.judge_commit(at, &before)?;
                 self.absorb(at, out)
             }
             Err(halt) => self.halt(at, &halt),
@@ -502,6 +503,26 @@ impl World {
             return Err(format!("{id} campaigns with a change of the members behind {}", known.0));
         }
         Ok(())
+    }
+
+    /// A leader counts only for entries of its own term; those before are committed with them. What
+    /// it counted otherwise may be overwritten, though a majority has it (Raft §5.4.2, figure 8).
+    fn judge_commit(&mut self, at: usize, before: &Status) -> Verdict {
+        let id = self.machines[at].id;
+        let process = self.process(at);
+        let now = process.member.status();
+        let leads = (RoleKind::Leader, now.term);
+        if (before.role, before.term) != leads
+            || (now.role, now.term) != leads
+            || now.commit <= before.commit
+        {
+            return Ok(());
+        }
+        let of = process.log.get(&now.commit).map(|entry| entry.term);
+        if of == Some(now.term) {
+            return Ok(());
+        }
+        Err(format!("{id} leads {} and commits {}, of {of:?}", now.term, now.commit))
     }
 
     pub(crate) fn absorb(&mut self, at: usize, mut out: Outputs) -> Verdict {
