@@ -153,6 +153,7 @@ pub(crate) fn open(options: &BootOptions) -> Result<Opened, BootError> {
         }
     }
     let (backend, state) = opened?;
+    received::remove_sums(&database);
     if let Some(threshold) = options.shrink_bytes_min.filter(|_| has_log) {
         shrink::shrink(&backend, threshold)?;
     }

@@ -121,6 +121,10 @@ fn a_received_snapshot_becomes_the_database() {
     make_database(&snap, RECEIVED);
     std::fs::write(snap.join("tmp123"), "half").unwrap();
     std::fs::write(snap.join("0000000000000007.snap.db"), "older").unwrap();
+    let aux = folder.path().join("a/member/aux");
+    for index in ["0000000000000007", "0000000000000005"] {
+        std::fs::write(aux.join(format!("{index}.snap.db.sum")), "of what is gone").unwrap();
+    }
     for _ in 0..2 {
         let booted = boot(&options).unwrap();
         assert_eq!(booted.state.applied(), AT);
@@ -130,6 +134,8 @@ fn a_received_snapshot_becomes_the_database() {
         let mut names: Vec<String> = OsDir::open(&snap).unwrap().list().unwrap();
         names.retain(|name| name != "db");
         assert_eq!(names, [""; 0], "nothing else is left");
+        let sums: Vec<String> = OsDir::open(&aux).unwrap().list().unwrap();
+        assert!(sums.iter().all(|name| !name.contains(".snap.db")), "{sums:?}");
     }
 }
 
