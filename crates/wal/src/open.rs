@@ -35,6 +35,20 @@ pub fn read(
     Ok(Replay { repaired, ..opened.replay })
 }
 
+/// Makes durable what reading a log finds, and cuts a torn end off: before anything else is made that
+/// must not be ahead of it. The log is locked meanwhile.
+///
+/// # Errors
+///
+/// As [`crate::Wal::open`].
+pub fn settle(
+    parent: &dyn Dir,
+    name: &str,
+    choose: impl Fn(&[Mark]) -> Option<Mark>,
+) -> Result<(), OpenError> {
+    open_to_write(parent, name, choose).map(drop)
+}
+
 /// A log that was read and checked.
 pub(crate) struct Opened {
     pub(crate) replay: Replay,

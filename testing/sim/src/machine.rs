@@ -292,6 +292,8 @@ impl Start<'_> {
             };
             if applied < index {
                 base::probe::reached("sim: a start finishes the installation of a snapshot");
+                // As in the server's: the mark must be durable before the database is ahead of it.
+                wal::settle(&*self.dir, "wal", newest).map_err(|error| Stop::of(&error))?;
                 Incoming::open(snap_dir, &wanted, options)
                     .map_err(|error| Stop::of(&error))?
                     .take_place("db")

@@ -15,7 +15,6 @@ mod keys;
 mod media_type;
 mod members;
 mod over_v3;
-mod path;
 mod stats;
 mod watch;
 
@@ -29,7 +28,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 
 use self::over_v3::OverV3;
-use super::{not_found, text, with_type};
+use super::{not_found, path, text, with_type};
 use crate::handle::{Handle, ProposeError};
 
 const JSON: &str = "application/json";
