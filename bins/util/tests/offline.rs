@@ -157,7 +157,7 @@ fn bump_adds_an_empty_row_and_marks_it_compacted() {
     assert_eq!(mark.2, name);
 }
 
-/// UTL-06, UTL-09, B23: the texts are etcd's, and what is refused leaves nothing behind.
+/// UTL-06, UTL-09, CB-68, B23: the texts are etcd's, and what is refused leaves nothing behind.
 #[test]
 fn refused_restore_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
@@ -222,7 +222,7 @@ fn log_may_lie_elsewhere() {
     }
 }
 
-/// UTL-09: a copied database has no digest.
+/// UTL-09, CB-68: a copied database has no digest.
 #[test]
 fn copied_database_is_restored_when_told_so() {
     let folder = tempfile::tempdir().unwrap();

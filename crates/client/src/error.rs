@@ -191,7 +191,8 @@ fn applied_by_code(code: Code) -> Applied {
 }
 
 /// The code's name as gRPC for Go prints it.
-fn code_name(code: Code) -> &'static str {
+#[must_use]
+pub fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "Canceled",
