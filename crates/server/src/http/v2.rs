@@ -15,6 +15,7 @@ mod keys;
 mod media_type;
 mod members;
 mod over_v3;
+mod path;
 mod stats;
 mod watch;
 
@@ -28,7 +29,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 
 use self::over_v3::OverV3;
-use super::{not_found, path, text, with_type};
+use super::{not_found, text, with_type};
 use crate::handle::{Handle, ProposeError};
 
 const JSON: &str = "application/json";
