@@ -33,9 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const CHEAP: &str = "--bcrypt-cost=4";
 
 fn start(flags: &[&str]) -> anyhow::Result<(Server, tempfile::TempDir)> {
-    let folder = tempfile::tempdir()?;
-    let options = ServerOptions { flags: flags.iter().map(|&flag| flag.to_owned()).collect() };
-    Ok((Server::start(Path::new(OURS), folder.path(), options)?, folder))
+    Server::fresh(Path::new(OURS), flags)
 }
 
 async fn login(endpoint: &str, user: &str, password: &str) -> anyhow::Result<Client> {

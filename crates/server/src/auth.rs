@@ -90,9 +90,12 @@ impl Authentication {
     pub(crate) fn identify(&self, reads: &Reads, token: &str) -> Option<Identity> {
         match &*self.provider {
             Provider::Simple { ttl } => {
+                // Before the token is looked at: what takes it away raises the revision, and a
+                // request that was let in just before is refused where it is applied.
+                let revision = reads.auth().revision();
                 let user = reads.tokens().user(token, self.now_millis(), millis(*ttl))?;
                 let user = String::from_utf8_lossy(&user).into_owned();
-                Some(Identity { user, revision: reads.auth().revision() })
+                Some(Identity { user, revision })
             }
             Provider::Jwt(jwt) => jwt.verify(token, wall_seconds()),
             Provider::Nothing => None,

@@ -92,7 +92,11 @@ impl Doors<'_> {
         let services =
             Services::new(self.handle, self.options.slow_calls, serving, self.tracer.clone());
         let handle = self.handle;
-        let gateway = self.options.grpc_gateway.then(|| Gateway::new(services.clone()));
+        // Its calls arrive nowhere; etcd's gateway makes them to a port.
+        let first = ports.first().map(|bound| bound.listener.address());
+        let first = || first?.parse().ok();
+        let gateway =
+            self.options.grpc_gateway.then(|| Gateway::new(services.for_connection(first)));
         let (v2, profiles) = (self.options.v2.clone(), self.options.profiles);
         let for_clients = || {
             let browsers = self.options.browsers.clone();

@@ -22,6 +22,7 @@ mod slow;
 mod status;
 mod watch;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -136,9 +137,10 @@ impl Services {
     }
 
     /// The same services, for one connection: its calls share counters of references that no other
-    /// thread touches.
-    pub(crate) fn for_connection(&self) -> Self {
+    /// thread touches. `local` is where it arrives, if that is an address; asked only for traces.
+    pub(crate) fn for_connection(&self, local: impl FnOnce() -> Option<SocketAddr>) -> Self {
         let shared = Shared {
+            tracer: self.shared.tracer.as_ref().map(|tracer| tracer.at(local())),
             kv: Arc::new(Kv::clone(&self.shared.kv)),
             metrics: Arc::new(Arc::clone(self.shared.handle.metrics())),
             ..Shared::clone(&self.shared)

@@ -25,6 +25,7 @@ use crate::auth::Authentication;
 use crate::metrics::Metrics;
 use crate::node_queue::{NodeQueue, Question};
 use crate::peers::Peers;
+use crate::traces::Trace;
 
 /// The services' access to the member; clones share it.
 #[derive(Clone, Debug)]
@@ -317,10 +318,11 @@ impl Handle {
         kind: RequestKind,
         request: &impl Message,
     ) -> Result<Reply, ProposeError> {
-        self.propose_by(Identity::nobody(), kind, request).await
+        self.propose_by(Identity::nobody(), kind, request, &Trace::default()).await
     }
 
-    /// As [`Handle::propose`], for somebody whose permissions every member then looks at.
+    /// As [`Handle::propose`], for somebody whose permissions every member then looks at, as part
+    /// of a trace.
     ///
     /// # Errors
     ///
@@ -330,6 +332,7 @@ impl Handle {
         who: Identity,
         kind: RequestKind,
         request: &impl Message,
+        trace: &Trace,
     ) -> Result<Reply, ProposeError> {
         let id = self.next_id();
         self.check_backlog(kind)?;
@@ -337,7 +340,12 @@ impl Handle {
         let header = pb::RequestHeader { id, username, auth_revision };
         let bytes = encode(kind, request, &header);
         self.check_size(&bytes)?;
-        self.propose_bytes(kind, id, bytes).await
+        trace.event("Send raft proposal");
+        let answer = self.propose_bytes(kind, id, bytes).await;
+        if matches!(answer, Ok(_) | Err(ProposeError::Refused(_))) {
+            trace.event("Receive raft result");
+        }
+        answer
     }
 
     fn check_backlog(&self, kind: RequestKind) -> Result<(), ProposeError> {
@@ -685,6 +693,13 @@ impl<'a> Pending<'a> {
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl ProposeError {
+    /// Whether no other member has to do with it: what the log carries was not even asked.
+    fn is_of_this_member(&self) -> bool {
+        !matches!(self, Self::Refused(refusal) if *refusal != Refusal::InvalidAuthToken)
     }
 }
 

@@ -144,7 +144,10 @@ impl Options {
             advertised_peer_urls: texts(&config.advertise.peers),
             checks: checks(config),
             extensive_metrics: config.metrics == MetricsDetail::Extensive,
-            slow_calls: SlowCalls { longer_than: config.logging.slow_request_min },
+            slow_calls: SlowCalls {
+                longer_than: config.logging.slow_request_min,
+                read_longer_than: config.logging.slow_apply_min,
+            },
             slow_apply: config.logging.slow_apply_min,
             grpc_gateway: config.http.grpc_gateway,
             v2: config.http.v2.then(|| config.http.v2_over_v3.clone()),

@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 
 use crate::auth::Caller;
 use crate::handle::{Handle, ProposeError, RequestKind};
+use crate::traces::about;
 use changes::Changes;
 
 /// What a lease that the server grants itself lasts.
@@ -114,8 +115,8 @@ impl Recipes {
     pub(crate) async fn unlock(&self, key: Bytes) -> Result<pb::ResponseHeader, RecipeError> {
         let request = pb::DeleteRangeRequest { key, ..Default::default() };
         state::check_delete(&request)?;
-        let reply =
-            self.handle.propose_for(&self.caller, RequestKind::DeleteRange, &request).await?;
+        let caller = self.caller.clone().within("delete_range", || about::delete(&request));
+        let reply = self.handle.propose_for(&caller, RequestKind::DeleteRange, &request).await?;
         let Reply::Delete(response) = reply else {
             unreachable!("a deletion was answered by {reply:?}")
         };
@@ -285,8 +286,8 @@ impl Recipes {
         let request = pb::LeaseGrantRequest { ttl: SESSION_TTL_SECONDS, id };
         let cost_bytes = state::quota::LEASE_COST_BYTES;
         self.handle.admit_for(&self.caller, &request, cost_bytes).await?;
-        let reply =
-            self.handle.propose_for(&self.caller, RequestKind::LeaseGrant, &request).await?;
+        let caller = self.caller.clone().within("lease_grant", || about::grant(&request));
+        let reply = self.handle.propose_for(&caller, RequestKind::LeaseGrant, &request).await?;
         let Reply::LeaseGrant(response) = reply else {
             unreachable!("a grant was answered by {reply:?}")
         };
@@ -352,7 +353,8 @@ impl Recipes {
         state::check_txn(request, self.handle.limits().txn_ops_max)?;
         let cost_bytes = state::quota::txn_cost_bytes(request);
         self.handle.admit_for(&self.caller, request, cost_bytes).await?;
-        let reply = self.handle.propose_for(&self.caller, RequestKind::Txn, request).await?;
+        let caller = self.caller.clone().within("txn", || about::txn(request));
+        let reply = self.handle.propose_for(&caller, RequestKind::Txn, request).await?;
         let Reply::Txn(response) = reply else { unreachable!("a txn was answered by {reply:?}") };
         self.handle.metrics().store.on_txn(request, &response);
         Ok(response)

@@ -1,32 +1,29 @@
-//! Distributed tracing: a span for every gRPC call that is sampled, sent to a collector (SRV-121).
+//! Distributed tracing: spans of the gRPC calls that are sampled, sent to a collector (SRV-121).
 //!
-//! A caller that sends a W3C `traceparent` decides whether its call is traced; for the others
+//! A call has a span, and so has what it does to keys and leases (`span`), about which it tells
+//! what was asked for (`about`). A caller that sends a W3C `traceparent` decides whether its call is traced; for the others
 //! `--distributed-tracing-sampling-rate` does. Spans wait in a queue with an end: while the
 //! collector is away they are lost, and nobody else notices. A member without
 //! `--enable-distributed-tracing` has none of this.
-//! Source: etcd server/embed/config_tracing.go; names and attributes as etcd's gRPC library gives
-//! them.
+//! Source: etcd server/embed/config_tracing.go.
 
-use std::sync::Arc;
+pub(crate) mod about;
+mod span;
+
 use std::time::Duration;
 
-use http::HeaderMap;
-use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
-use opentelemetry::trace::{
-    Span as _, SpanBuilder, SpanKind, Status, Tracer as _, TracerProvider as _,
-};
-use opentelemetry::{Context, KeyValue};
+use opentelemetry::KeyValue;
+use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::resource::EnvResourceDetector;
 use opentelemetry_sdk::trace::{
-    BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracer, SdkTracerProvider, Span,
+    BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider,
 };
 use tokio::runtime::{Builder, Runtime};
-use tonic::Code;
 
 use crate::config::Tracing;
-use crate::grpc::Remote;
+pub(crate) use span::{Trace, Tracer};
 
 /// Spans that may wait to be sent; more are lost.
 const QUEUE_SPANS_MAX: usize = 2048;
@@ -67,9 +64,12 @@ pub(crate) struct Traces {
     runtime: Option<Runtime>,
 }
 
-/// What begins spans; clones share it.
-#[derive(Clone, Debug)]
-pub(crate) struct Tracer(Arc<SdkTracer>);
+/// What the spans of calls come from: they are those that gRPC's library for Go tells of.
+const SCOPE_OF_CALLS: &str =
+    "go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc";
+
+/// What the spans within calls come from.
+const SCOPE_WITHIN: &str = "go.etcd.io/etcd";
 
 impl Traces {
     /// Begins to send what [`Traces::tracer`] traces.
@@ -117,7 +117,8 @@ impl Traces {
     }
 
     pub(crate) fn tracer(&self) -> Tracer {
-        Tracer(Arc::new(self.provider.tracer("etcd")))
+        let of_calls = self.provider.tracer(SCOPE_OF_CALLS);
+        Tracer::new(of_calls, self.provider.tracer(SCOPE_WITHIN))
     }
 }
 
@@ -141,75 +142,10 @@ fn sampler(per_million: u32) -> Sampler {
 }
 
 fn resource(tracing: &Tracing) -> Resource {
-    let resource = Resource::builder().with_service_name(tracing.service_name.clone());
+    let environment = Resource::builder_empty().with_detector(Box::new(EnvResourceDetector::new()));
+    let resource = environment.with_service_name(tracing.service_name.clone());
     match tracing.instance_id.as_str() {
         "" => resource.build(),
         id => resource.with_attribute(KeyValue::new("service.instance.id", id.to_owned())).build(),
-    }
-}
-
-/// The span of one call.
-#[derive(Debug)]
-pub(crate) struct CallSpan(Span);
-
-impl Tracer {
-    /// Begins the span of a call of `/service/method`; `None` if it is not sampled.
-    pub(crate) fn begin(
-        &self,
-        path: &'static str,
-        remote: Remote,
-        headers: &HeaderMap,
-    ) -> Option<Box<CallSpan>> {
-        let name = path.trim_start_matches('/');
-        let (service, method) = name.split_once('/').unwrap_or((name, ""));
-        let parent =
-            TraceContextPropagator::new().extract_with_context(&Context::new(), &Headers(headers));
-        let mut attributes = vec![
-            KeyValue::new("rpc.system", "grpc"),
-            KeyValue::new("rpc.service", service),
-            KeyValue::new("rpc.method", method),
-        ];
-        if let Remote(Some(address)) = remote {
-            attributes.push(KeyValue::new("network.peer.address", address.ip().to_string()));
-            attributes.push(KeyValue::new("network.peer.port", i64::from(address.port())));
-        }
-        let span =
-            SpanBuilder::from_name(name).with_kind(SpanKind::Server).with_attributes(attributes);
-        let span = self.0.build_with_context(span, &parent);
-        span.is_recording().then(|| Box::new(CallSpan(span)))
-    }
-}
-
-impl CallSpan {
-    /// The call has ended.
-    pub(crate) fn end(mut self, code: Code) {
-        // What a caller did wrong is no error of the server's.
-        let failed = matches!(
-            code,
-            Code::Unknown
-                | Code::DeadlineExceeded
-                | Code::Unimplemented
-                | Code::Internal
-                | Code::Unavailable
-                | Code::DataLoss
-        );
-        if failed {
-            self.0.set_status(Status::error(code.description()));
-        }
-        self.0.set_attribute(KeyValue::new("rpc.grpc.status_code", i64::from(i32::from(code))));
-        self.0.end();
-    }
-}
-
-/// Where the caller's span is written.
-struct Headers<'a>(&'a HeaderMap);
-
-impl Extractor for Headers<'_> {
-    fn get(&self, key: &str) -> Option<&str> {
-        self.0.get(key).and_then(|value| value.to_str().ok())
-    }
-
-    fn keys(&self) -> Vec<&str> {
-        self.0.keys().map(http::HeaderName::as_str).collect()
     }
 }

@@ -39,6 +39,7 @@ impl World {
                     let at = self.machines.len();
                     self.machines.push(Machine::new(id, rate, None));
                     self.by_id.insert(id, at);
+                    self.trip_beginner(at);
                     let pause = self.random.between(10, 1500);
                     self.after(pause, Event::Start { at });
                 }

@@ -9,11 +9,13 @@
 //! log from a shorter one, and older disks whose log others relied on. No member can notice those
 //! alone; consensus assumes that what a disk acknowledged is there.
 
+use base::MemberId;
 use base::probe::reached;
 use proto::raftpb;
 use vfs::fault::Lie;
 
 use crate::judge::Verdict;
+use crate::machine::Machine;
 use crate::world::World;
 
 /// Endings of names of files that a disk may lie about: the database, its checksums, or both.
@@ -31,16 +33,19 @@ impl World {
             self.by_id.get(&member.id).is_some_and(|&other| self.machines[other].is_running())
         });
         let is_member = members.iter().any(|member| member.id == id);
-        let doubtful = self
-            .machines
-            .iter()
-            .any(|machine| (machine.lost || machine.damaged) && !machine.removed);
+        let doubtful = self.machines.iter().any(Machine::is_doubtful);
         // Another one's removal may be on its way, and must leave a quorum too.
         let changing = self.config.faults.contains(&crate::config::Fault::Membership);
         let voters_min = if changing { 5 } else { 3 };
         // A member without others may fail, but must not be wrong.
         let alone = members.len() == 1 && !changing;
         is_member && all_run && !doubtful && (alone || voters_min <= voters)
+    }
+
+    /// Whether the voters cannot spare this one: a disk of another was damaged or is lost, and with
+    /// one removal after the other that one would be half of a quorum (seed 100947590).
+    pub(crate) fn relies_on(&self, id: MemberId) -> bool {
+        self.machines.iter().any(|machine| machine.id != id && machine.is_doubtful())
     }
 
     /// A member is gone with its disk; the others remove it.

@@ -7,10 +7,10 @@ use proto::{etcdserverpb as pb, raftpb};
 use state::members::{ChangeContext, MemberObject};
 use vfs::fault::{Failure, Kind};
 
+use crate::ambush::Ambush;
 use crate::config::Fault;
 use crate::failpoints;
 use crate::judge::Verdict;
-use crate::machine::Ambush;
 use crate::world::{Event, World, object};
 
 /// Machines that there may ever be.
@@ -136,7 +136,8 @@ impl World {
         } else if fault == Fault::ClockJump {
             self.set_clock(at);
         } else if fault == Fault::Ambush {
-            let ambush = if self.random.one_in(2) { Ambush::NewTerm } else { Ambush::Restored };
+            let ambush =
+                self.random.choose(&[Ambush::NewTerm, Ambush::Restored, Ambush::UncertainChange]);
             self.machines[at].ambush = Some(ambush);
         } else if fault == Fault::Failpoint {
             let name = self.random.choose(&failpoints::NAMES);
@@ -266,6 +267,17 @@ impl World {
         }
     }
 
+    /// A machine that has nothing yet may lose its power among the first things that it writes.
+    pub(crate) fn trip_beginner(&mut self, at: usize) {
+        if self.faulty && self.config.faults.contains(&Fault::PowerCutAtWrite) {
+            let kind = self.random.choose(&[Kind::Write, Kind::Sync, Kind::Name]);
+            let nth = 1 + self.random.below(4);
+            let plan = &self.machines[at].plan;
+            plan.tear(self.random.next());
+            plan.stop_at(kind, nth);
+        }
+    }
+
     fn transfer(&mut self, to: usize) -> Verdict {
         let Some(at) = self.leader() else { return Ok(()) };
         let (ticket, to) = (self.process(at).ids.next_id(), self.machines[to].id);
@@ -286,6 +298,10 @@ impl World {
     }
 
     fn change_members(&mut self) -> Verdict {
+        if self.random.one_in(2) {
+            let at = self.random.index(self.machines.len());
+            self.machines[at].ambush = Some(Ambush::UncertainChange);
+        }
         let running: Vec<usize> =
             (0..self.machines.len()).filter(|&at| self.machines[at].is_running()).collect();
         if running.is_empty() {
@@ -327,7 +343,9 @@ impl World {
                 // A leader of two that is out may be the only one that knows; if it crashes then,
                 // the other needs a vote that nobody gives. So it is in etcd.
                 let leads = self.leader().is_some_and(|leader| self.machines[leader].id == id);
-                if voters < 2 && !is_learner || voters == 2 && leads {
+                let leaves_too_few = !is_learner && self.relies_on(id);
+                let is_risky = voters == 2 && leads && self.random.one_in(2);
+                if voters < 2 && !is_learner || is_risky || leaves_too_few {
                     return Ok(());
                 }
                 let kind = raftpb::ConfChangeType::ConfChangeRemoveNode;

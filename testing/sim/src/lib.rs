@@ -13,12 +13,14 @@
 
 mod accounts;
 mod admission;
+mod ambush;
 mod calls;
 mod client;
 mod config;
 mod damage;
 mod failpoints;
 mod faults;
+mod finals;
 mod gate;
 mod judge;
 mod machine;
@@ -33,6 +35,7 @@ mod settle;
 mod trace;
 mod traffic;
 mod versions;
+mod vows;
 mod watcher;
 mod world;
 

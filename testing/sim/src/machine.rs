@@ -4,17 +4,15 @@
 //! is done here by calls, in the same order.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use backend::{Backend, Bucket, Incoming};
+use backend::{Backend, Incoming};
 use base::{ClusterId, Index, LogPosition, MemberId, Term};
 use bytes::Bytes;
 use member::{Input, Member, Outputs, RequestIds, Turn};
 use prost::Message as _;
-use proto::{etcdserverpb as pb, raftpb};
+use proto::raftpb;
 use raft::{ConfState, Entry, EntryKind, HardState, Message, Persist, Raft, Restored};
-use state::auth::gate::Authorized;
 use state::members::{ChangeContext, MemberObject};
 use state::{Received, State};
 use vfs::fault::{FaultDir, FaultPlan};
@@ -22,7 +20,9 @@ use vfs::memory::MemoryDir;
 use vfs::{Dir, Open};
 use wal::{AppendError, Mark, Metadata, Wal};
 
+use crate::ambush::Ambush;
 use crate::config::Config;
+use crate::vows::Vows;
 
 /// One machine and what it is in the cluster.
 #[derive(Debug)]
@@ -45,6 +45,8 @@ pub(crate) struct Machine {
     pub(crate) damaged: bool,
     /// When its power goes.
     pub(crate) ambush: Option<Ambush>,
+    /// What its member vouched for.
+    pub(crate) vows: Vows,
     /// Whether it goes now, and as badly as can be.
     pub(crate) is_ambushed: bool,
     /// Its disk as it was some time ago.
@@ -62,15 +64,6 @@ pub(crate) struct Machine {
 /// How many of the states that a crash may leave are looked at for the worst.
 const AMBUSH_TRIES: u64 = 32;
 
-/// A moment in which the power goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ambush {
-    /// Entries and the term they are of are written at once.
-    NewTerm,
-    /// A snapshot has just taken the place of the log.
-    Restored,
-}
-
 /// A process: a member with its files.
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -85,6 +78,8 @@ pub(crate) struct Process {
     pub(crate) turn: Turn,
     /// What the log holds, as far as the member said.
     pub(crate) log: BTreeMap<Index, Entry>,
+    /// The commit index that was written to the log last.
+    pub(crate) commit_written: Index,
     /// The term that the log holds or will hold.
     pub(crate) term: Term,
     pub(crate) received: BTreeMap<Index, Received>,
@@ -158,6 +153,7 @@ impl Machine {
             lost: false,
             damaged: false,
             ambush: None,
+            vows: Vows::default(),
             is_ambushed: false,
             older: None,
             ahead_millis: 0,
@@ -175,6 +171,11 @@ impl Machine {
 
     pub(crate) fn is_running(&self) -> bool {
         self.process.is_some() && !self.paused
+    }
+
+    /// Whether its disk may stop the member, or has.
+    pub(crate) fn is_doubtful(&self) -> bool {
+        (self.lost || self.damaged) && !self.removed
     }
 
     /// Ends the process; the disk keeps what was written.
@@ -217,6 +218,7 @@ impl Machine {
         now_millis: u64,
         seed: u64,
     ) -> Result<(), Stop> {
+        self.plan.forget_at_failed_syncs(&self.disk, seed);
         let dir = FaultDir::wrap(self.disk.shared(), &self.plan);
         let now_millis = now_millis + self.wall_ahead_millis;
         let start = Start { id: self.id, dir, config, now_millis, seed };
@@ -290,6 +292,8 @@ impl Start<'_> {
             };
             if applied < index {
                 base::probe::reached("sim: a start finishes the installation of a snapshot");
+                // As in the server's: the mark must be durable before the database is ahead of it.
+                wal::settle(&*self.dir, "wal", newest).map_err(|error| Stop::of(&error))?;
                 Incoming::open(snap_dir, &wanted, options)
                     .map_err(|error| Stop::of(&error))?
                     .take_place("db")
@@ -364,7 +368,7 @@ impl Start<'_> {
             inflight_messages_max: self.config.inflight_messages_max,
             ..raft::Config::new(self.id, self.seed)
         };
-        let term = restored.hard_state.term;
+        let HardState { term, commit, .. } = restored.hard_state;
         let log = restored.entries.iter().map(|entry| (entry.index, entry.clone())).collect();
         let last_mark = restored.snapshot.index;
         let judged = state.applied().index;
@@ -390,6 +394,7 @@ impl Start<'_> {
             turn: Turn::default(),
             joins_batches: self.config.joins_batches,
             log,
+            commit_written: commit,
             term,
             received: BTreeMap::new(),
             copies: BTreeMap::new(),
@@ -418,6 +423,7 @@ impl Process {
             base::probe::reached("sim: batches are written as one");
         }
         let mark = persist.snapshot.clone();
+        let commit = persist.hard_state.as_ref().map(|state| state.commit);
         let persisted = persist.try_persist(|batch| {
             if let Some(meta) = &batch.snapshot {
                 let conf_state = Some(meta.conf_state.clone());
@@ -436,6 +442,7 @@ impl Process {
                 return Err(Stop::Disk(error.to_string()));
             }
         };
+        self.commit_written = commit.unwrap_or(self.commit_written);
         let Some(meta) = mark else {
             return Ok(Written::Done(persisted.messages, Input::Persisted(persisted.token)));
         };
@@ -575,92 +582,6 @@ impl Process {
             self.log.extend(persist.entries.iter().map(|entry| (entry.index, entry.clone())));
         }
     }
-}
-
-impl Process {
-    /// Everything that it holds, once all that was begun is done.
-    pub(crate) fn all(
-        &mut self,
-        member: u64,
-        reopens: bool,
-    ) -> Result<(history::Final, Vec<String>), String> {
-        // As etcd's, the hash of a store without any live key depends on how far the removal
-        // of compacted rows got.
-        while self.member.compact_step().map_err(|error| format!("{error:?}"))?
-            != mvcc::CompactStep::Idle
-        {}
-        self.backend.check().map_err(|error| error.to_string())?;
-        // What was applied last is not written with the rest of a batch before.
-        self.backend.commit().map_err(|error| error.to_string())?;
-        let facts = self.facts(self.member.state())?;
-        if reopens {
-            // What it knows is what it would know after a restart.
-            let options = self.member.state().options();
-            let again = State::open(&self.backend, options).map_err(|error| error.to_string())?;
-            compare_states(self.member.state(), &again)?;
-            if self.facts(&again)? != facts {
-                return Err("another state is found at the next start".to_owned());
-            }
-        }
-        Ok((self.end(member)?, facts))
-    }
-
-    /// What the judges of histories want to know of a member at the end.
-    fn end(&self, member: u64) -> Result<history::Final, String> {
-        let reads = self.member.state().reads();
-        let hash = reads.keys().hash(0).map_err(|error| format!("{error:?}"))?;
-        let all = pb::RangeRequest {
-            key: vec![0].into(),
-            range_end: vec![0].into(),
-            ..Default::default()
-        };
-        let found = reads.range(Authorized::own(&all)).map_err(|error| format!("{error:?}"))?;
-        Ok(history::Final {
-            member,
-            revision: hash.revision,
-            hash: hash.hash,
-            compact_revision: hash.compact_revision,
-            pairs: Some(found.rows.iter().map(mvcc::Row::decode).collect()),
-        })
-    }
-
-    /// Every row of every bucket, and what the member says of itself: the same at all members.
-    fn facts(&self, state: &State) -> Result<Vec<String>, String> {
-        let reads = state.reads();
-        let leases: Vec<_> = reads.leases().iter().map(|id| reads.lease(*id, true)).collect();
-        let mut facts = vec![
-            format!("members {:?}", reads.members()),
-            format!("removed {:?}", state.removed_members()),
-            format!("alarms {:?}", reads.alarms()),
-            format!("version {:?}", reads.cluster_version()),
-            format!("storage version {:?}", reads.storage_version()),
-            format!("downgrade {:?}", reads.downgrade()),
-            format!("leases {leases:?}"),
-        ];
-        for bucket in Bucket::ALL {
-            let mut visit = |key: &Bytes, value: &Bytes| {
-                facts.push(format!("{} {key:?}: {value:?}", bucket.name()));
-                ControlFlow::Continue(())
-            };
-            self.backend
-                .scan(bucket, b"", None, &mut visit)
-                .map_err(|error| format!("{error:?}"))?;
-        }
-        Ok(facts)
-    }
-}
-
-/// Users, roles and the v2 tree, which are not only what their rows say.
-fn compare_states(now: &State, again: &State) -> Result<(), String> {
-    let users = |state: &State| format!("{:?}", state.reads().auth());
-    if users(now) != users(again) {
-        return Err(format!("{} is {} at the next start", users(now), users(again)));
-    }
-    let (tree, found) = (now.v2().all_rows(), again.v2().all_rows());
-    if tree != found {
-        return Err(format!("the v2 tree {tree:?} is {found:?} at the next start"));
-    }
-    Ok(())
 }
 
 /// The name of a received snapshot's file.

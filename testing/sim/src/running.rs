@@ -45,6 +45,7 @@ impl World {
         for entry in &log {
             self.judge.on_logged(entry, now);
         }
+        self.check_vows(at)?;
         if let Err(halt) = begun {
             return self.halt(at, &halt);
         }

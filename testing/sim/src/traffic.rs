@@ -6,8 +6,8 @@ use bytes::Bytes;
 use member::Input;
 use raft::{Body, Message};
 
+use crate::ambush::Ambush;
 use crate::judge::Verdict;
-use crate::machine::Ambush;
 use crate::network::Network;
 use crate::world::{Event, World};
 
@@ -133,6 +133,10 @@ impl World {
 
     pub(crate) fn send(&mut self, from: usize, messages: Vec<Message>) {
         for message in messages {
+            let machine = &mut self.machines[from];
+            if let Some(process) = &machine.process {
+                machine.vows.on_sent(&message, process);
+            }
             let Some(&to) = self.by_id.get(&message.to) else { continue };
             let mut delays = Network::delays(&mut self.random, &self.config, self.faulty);
             if let Body::Propose(_) = message.body {

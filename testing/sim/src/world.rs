@@ -12,14 +12,12 @@ use raft::{EntryKind, Message, RoleKind, Status};
 use state::Identity;
 use state::members::MemberObject;
 
-use vfs::fault::Kind;
-
 use crate::Life;
 use crate::accounts::Accounts;
 use crate::client::Client;
 use crate::config::Config;
 use crate::judge::{Judge, Verdict};
-use crate::machine::{Ambush, Machine, Process, Stop, Written};
+use crate::machine::{Machine, Process, Stop, Written};
 use crate::network::Network;
 use crate::random::Random;
 use crate::recorder::Recorder;
@@ -388,6 +386,7 @@ impl World {
         match self.process(at).write() {
             Ok(_) if self.is_out(at) => self.power_is_out(at),
             Ok(Written::Done(messages, input)) => {
+                self.hear_commit(at);
                 self.send(at, messages);
                 self.step(at, input)
             }
@@ -478,6 +477,7 @@ impl World {
             Ok(()) if self.is_out(at) => self.power_is_out(at),
             Ok(()) => {
                 self.judge_campaign(at, &before)?;
+                self.judge_commit(at, &before)?;
                 self.absorb(at, out)
             }
             Err(halt) => self.halt(at, &halt),
@@ -505,6 +505,26 @@ impl World {
         Ok(())
     }
 
+    /// A leader counts only for entries of its own term; those before are committed with them. What
+    /// it counted otherwise may be overwritten, though a majority has it (Raft §5.4.2, figure 8).
+    fn judge_commit(&mut self, at: usize, before: &Status) -> Verdict {
+        let id = self.machines[at].id;
+        let process = self.process(at);
+        let now = process.member.status();
+        let leads = (RoleKind::Leader, now.term);
+        if (before.role, before.term) != leads
+            || (now.role, now.term) != leads
+            || now.commit <= before.commit
+        {
+            return Ok(());
+        }
+        let of = process.log.get(&now.commit).map(|entry| entry.term);
+        if of == Some(now.term) {
+            return Ok(());
+        }
+        Err(format!("{id} leads {} and commits {}, of {of:?}", now.term, now.commit))
+    }
+
     pub(crate) fn absorb(&mut self, at: usize, mut out: Outputs) -> Verdict {
         let (id, now, epoch) = (self.machines[at].id, self.now, self.machines[at].epoch);
         for persist in &out.persist {
@@ -516,7 +536,11 @@ impl World {
         if self.is_ambushed(at, &out) {
             return Ok(());
         }
-        self.process(at).note_log(&out);
+        self.cut_off_uncertain(at, &out);
+        let machine = &mut self.machines[at];
+        let process = machine.process.as_mut().expect("it answers");
+        machine.vows.on_persist(&out.persist, &process.log);
+        process.note_log(&out);
         if let Some(position) = out.restored {
             self.counts.snapshots += 1;
             self.mark_restored(at);
@@ -527,6 +551,7 @@ impl World {
         }
         let status = self.process(at).member.status();
         self.judge.on_role(id, status.role, status.term)?;
+        self.hear_vows(at, &status);
         self.plan_retirement(at, &status, &out);
         if out.leader_changed {
             self.mark_leader(at);
@@ -554,34 +579,6 @@ impl World {
         }
         self.admit_decided();
         Ok(())
-    }
-
-    /// Whether the moment has come for which an ambush waits, and the machine lost power at once. If
-    /// it is a write, that is torn later.
-    fn is_ambushed(&mut self, at: usize, out: &Outputs) -> bool {
-        match self.machines[at].ambush {
-            Some(Ambush::Restored) if out.restored.is_some() => {
-                reached("sim: the power goes when a snapshot took the place of the log");
-                self.machines[at].ambush = None;
-                self.end_and_restart(at, true);
-                true
-            }
-            Some(Ambush::NewTerm) => {
-                let told = self.process(at).term;
-                let tells_term = |batch: &raft::Persist| {
-                    batch.hard_state.as_ref().is_some_and(|state| told < state.term)
-                        && batch.entries.iter().any(|entry| told < entry.term)
-                };
-                if out.persist.iter().any(tells_term) {
-                    reached("sim: the power goes while a new term is written with its entries");
-                    let machine = &mut self.machines[at];
-                    (machine.ambush, machine.is_ambushed) = (None, true);
-                    machine.plan.stop_at(Kind::Sync, machine.plan.count(Kind::Sync) + 1);
-                }
-                false
-            }
-            Some(Ambush::Restored) | None => false,
-        }
     }
 
     /// Looks at what a leader puts into its own log.

@@ -3,14 +3,17 @@
 use std::sync::Arc;
 
 use http::HeaderValue;
+use opentelemetry::KeyValue;
 
 use crate::guard::Secured;
+use crate::traces::Trace;
 
 /// The caller of one call or stream.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Caller {
     token: Option<HeaderValue>,
     certificate: Option<Arc<tls::Identity>>,
+    trace: Trace,
 }
 
 impl Caller {
@@ -18,7 +21,30 @@ impl Caller {
     /// own calls have none (CB-77).
     pub(crate) fn new(token: Option<&HeaderValue>, secured: Option<&Secured>) -> Self {
         let certificate = secured.and_then(|secured| secured.identity.clone());
-        Self { token: token.cloned(), certificate }
+        Self { token: token.cloned(), certificate, trace: Trace::default() }
+    }
+
+    /// The same caller, whose call is traced as `trace` is.
+    #[must_use]
+    pub(crate) fn traced(mut self, trace: Trace) -> Self {
+        self.trace = trace;
+        self
+    }
+
+    /// The same caller within a span of its own, which ends when this is dropped.
+    #[must_use]
+    pub(crate) fn within(
+        mut self,
+        span: &'static str,
+        attributes: impl FnOnce() -> Vec<KeyValue>,
+    ) -> Self {
+        self.trace = self.trace.within(span, attributes);
+        self
+    }
+
+    /// What its call is traced as.
+    pub(crate) fn trace(&self) -> &Trace {
+        &self.trace
     }
 
     /// The token, without the word some clients put before it (G-004). What is no text is a token

@@ -88,7 +88,8 @@ impl Service for Auth {
         &self,
         request: Request<pb::AuthenticateRequest>,
     ) -> Result<Response<pb::AuthenticateResponse>, Status> {
-        let (header, token) = self.handle.log_in(request.into_inner()).await?;
+        let caller = caller(&request);
+        let (header, token) = self.handle.log_in(request.into_inner(), caller.trace()).await?;
         Ok(Response::new(pb::AuthenticateResponse { header: Some(header), token }))
     }
 

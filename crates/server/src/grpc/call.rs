@@ -47,7 +47,7 @@ impl Arriving<'_> {
         let mut account = Account::open(self.metrics.clone(), self.method);
         if let Some(tracer) = self.tracer {
             let path = self.method.method().path;
-            account.trace(tracer.begin(path, self.remote, request.headers()));
+            account.trace(tracer.begin(path, request.headers()));
         }
         let metadata = Metadata::read(request.headers());
         let limits = match self.check(&metadata) {
@@ -60,7 +60,7 @@ impl Arriving<'_> {
         let token = metadata.token.or(metadata.authorization);
         // Somebody else's certificate, which says nothing of who asks (CB-77).
         let secured = request.extensions().get().filter(|_| !metadata.is_passed_on);
-        let caller = Caller::new(token, secured);
+        let caller = Caller::new(token, secured).traced(account.traced());
         Call { reply: service(request, caller), account: Some(account), limits, noted }
     }
 
@@ -227,10 +227,9 @@ impl Call {
     fn finish(&mut self, reply: HttpReply) -> http::Response<ReplyBody> {
         let Some(mut account) = self.account.take() else { return reply.map(ReplyBody::plain) };
         let method = account.method().method();
-        let code = code_of(reply.headers());
         let unary = method.kind == CallKind::Unary;
-        if unary || code != Code::Ok {
-            account.end(code);
+        if unary || code_of(reply.headers()) != Code::Ok {
+            account.end_by(reply.headers());
         }
         if unary {
             self.note(&account);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use prost::Message;
 use proto::etcdserverpb as pb;
 use proto::etcdserverpb::request_op::Request as Op;
@@ -20,12 +21,13 @@ use tonic::{Request, Response, Status};
 use super::budget::{Budget, held_bytes};
 use super::codec::{DirectCodec, Framed, Plain, SplicedRange, WriteWire};
 use super::messages::{Messages, decode};
-use super::slow::{Remote, SlowCalls, Stats};
+use super::slow::{Remote, SlowCalls, Stats, Steps, field};
 use super::status::{self, refused};
 use super::{message_bytes_max, range_stream};
 use crate::auth::Caller;
 use crate::handle::{Handle, ProposeError, RequestKind};
 use crate::metrics::Operation;
+use crate::traces::about;
 
 /// What a service answers with.
 pub(crate) type HttpReply = http::Response<tonic::body::Body>;
@@ -74,19 +76,19 @@ impl Kv {
         let kv = Arc::clone(self);
         match method {
             KvMethod::Range => {
-                unary(messages, async move |message| kv.range(message, remote, &caller).await)
+                unary(messages, async move |message| kv.range(message, remote, caller).await)
             }
             KvMethod::Put => {
-                unary(messages, async move |message| kv.put(message, remote, &caller).await)
+                unary(messages, async move |message| kv.put(message, remote, caller).await)
             }
-            KvMethod::DeleteRange => unary(messages, async move |message| {
-                kv.delete_range(message, remote, &caller).await
-            }),
+            KvMethod::DeleteRange => {
+                unary(messages, async move |message| kv.delete_range(message, remote, caller).await)
+            }
             KvMethod::Txn => {
-                unary(messages, async move |message| kv.txn(message, remote, &caller).await)
+                unary(messages, async move |message| kv.txn(message, remote, caller).await)
             }
             KvMethod::Compact => {
-                unary(messages, async move |message| kv.compact(message, &caller).await)
+                unary(messages, async move |message| kv.compact(message, caller).await)
             }
         }
     }
@@ -95,12 +97,28 @@ impl Kv {
         &self,
         request: pb::RangeRequest,
         remote: Remote,
-        caller: &Caller,
+        caller: Caller,
     ) -> Result<SplicedRange, Status> {
-        let began = Instant::now();
-        let answer = self.read(&request, caller).await;
+        let mut steps = Steps::begin();
+        let began = steps.began();
+        let answer = self.read(&request, caller, &mut steps).await;
         let took = began.elapsed();
-        self.handle.metrics().server.on_answered(Operation::Range, answer.is_ok(), took);
+        let server = &self.handle.metrics().server;
+        server.on_answered(Operation::Range, answer.is_ok(), took);
+        if self.slow.note_range(began, &request, &answer) {
+            server.on_slow_read();
+        }
+        steps.note("range", || {
+            let mut fields = vec![
+                field("range_begin", String::from_utf8_lossy(&request.key)),
+                field("range_end", String::from_utf8_lossy(&request.range_end)),
+            ];
+            if let Ok(answer) = &answer {
+                fields.push(field("response_count", answer.reply.rows.len()));
+                fields.push(field("response_revision", answer.reply.revision));
+            }
+            fields
+        });
         self.slow.note("/etcdserverpb.KV/Range", remote, began, || {
             let said = answer.as_ref().ok().map(|answer| (answer.reply.count, answer.len()));
             Stats::of_range(&request, said)
@@ -111,18 +129,22 @@ impl Kv {
     async fn read(
         &self,
         request: &pb::RangeRequest,
-        caller: &Caller,
+        caller: Caller,
+        steps: &mut Steps,
     ) -> Result<SplicedRange, Status> {
         state::check_range(request).map_err(|refusal| refused(&refusal))?;
+        let caller = caller.within("range", || about::range(request));
         if !request.serializable {
             if self.handle.is_learner() {
                 return Err(ProposeError::NotForLearners.into());
             }
             self.handle.linearize().await?;
+            steps.step(AGREED);
         }
-        let who = self.handle.enter(caller, request).await?;
+        let who = self.handle.enter(&caller, request).await?;
         let authorized =
             self.handle.authorize(&who, request).map_err(|refusal| refused(&refusal))?;
+        steps.step(AUTHORIZED);
         // A large reply waits for room first and is read then: that is as fresh, and holds nothing
         // while it waits.
         let charge = match self.budget.estimate(&self.handle, request) {
@@ -132,6 +154,7 @@ impl Kv {
         let metrics = self.handle.metrics();
         let began = Instant::now();
         let reply: Result<RangeReply, _> = self.handle.reads().range(authorized);
+        steps.step("range keys from bolt db");
         metrics.store.on_range();
         metrics.server.on_range(reply.is_ok(), began.elapsed());
         let reply = reply.map_err(|refusal| refused(&refusal))?;
@@ -157,12 +180,15 @@ impl Kv {
                     let caller = super::caller(&request);
                     let request = request.into_inner();
                     range_stream::check(&request)?;
+                    let caller = caller.within("range_streaming", || about::stream(&request));
                     if !request.serializable {
                         kv.handle.linearize().await?;
                     }
                     let who = kv.handle.enter(&caller, &request).await?;
                     let chunks =
                         range_stream::chunks(kv.handle.clone(), kv.budget.clone(), request, who);
+                    // Its span is that of the whole stream.
+                    let chunks = chunks.inspect(move |_| _ = &caller);
                     Ok::<_, Status>(Response::new(chunks))
                 }
             });
@@ -178,10 +204,21 @@ impl Kv {
         &self,
         request: pb::PutRequest,
         remote: Remote,
-        caller: &Caller,
+        caller: Caller,
     ) -> Result<Plain<pb::PutResponse>, Status> {
-        let began = Instant::now();
+        let mut steps = Steps::begin();
+        let began = steps.began();
         let answer = self.propose_put(&request, caller).await;
+        if let Ok(answer) = &answer {
+            steps.step(PROPOSED);
+            steps.note("put", || {
+                vec![
+                    field("key", String::from_utf8_lossy(&request.key)),
+                    field("req_size", request.encoded_len()),
+                    field("response_revision", revision(answer.header.as_ref())),
+                ]
+            });
+        }
         self.slow.note("/etcdserverpb.KV/Put", remote, began, || {
             Stats::of_put(&request, answer.as_ref().ok())
         });
@@ -191,12 +228,13 @@ impl Kv {
     async fn propose_put(
         &self,
         request: &pb::PutRequest,
-        caller: &Caller,
+        caller: Caller,
     ) -> Result<pb::PutResponse, Status> {
         state::check_put(request).map_err(|refusal| refused(&refusal))?;
         let cost_bytes = state::quota::put_cost_bytes(request);
-        self.handle.admit_for(caller, request, cost_bytes).await?;
-        let reply = self.handle.propose_for(caller, RequestKind::Put, request).await?;
+        self.handle.admit_for(&caller, request, cost_bytes).await?;
+        let caller = caller.within("put", || about::put(request));
+        let reply = self.handle.propose_for(&caller, RequestKind::Put, request).await?;
         let Reply::Put(mut response) = reply else {
             unreachable!("a put was answered by {reply:?}")
         };
@@ -209,7 +247,7 @@ impl Kv {
         &self,
         request: pb::DeleteRangeRequest,
         remote: Remote,
-        caller: &Caller,
+        caller: Caller,
     ) -> Result<Plain<pb::DeleteRangeResponse>, Status> {
         let began = Instant::now();
         let answer = self.propose_delete(&request, caller).await;
@@ -222,10 +260,11 @@ impl Kv {
     async fn propose_delete(
         &self,
         request: &pb::DeleteRangeRequest,
-        caller: &Caller,
+        caller: Caller,
     ) -> Result<pb::DeleteRangeResponse, Status> {
         state::check_delete(request).map_err(|refusal| refused(&refusal))?;
-        let reply = self.handle.propose_for(caller, RequestKind::DeleteRange, request).await?;
+        let caller = caller.within("delete_range", || about::delete(request));
+        let reply = self.handle.propose_for(&caller, RequestKind::DeleteRange, request).await?;
         let Reply::Delete(mut response) = reply else {
             unreachable!("a deletion was answered by {reply:?}")
         };
@@ -238,19 +277,35 @@ impl Kv {
         &self,
         request: pb::TxnRequest,
         remote: Remote,
-        caller: &Caller,
+        caller: Caller,
     ) -> Result<Plain<pb::TxnResponse>, Status> {
-        let began = Instant::now();
+        let mut steps = Steps::begin();
+        let began = steps.began();
         let ops_max = self.handle.limits().txn_ops_max;
         state::check_txn(&request, ops_max).map_err(|refusal| refused(&refusal))?;
-        let answer = if state::check::is_read_only(&request) {
-            let answer = self.read_txn(&request, caller).await;
+        let read_only = state::check::is_read_only(&request);
+        let answer = if read_only {
+            let answer = self.read_txn(&request, caller, &mut steps).await;
             let server = &self.handle.metrics().server;
             server.on_answered(Operation::ReadonlyTxn, answer.is_ok(), began.elapsed());
+            if self.slow.note_read_txn(began, &request, &answer) {
+                server.on_slow_read();
+            }
             answer
         } else {
-            self.propose_txn(&request, caller).await
+            let answer = self.propose_txn(&request, caller).await;
+            steps.step(PROPOSED);
+            answer
         };
+        steps.note("transaction", || {
+            let mut fields = vec![field("read_only", read_only)];
+            if let Ok(answer) = &answer {
+                let answer = answer.message();
+                fields.push(field("number_of_response", answer.responses.len()));
+                fields.push(field("response_revision", revision(answer.header.as_ref())));
+            }
+            fields
+        });
         self.slow.note("/etcdserverpb.KV/Txn", remote, began, || {
             Stats::of_txn(&request, answer.as_ref().ok().map(Plain::message))
         });
@@ -261,14 +316,18 @@ impl Kv {
     async fn read_txn(
         &self,
         request: &pb::TxnRequest,
-        caller: &Caller,
+        caller: Caller,
+        steps: &mut Steps,
     ) -> Result<Plain<pb::TxnResponse>, Status> {
+        let caller = caller.within("txn", || about::txn(request));
         if !state::check::is_serializable(request) {
             self.handle.linearize().await?;
+            steps.step(AGREED);
         }
-        let who = self.handle.enter(caller, request).await?;
+        let who = self.handle.enter(&caller, request).await?;
         let authorized =
             self.handle.authorize(&who, request).map_err(|refusal| refused(&refusal))?;
+        steps.step(AUTHORIZED);
         let operations = request.success.iter().chain(&request.failure);
         let estimates = operations.map(|operation| match &operation.request {
             Some(Op::RequestRange(range)) => self.budget.estimate(&self.handle, range),
@@ -290,11 +349,12 @@ impl Kv {
     async fn propose_txn(
         &self,
         request: &pb::TxnRequest,
-        caller: &Caller,
+        caller: Caller,
     ) -> Result<Plain<pb::TxnResponse>, Status> {
         let cost_bytes = state::quota::txn_cost_bytes(request);
-        self.handle.admit_for(caller, request, cost_bytes).await?;
-        let reply = self.handle.propose_for(caller, RequestKind::Txn, request).await?;
+        self.handle.admit_for(&caller, request, cost_bytes).await?;
+        let caller = caller.within("txn", || about::txn(request));
+        let reply = self.handle.propose_for(&caller, RequestKind::Txn, request).await?;
         let Reply::Txn(mut response) = reply else {
             unreachable!("a txn was answered by {reply:?}")
         };
@@ -307,12 +367,15 @@ impl Kv {
     async fn compact(
         &self,
         request: pb::CompactionRequest,
-        caller: &Caller,
+        caller: Caller,
     ) -> Result<Plain<pb::CompactionResponse>, Status> {
-        let reply = self.handle.propose_for(caller, RequestKind::Compaction, &request).await?;
+        let caller = caller.within("compact", || about::compaction(&request));
+        let mut steps = Steps::begin();
+        let reply = self.handle.propose_for(&caller, RequestKind::Compaction, &request).await?;
         let Reply::Compact(mut response) = reply else {
             unreachable!("a compaction was answered by {reply:?}")
         };
+        steps.step(PROPOSED);
         if request.physical {
             self.handle.compacted(request.revision).await?;
             // As etcd: a crash after the answer does not bring the rows back.
@@ -321,8 +384,15 @@ impl Kv {
                 Ok(committed) => drop(committed.map_err(|error| status::backend(&error))?),
                 Err(_) => return Err(ProposeError::Stopped.into()),
             }
+            steps.step("physically toApply compaction");
         }
         self.fill(&mut response.header);
+        steps.note("compact", || {
+            vec![
+                field("revision", request.revision),
+                field("response_revision", revision(response.header.as_ref())),
+            ]
+        });
         Ok(Plain::new(response))
     }
 
@@ -331,6 +401,15 @@ impl Kv {
         let revision = header.as_ref().map_or(0, |header| header.revision);
         *header = Some(self.handle.header(revision));
     }
+}
+
+/// The steps of requests, in etcd's words.
+const AGREED: &str = "agreement among raft nodes before linearized reading";
+const AUTHORIZED: &str = "get authentication metadata";
+const PROPOSED: &str = "process raft request";
+
+fn revision(header: Option<&pb::ResponseHeader>) -> i64 {
+    header.map_or(0, |header| header.revision)
 }
 
 /// Runs one unary method on the message of a call.

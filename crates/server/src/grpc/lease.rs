@@ -14,6 +14,7 @@ use super::caller;
 use super::status::refused;
 use crate::auth::Caller;
 use crate::handle::{Handle, ProposeError, RequestKind};
+use crate::traces::about;
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -33,10 +34,11 @@ impl Leases {
     async fn keep_alive(
         &self,
         request: pb::LeaseKeepAliveRequest,
-        caller: &Caller,
+        caller: Caller,
     ) -> Result<pb::LeaseKeepAliveResponse, Status> {
         let header = Some(self.current_header());
-        let who = self.handle.enter(caller, &request).await?;
+        let caller = caller.within("lease_renew", || about::lease(request.id));
+        let who = self.handle.enter(&caller, &request).await?;
         self.handle.authorize(&who, &request).map_err(|refusal| refused(&refusal))?;
         // L-06: an unknown lease is an answer with no time left, not an error.
         let ttl = match self.handle.renew_lease(LeaseId(request.id)).await {
@@ -63,6 +65,7 @@ impl Service for Leases {
         if request.id == 0 {
             request.id = self.handle.new_lease_id();
         }
+        let caller = caller.within("lease_grant", || about::grant(&request));
         let reply = self.handle.propose_for(&caller, RequestKind::LeaseGrant, &request).await?;
         let Reply::LeaseGrant(mut response) = reply else {
             unreachable!("a grant was answered by {reply:?}")
@@ -78,6 +81,7 @@ impl Service for Leases {
     ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
         let caller = caller(&request);
         let request = request.into_inner();
+        let caller = caller.within("lease_revoke", || about::lease(request.id));
         let reply = self.handle.propose_for(&caller, RequestKind::LeaseRevoke, &request).await?;
         let Reply::LeaseRevoke(_, mut response) = reply else {
             unreachable!("a revoke was answered by {reply:?}")
@@ -99,7 +103,7 @@ impl Service for Leases {
         let caller = caller(&request);
         let answers = request.into_inner().then(move |message| {
             let (leases, caller) = (leases.clone(), caller.clone());
-            async move { leases.keep_alive(message?, &caller).await }
+            async move { leases.keep_alive(message?, caller).await }
         });
         Ok(Response::new(Box::pin(answers)))
     }

@@ -21,7 +21,7 @@ use super::methods::{CallKind, MethodIndex};
 use super::request_body::PREFIX_LEN;
 use super::status;
 use crate::metrics::ConnectionMetrics;
-use crate::traces::CallSpan;
+use crate::traces::Trace;
 
 /// One call as the metrics see it: it has ended when it says so, or as canceled when dropped.
 #[derive(Debug)]
@@ -30,20 +30,24 @@ pub(crate) struct Account {
     method: MethodIndex,
     began: Instant,
     ended: bool,
-    /// If the call is traced.
-    span: Option<Box<CallSpan>>,
+    trace: Trace,
 }
 
 impl Account {
     /// Counts a call that begins.
     pub(crate) fn open(metrics: ConnectionMetrics, method: MethodIndex) -> Self {
         metrics.calls.on_started(method);
-        Self { metrics, method, began: Instant::now(), ended: false, span: None }
+        Self { metrics, method, began: Instant::now(), ended: false, trace: Trace::default() }
     }
 
     /// Ends this span with the call.
-    pub(crate) fn trace(&mut self, span: Option<Box<CallSpan>>) {
-        self.span = span;
+    pub(crate) fn trace(&mut self, trace: Trace) {
+        self.trace = trace;
+    }
+
+    /// What the call is traced as.
+    pub(crate) fn traced(&self) -> Trace {
+        self.trace.clone()
     }
 
     pub(crate) fn method(&self) -> MethodIndex {
@@ -56,12 +60,21 @@ impl Account {
 
     /// The call has ended; later words do not count.
     pub(crate) fn end(&mut self, code: Code) {
+        self.end_with(code, String::new);
+    }
+
+    /// The call has ended as these headers or trailers say.
+    pub(crate) fn end_by(&mut self, headers: &HeaderMap) {
+        self.end_with(code_of(headers), || {
+            Status::from_header_map(headers).map_or_else(String::new, |it| it.message().to_owned())
+        });
+    }
+
+    fn end_with(&mut self, code: Code, message: impl FnOnce() -> String) {
         if !self.ended {
             self.ended = true;
             self.metrics.calls.on_ended(self.method, code, self.began);
-            if let Some(span) = self.span.take() {
-                span.end(code);
-            }
+            std::mem::take(&mut self.trace).end(code, message);
         }
     }
 
@@ -181,7 +194,7 @@ impl ReplyBody {
         if let Some(data) = frame.data_ref() {
             call.on_sent(data);
         } else if let Some(trailers) = frame.trailers_ref() {
-            call.end(code_of(trailers));
+            call.end_by(trailers);
         }
     }
 }
@@ -273,7 +286,7 @@ impl Body for ReplyBody {
                 {
                     call.metrics.calls.on_stream_failure("send", "stream");
                 }
-                call.end(status.code());
+                call.end_with(status.code(), || status.message().to_owned());
             }
             return Poll::Ready(Some(trailers_of(&status).map(Frame::trailers)));
         }
@@ -282,7 +295,7 @@ impl Body for ReplyBody {
             Poll::Ready(Some(Ok(frame))) => this.on_frame(frame),
             Poll::Ready(Some(Err(status))) => {
                 if let Some(call) = &mut this.call {
-                    call.end(status.code());
+                    call.end_with(status.code(), || status.message().to_owned());
                 }
             }
             Poll::Ready(None) => {

@@ -1,15 +1,24 @@
-//! The log line of a request that took long (G-020), with etcd's fields; values are left out.
+//! The log lines of requests that took long (G-020), with etcd's fields; values are left out.
+//!
+//! Source: etcd server/etcdserver/api/v3rpc/interceptor.go, server/etcdserver/txn/util.go.
 
-use std::fmt::{self, Write as _};
+mod steps;
+mod words;
+
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 use prost::Message;
-use proto::etcdserverpb::{self as pb, request_op};
+use proto::etcdserverpb as pb;
+use proto::etcdserverpb::response_op;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use tonic::Status;
 
+use super::codec::{Plain, SplicedRange, WriteWire as _};
 use crate::config::GoDuration;
+pub(crate) use steps::{Steps, field};
 
 /// The other end of a connection; a socket file has no address.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +38,8 @@ impl fmt::Display for Remote {
 pub(crate) struct SlowCalls {
     /// Calls that take longer.
     pub(crate) longer_than: Duration,
+    /// Reads that take longer, of which etcd says that they are applied.
+    pub(crate) read_longer_than: Duration,
 }
 
 /// What a line says about a call, apart from its time.
@@ -55,10 +66,8 @@ impl SlowCalls {
         if !slow && !tracing::enabled!(tracing::Level::DEBUG) {
             return;
         }
-        let start = OffsetDateTime::from(SystemTime::now() - took);
-        let start = start.format(&Rfc3339).unwrap_or_default();
-        let nanoseconds = i64::try_from(took.as_nanos()).unwrap_or(i64::MAX);
-        let spent = GoDuration::from_nanoseconds(nanoseconds);
+        let start = at(SystemTime::now() - took);
+        let spent = GoDuration::from(took);
         let Stats { request_count, request_bytes, response_count, response_bytes, content } =
             stats();
         macro_rules! line {
@@ -79,6 +88,82 @@ impl SlowCalls {
         }
         if slow { line!(warn) } else { line!(debug) }
     }
+
+    /// Logs a range that began at `began`, if it took long. `true` if it did.
+    pub(crate) fn note_range(
+        self,
+        began: Instant,
+        request: &pb::RangeRequest,
+        answer: &Result<SplicedRange, Status>,
+    ) -> bool {
+        self.note_read(
+            "read-only range ",
+            began,
+            || words::range(request),
+            answer,
+            |answer| {
+                format!("range_response_count:{} size:{}", answer.reply.rows.len(), answer.len())
+            },
+        )
+    }
+
+    /// Logs a txn that only reads and began at `began`, if it took long. `true` if it did.
+    pub(crate) fn note_read_txn(
+        self,
+        began: Instant,
+        request: &pb::TxnRequest,
+        answer: &Result<Plain<pb::TxnResponse>, Status>,
+    ) -> bool {
+        self.note_read(
+            "read-only txn ",
+            began,
+            || words::txn(request),
+            answer,
+            |answer| {
+                let counts =
+                    answer.message().responses.iter().filter_map(|it| match &it.response {
+                        Some(response_op::Response::ResponseRange(range)) => {
+                            Some(format!("range_response_count:{}", range.kvs.len()))
+                        }
+                        Some(_) | None => None,
+                    });
+                let counts: Vec<String> = counts.collect();
+                format!("responses:<{}> size:{}", counts.join(" "), answer.message().encoded_len())
+            },
+        )
+    }
+
+    fn note_read<T>(
+        self,
+        prefix: &str,
+        began: Instant,
+        request: impl FnOnce() -> String,
+        answer: &Result<T, Status>,
+        words: impl FnOnce(&T) -> String,
+    ) -> bool {
+        let took = began.elapsed();
+        let slow = self.read_longer_than < took;
+        if slow {
+            let error = answer.as_ref().err().map(|status| {
+                let message = status.message();
+                message.strip_prefix("etcdserver: ").unwrap_or(message).to_owned()
+            });
+            tracing::warn!(
+                took = %GoDuration::from(took),
+                "expected-duration" = %GoDuration::from(self.read_longer_than),
+                prefix,
+                request = request(),
+                response = answer.as_ref().map(words).unwrap_or_default(),
+                error,
+                "apply request took too long"
+            );
+        }
+        slow
+    }
+}
+
+fn at(time: SystemTime) -> String {
+    OffsetDateTime::from(time).format(&Rfc3339).unwrap_or_default()
 }
 
 fn signed(bytes: usize) -> i64 {
@@ -104,7 +189,7 @@ impl Stats {
             request_bytes: signed(request.encoded_len()),
             response_count,
             response_bytes: signed(response_bytes),
-            content: text(|out| write_range(out, request)),
+            content: words::range(request),
         }
     }
 
@@ -114,7 +199,7 @@ impl Stats {
             request_bytes: signed(request.encoded_len()),
             response_count: 0,
             response_bytes: answer.map_or(0, |answer| signed(answer.encoded_len())),
-            content: text(|out| write_put(out, request)),
+            content: words::put(request),
         }
     }
 
@@ -127,136 +212,22 @@ impl Stats {
             request_bytes: signed(request.encoded_len()),
             response_count: answer.map_or(0, |answer| answer.deleted),
             response_bytes: answer.map_or(0, |answer| signed(answer.encoded_len())),
-            content: text(|out| write_delete(out, request)),
+            content: words::delete(request),
         }
     }
 
     /// Counts the operations of the branch that was taken.
     pub(crate) fn of_txn(request: &pb::TxnRequest, answer: Option<&pb::TxnResponse>) -> Self {
-        let succeeded = answer.is_some_and(|answer| answer.succeeded);
-        let taken = if succeeded { &request.success } else { &request.failure };
+        let taken = answer.map_or(&[][..], |answer| {
+            if answer.succeeded { &request.success } else { &request.failure }
+        });
         Self {
             request_count: signed(taken.len()),
             request_bytes: signed(taken.iter().map(Message::encoded_len).sum()),
             response_count: 0,
             response_bytes: answer.map_or(0, |answer| signed(answer.encoded_len())),
-            content: text(|out| write_txn(out, request)),
+            // What failed is not told, as by etcd.
+            content: answer.map_or_else(String::new, |_| words::txn(request)),
         }
-    }
-}
-
-fn text(write: impl FnOnce(&mut String) -> fmt::Result) -> String {
-    let mut out = String::new();
-    write(&mut out).expect("writing to a string does not fail");
-    out
-}
-
-fn write_key(out: &mut String, key: &[u8], range_end: &[u8]) -> fmt::Result {
-    write!(out, "key:\"{}\" ", key.escape_ascii())?;
-    if !range_end.is_empty() {
-        write!(out, "range_end:\"{}\" ", range_end.escape_ascii())?;
-    }
-    Ok(())
-}
-
-fn write_range(out: &mut String, request: &pb::RangeRequest) -> fmt::Result {
-    write_key(out, &request.key, &request.range_end)?;
-    for (name, value) in [("limit", request.limit), ("revision", request.revision)] {
-        if value != 0 {
-            write!(out, "{name}:{value} ")?;
-        }
-    }
-    for (name, set) in [
-        ("serializable", request.serializable),
-        ("keys_only", request.keys_only),
-        ("count_only", request.count_only),
-    ] {
-        if set {
-            write!(out, "{name}:true ")?;
-        }
-    }
-    Ok(())
-}
-
-fn write_put(out: &mut String, request: &pb::PutRequest) -> fmt::Result {
-    write!(out, "key:\"{}\" value_size:{} ", request.key.escape_ascii(), request.value.len())?;
-    if request.lease != 0 {
-        write!(out, "lease:{} ", request.lease)?;
-    }
-    Ok(())
-}
-
-fn write_delete(out: &mut String, request: &pb::DeleteRangeRequest) -> fmt::Result {
-    write_key(out, &request.key, &request.range_end)
-}
-
-fn write_txn(out: &mut String, request: &pb::TxnRequest) -> fmt::Result {
-    for compare in &request.compare {
-        write!(
-            out,
-            "compare:<target:{} result:{} key:\"{}\"> ",
-            compare.target().as_str_name(),
-            compare.result().as_str_name(),
-            compare.key.escape_ascii()
-        )?;
-    }
-    for (branch, operations) in [("success", &request.success), ("failure", &request.failure)] {
-        for operation in operations {
-            write!(out, "{branch}:<")?;
-            match &operation.request {
-                Some(request_op::Request::RequestRange(range)) => {
-                    out.push_str("request_range:<");
-                    write_range(out, range)?;
-                }
-                Some(request_op::Request::RequestPut(put)) => {
-                    out.push_str("request_put:<");
-                    write_put(out, put)?;
-                }
-                Some(request_op::Request::RequestDeleteRange(delete)) => {
-                    out.push_str("request_delete_range:<");
-                    write_delete(out, delete)?;
-                }
-                Some(request_op::Request::RequestTxn(inner)) => {
-                    out.push_str("request_txn:<");
-                    write_txn(out, inner)?;
-                }
-                None => out.push('<'),
-            }
-            out.push_str(">> ");
-        }
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-
-    use super::*;
-
-    #[test]
-    fn values_are_not_logged() {
-        let put = pb::PutRequest {
-            key: Bytes::from_static(b"k\xff"),
-            value: Bytes::from_static(b"secret"),
-            lease: 7,
-            ..Default::default()
-        };
-        let stats = Stats::of_put(&put, None);
-        assert_eq!(stats.content, "key:\"k\\xff\" value_size:6 lease:7 ");
-        assert_eq!(stats.request_bytes, signed(put.encoded_len()));
-        let operation = pb::RequestOp { request: Some(request_op::Request::RequestPut(put)) };
-        let txn = pb::TxnRequest {
-            failure: vec![operation],
-            compare: vec![pb::Compare { key: Bytes::from_static(b"c"), ..Default::default() }],
-            ..Default::default()
-        };
-        let stats = Stats::of_txn(&txn, None);
-        assert_eq!(stats.request_count, 1);
-        assert_eq!(
-            stats.content,
-            "compare:<target:VERSION result:EQUAL key:\"c\"> \
-             failure:<request_put:<key:\"k\\xff\" value_size:6 lease:7 >> "
-        );
     }
 }

@@ -38,6 +38,7 @@ use super::{reply_body, status};
 use crate::auth::Caller;
 use crate::handle::Handle;
 use crate::metrics::StreamWatches;
+use crate::traces::{Trace, about};
 use crate::wakes::Wakes;
 use guard::{GuardedStreams, StreamGuard};
 
@@ -198,6 +199,9 @@ struct Replies<B> {
     watches: WatchStream,
     counts: StreamWatches,
     guard: StreamGuard,
+    /// What the stream is traced as, and its watches, if it is.
+    trace: Trace,
+    traces: BTreeMap<WatchId, Trace>,
     news: Arc<News>,
     /// Messages that are ready, in order; holds memory only while there are some.
     ready: Vec<u8>,
@@ -225,10 +229,13 @@ where
         });
         let watches = handle.reads().watch().stream(news.clone());
         let counts = StreamWatches::new(handle.metrics().clone());
+        let trace = caller.trace().clone();
         let guard = StreamGuard::new(caller, service.guarded.clone());
         Self {
             handle,
             guard,
+            trace,
+            traces: BTreeMap::new(),
             requests,
             requests_ended: false,
             watches,
@@ -297,6 +304,7 @@ where
     fn forget(&mut self, id: WatchId) {
         self.counts.ended();
         self.progress.remove(&id);
+        self.traces.remove(&id);
         self.guard.remove(id);
     }
 
@@ -359,6 +367,10 @@ where
                 // Nobody wakes for history: what lies in the past is there already.
                 self.news.waiting.store(true, Ordering::Release);
                 self.counts.created();
+                if self.trace.is_on() {
+                    let trace = self.trace.within("watch", || about::watch(&create));
+                    self.traces.insert(created.id, trace);
+                }
                 if create.progress_notify {
                     self.progress.insert(created.id, Instant::now());
                 }

@@ -9,10 +9,12 @@ use prost::Message;
 use proto::etcdserverpb as pb;
 use state::auth::gate::{Authorized, Guarded};
 use state::{AuthReply, Identity, Refusal, Reply};
+use tonic::Status;
 
 use super::{Handle, ProposeError, RequestKind};
 use crate::auth::{Caller, Passwords, Provider, fingerprint, wall_seconds};
 use crate::peers::versions::Release;
+use crate::traces::Trace;
 
 /// How long a token's own entry may lag behind the one that it is named by.
 const LOGIN_PATIENCE: Duration = Duration::from_secs(1);
@@ -127,8 +129,17 @@ impl Handle {
         kind: RequestKind,
         request: &R,
     ) -> Result<Reply, ProposeError> {
-        let who = self.enter(caller, request).await?;
-        self.propose_by(who, kind, request).await
+        let answer = async {
+            let who = self.enter(caller, request).await?;
+            self.propose_by(who, kind, request, caller.trace()).await
+        };
+        let answer = answer.await;
+        if let Err(error) = &answer
+            && error.is_of_this_member()
+        {
+            caller.trace().failed(|| Status::from(error.clone()).message().to_owned());
+        }
+        answer
     }
 
     /// Proposes a request about users and roles: its answer, and the header for it.
@@ -190,6 +201,7 @@ impl Handle {
     pub(crate) async fn log_in(
         &self,
         request: pb::AuthenticateRequest,
+        trace: &Trace,
     ) -> Result<(pb::ResponseHeader, String), ProposeError> {
         let pb::AuthenticateRequest { name, password } = request;
         let password = Passwords::what_counts(&password);
@@ -209,7 +221,8 @@ impl Handle {
                 password: String::new(),
                 simple_token: authentication.new_word(),
             };
-            let reply = self.propose(RequestKind::Authenticate, &proposed).await?;
+            let (nobody, kind) = (Identity::nobody(), RequestKind::Authenticate);
+            let reply = self.propose_by(nobody, kind, &proposed, trace).await?;
             let (header, reply) = self.auth_reply(reply)?;
             let AuthReply::Authenticated { token } = reply else {
                 unreachable!("a login was answered by {reply:?}")

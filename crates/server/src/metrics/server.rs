@@ -269,6 +269,11 @@ impl Server {
         }
     }
 
+    /// A read took long.
+    pub(crate) fn on_slow_read(&self) {
+        self.slow_applies.inc();
+    }
+
     /// One request was answered.
     pub(crate) fn on_answered(&self, operation: Operation, success: bool, took: Duration) {
         self.requests.observe(operation, success, took);

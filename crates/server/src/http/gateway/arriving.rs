@@ -3,11 +3,11 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::Bytes;
 use http_body::{Body, Frame};
 use tonic::Status;
 
-use super::json::{self, Form};
+use super::json::{self, Form, Values};
 
 /// The body; it ends with the first value that is no message, as etcd's does.
 #[derive(Debug)]
@@ -15,28 +15,25 @@ pub(super) struct Arriving<B> {
     /// `None` once it has ended.
     body: Option<B>,
     form: Form,
-    /// What arrived and is not a whole value yet.
-    text: BytesMut,
+    values: Values,
     text_bytes_max: usize,
 }
 
 impl<B> Arriving<B> {
     pub(super) fn new(body: B, form: Form, message_bytes_max: usize) -> Self {
         let text_bytes_max = json::text_bytes_max(message_bytes_max);
-        Self { body: Some(body), form, text: BytesMut::new(), text_bytes_max }
+        Self { body: Some(body), form, values: Values::default(), text_bytes_max }
     }
 
     /// The next message, if its text is here.
     fn take(&mut self) -> Result<Option<Bytes>, Status> {
-        let Some(len) = json::whole_value(&self.text)? else {
-            if self.text_bytes_max < self.text.len() {
+        let Some(value) = self.values.take()? else {
+            if self.text_bytes_max < self.values.len() {
                 return Err(Status::resource_exhausted("a message is too long"));
             }
             return Ok(None);
         };
-        let message = self.form.request(&self.text[..len])?;
-        self.text.advance(len);
-        Ok(Some(super::framed(&message)))
+        Ok(Some(super::framed(&self.form.request(&value)?)))
     }
 }
 
@@ -66,7 +63,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Arriving<B> {
             match ready!(Pin::new(body).poll_frame(context)) {
                 Some(Ok(frame)) => {
                     if let Ok(bytes) = frame.into_data() {
-                        this.text.extend_from_slice(&bytes);
+                        this.values.push(&bytes);
                     }
                 }
                 Some(Err(error)) => {

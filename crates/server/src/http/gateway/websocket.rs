@@ -213,15 +213,15 @@ pub(super) async fn first_value<B>(mut body: B, most: usize) -> Result<Option<By
 where
     B: http_body::Body<Data = Bytes, Error = Infallible> + Unpin,
 {
-    let mut text = BytesMut::new();
+    let mut values = json::Values::default();
     while let Some(Ok(frame)) = body.frame().await {
         if let Ok(bytes) = frame.into_data() {
-            text.extend_from_slice(&bytes);
+            values.push(&bytes);
         }
-        if let Some(len) = json::whole_value(&text)? {
-            return Ok(Some(text.split_to(len).freeze()));
+        if let Some(value) = values.take()? {
+            return Ok(Some(value));
         }
-        if most < text.len() {
+        if most < values.len() {
             return Err(Status::resource_exhausted("a message is too long"));
         }
     }
