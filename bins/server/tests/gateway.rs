@@ -23,7 +23,7 @@ fn address(server: &Server) -> anyhow::Result<SocketAddr> {
     Ok(endpoint.strip_prefix("http://").context("no TLS here")?.parse()?)
 }
 
-/// GW-02 to GW-08, GW-10, GW-11 to GW-14, GW-17 to GW-22, GW-27: requests in order, on one store.
+/// G-003, GW-02 to GW-14, GW-17 to GW-22, GW-27: requests in order, on one store.
 const REQUESTS: &[(&str, &str, &str)] = &[
     ("POST", "/v3/kv/put", r#"{"key":"Zm9v","value":"YmFy"}"#),
     ("POST", "/v3/kv/put", r#"{"key":"Zm9v","value":"_w==","prev_kv":true}"#),
@@ -57,6 +57,17 @@ const REQUESTS: &[(&str, &str, &str)] = &[
     ("POST", "/v3/kv/rangestream", "{}"),
     ("POST", "/v3/kv/put/", "{}"),
     ("POST", "/v3", "{}"),
+    ("GET", "/v3", ""),
+    ("POST", "/v3//kv/range", "{}"),
+    ("GET", "//v3/kv/../kv/range", ""),
+    ("POST", "/v3/kv/r%61nge", r#"{"key":"Zm9v"}"#),
+    ("POST", "/v3/kv/put", r#"{"key":"YQ==","key":"YQ=="}"#),
+    ("POST", "/v3/kv/put", r#"{"key":"YQ==","lease":7.5}"#),
+    ("POST", "/v3/kv/put", r#"{"key":"YQ","lease":"-0.0"}"#),
+    ("POST", "/v3/kv/txn", r#"{"compare":[{"version":1,"lease":1}]}"#),
+    ("POST", "/v3/kv/txn", r#"{"compare":[null]}"#),
+    ("POST", "/v3/kv/put", "[]"),
+    ("POST", "/v3/kv/put", r#"{"key":"YQ=="]"#),
     ("POST", "/v3/", "{}"),
     ("POST", "/v3alpha/kv/range", "{}"),
     ("POST", "/v3beta/kv/range", r#"{"key":"YQ=="}"#),
@@ -77,7 +88,17 @@ const REQUESTS: &[(&str, &str, &str)] = &[
     ("POST", "/v3/maintenance/defragment", "{}"),
     ("POST", "/v3/maintenance/hashkv", r#"{"revision":"0"}"#),
     ("POST", "/v3/maintenance/transfer-leadership", r#"{"targetID":"1"}"#),
+    ("POST", "/v3/maintenance/downgrade", r#"{"action":9}"#),
     ("POST", "/v3/auth/status", "{}"),
+    ("POST", "/v3/auth/role/add", r#"{"name":"r"}"#),
+    ("POST", "/v3/auth/role/add", r#"{"name":"r"}"#),
+    ("POST", "/v3/auth/role/grant", r#"{"name":"r","perm":{"permType":"READ","key":"YQ=="}}"#),
+    ("POST", "/v3/auth/role/get", r#"{"role":"r"}"#),
+    ("POST", "/v3/auth/role/list", "{}"),
+    ("POST", "/v3/auth/role/revoke", r#"{"role":"r","key":"YQ=="}"#),
+    ("POST", "/v3/auth/role/revoke", r#"{"role":"r","key":"YQ=="}"#),
+    ("POST", "/v3/auth/role/delete", r#"{"role":"r"}"#),
+    ("POST", "/v3/auth/role/delete", r#"{"role":"r"}"#),
     ("POST", "/v3/lock/lock", r#"{"name":"bG9jaw==","lease":"123"}"#),
     ("POST", "/v3/lock/unlock", "{}"),
     ("POST", "/v3/lock/unlock", r#"{"key":"bG9jaw=="}"#),
@@ -96,6 +117,13 @@ const REQUESTS: &[(&str, &str, &str)] = &[
 
 /// What differs between two clusters is taken away, and blanks with it (GW-15).
 fn comparable(mut answer: Answer) -> anyhow::Result<(Answer, Value)> {
+    // Built with Go 1.26, as 3.7.1 is, etcd sends on with 307.
+    if answer.status == 301 {
+        answer.status = 307;
+        answer.body = answer.body.replace("Moved Permanently", "Temporary Redirect");
+    }
+    // Which blank follows is another one in every build of protojson.
+    answer.body = answer.body.replace('\u{a0}', " ");
     for header in ["date", "content-length", "transfer-encoding"] {
         answer.headers.remove(header);
     }
@@ -130,16 +158,56 @@ fn blank(value: &mut Value) {
 
 #[test]
 fn answers_are_etcds() -> anyhow::Result<()> {
-    let Some(real) = real_etcd("3.5") else { return Ok(()) };
-    let (ours, _ours) = start(Path::new(OURS), &[])?;
-    let (theirs, _theirs) = start(&real.join("etcd"), &[])?;
-    for (method, path, body) in REQUESTS {
-        let request = format!("{method} {path} {body}");
-        let ours =
-            comparable(ask(address(&ours)?, method, path, body)?).context(request.clone())?;
-        let theirs = comparable(ask(address(&theirs)?, method, path, body)?)?;
-        assert_eq!(ours, theirs, "{request}");
+    for real in ["3.5", "3.7"].into_iter().filter_map(real_etcd) {
+        let (ours, _ours) = start(Path::new(OURS), &[])?;
+        let (theirs, _theirs) = start(&real.join("etcd"), &[])?;
+        for (method, path, body) in REQUESTS {
+            let request = format!("{method} {path} {body}");
+            let ours =
+                comparable(ask(address(&ours)?, method, path, body)?).context(request.clone())?;
+            let theirs = comparable(ask(address(&theirs)?, method, path, body)?)?;
+            assert_eq!(ours, theirs, "{request}");
+        }
     }
+    Ok(())
+}
+
+/// G-003: two answers have no header, and so nothing at all.
+#[test]
+fn two_answers_are_empty() -> anyhow::Result<()> {
+    let (server, _folder) = start(Path::new(OURS), &[])?;
+    let address = address(&server)?;
+    let status = ask(address, "POST", "/v3/maintenance/status", "{}")?;
+    let status: Value = serde_json::from_str(&status.body)?;
+    let own = status["leader"].as_str().context("it leads")?;
+    let target = format!("{{\"targetID\":\"{own}\"}}");
+    for (path, body) in
+        [("/v3/maintenance/defragment", "{}"), ("/v3/maintenance/transfer-leadership", &target)]
+    {
+        let answer = ask(address, "POST", path, body)?;
+        assert_eq!((answer.status, answer.body.as_str()), (200, "{}"), "{path}");
+    }
+    Ok(())
+}
+
+/// G-007, GW-29: an answer may be longer than any request.
+#[test]
+fn only_requests_are_bounded() -> anyhow::Result<()> {
+    let (server, _folder) = start(Path::new(OURS), &[])?;
+    let address = address(&server)?;
+    let value = "A".repeat(1_600_000);
+    for key in ["MQ==", "Mg==", "Mw==", "NA==", "NQ=="] {
+        let put = format!(r#"{{"key":"{key}","value":"{value}"}}"#);
+        assert_eq!(ask(address, "POST", "/v3/kv/put", &put)?.status, 200);
+    }
+    let all = ask(address, "POST", "/v3/kv/range", r#"{"key":"AA==","range_end":"AA=="}"#)?;
+    assert_eq!(all.status, 200);
+    assert!(5 * value.len() < all.body.len(), "{}", all.body.len());
+    let put = format!(r#"{{"key":"MQ==","value":"{}"}}"#, "A".repeat(2_800_000));
+    let refused = ask(address, "POST", "/v3/kv/put", &put)?;
+    let text = "grpc: received message larger than max (2100010 vs. 2097152)";
+    assert_eq!(refused.status, 429, "{refused:?}");
+    assert!(refused.body.contains(text), "{refused:?}");
     Ok(())
 }
 

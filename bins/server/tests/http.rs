@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -385,7 +385,77 @@ async fn a_deadline_ends_a_stream() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// G-016, A-03, A-04.
+/// What members ask one another: method, path, body; status, and the text that is always the same.
+const OF_MEMBERS: &[(&str, &str, &str, u16, &str)] = &[
+    ("GET", "/version", "", 200, ""),
+    ("POST", "/version", "", 405, "Method Not Allowed\n"),
+    ("GET", "/members", "", 200, ""),
+    ("POST", "/members", "", 405, "Method Not Allowed\n"),
+    ("GET", "/members/", "", 404, "404 page not found\n"),
+    ("GET", "/leases", "", 405, "Method Not Allowed\n"),
+    ("POST", "/leases", "\x08\x01", 404, "lease not found\n"),
+    ("POST", "/leases/internal", "\n\x02\x08\x01", 404, "lease not found\n"),
+    ("GET", "/members/hashkv", "x", 400, "error unmarshalling request\n"),
+    ("POST", "/members/hashkv", "{}", 405, "Method Not Allowed\n"),
+    (
+        "GET",
+        "/members/hashkv",
+        "{\"revision\":9}",
+        400,
+        "mvcc: required revision is a future revision\n",
+    ),
+    ("GET", "/downgrade/enabled", "", 200, "false"),
+    ("GET", "/health", "", 404, "404 page not found\n"),
+    ("GET", "/metrics", "", 404, "404 page not found\n"),
+];
+
+/// HTTP-30, HTTP-31, HTTP-34 to HTTP-36: seen alike at etcd 3.7.1.
+#[test]
+fn the_port_of_members_answers_as_etcds() -> anyhow::Result<()> {
+    let mut programs = vec![PathBuf::from(OURS)];
+    programs.extend(real_etcd("3.7").map(|folder| folder.join("etcd")));
+    for program in programs {
+        let (folder, peer) = (tempfile::tempdir()?, ports::free_address()?);
+        let flags = vec![
+            format!("--listen-peer-urls=http://{peer}"),
+            format!("--initial-advertise-peer-urls=http://{peer}"),
+            format!("--initial-cluster=m0=http://{peer}"),
+        ];
+        let _server = Server::start(&program, folder.path(), ServerOptions { flags })?;
+        for (method, path, body, status, expected) in OF_MEMBERS {
+            let answer = ask(peer, method, path, body)?;
+            let request = format!("{}: {method} {path}", program.display());
+            assert_eq!(answer.status, *status, "{request}: {answer:?}");
+            if !expected.is_empty() {
+                assert_eq!(answer.body, *expected, "{request}");
+            }
+            let names_cluster = *status == 200 && *path != "/version";
+            assert_eq!(
+                answer.headers.contains_key("x-etcd-cluster-id"),
+                names_cluster,
+                "{request}"
+            );
+        }
+        let version = ask(peer, "GET", "/version", "")?.body;
+        assert!(
+            version.starts_with("{\"etcdserver\":\"3.7.1\",\"etcdcluster\":\"3.7.0\""),
+            "{version}"
+        );
+        let members = ask(peer, "GET", "/members", "")?.body;
+        assert!(members.starts_with("[{\"id\":") && members.ends_with("}]\n"), "{members}");
+        assert!(
+            members.contains(&format!("\"peerURLs\":[\"http://{peer}\"],\"name\":\"m0\"")),
+            "{members}"
+        );
+        let hash = ask(peer, "GET", "/members/hashkv", "{\"revision\":0}")?.body;
+        let hashed = "\"compact_revision\":-1,\"hash_revision\":1}";
+        assert!(hash.starts_with("{\"header\":{\"revision\":1},\"hash\":"), "{hash}");
+        assert!(hash.ends_with(hashed), "{hash}");
+    }
+    Ok(())
+}
+
+/// G-016, G-018, A-03, A-04.
 #[tokio::test]
 async fn health_and_auth_answer() -> anyhow::Result<()> {
     let (server, _folder) = start(&[])?;
@@ -406,6 +476,7 @@ async fn health_and_auth_answer() -> anyhow::Result<()> {
     let refused = auth.auth_enable(pb::AuthEnableRequest {}).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
     assert_eq!(refused.message(), "etcdserver: root user does not exist");
+    assert!(refused.details().is_empty(), "code and text say all");
     // A service that nobody offers.
     let channel = Channel::from_shared(server.endpoint())?.connect().await?;
     let mut nobody = KvClient::with_origin(channel, format!("{}/v9", server.endpoint()).parse()?);
@@ -482,7 +553,7 @@ fn resident_bytes(server: &Server) -> anyhow::Result<i64> {
     Ok(kibibytes * 1024)
 }
 
-/// G22: forty clients read forty megabytes each at the same time.
+/// G22, G-008: forty clients read forty megabytes each at the same time.
 #[tokio::test(flavor = "multi_thread")]
 async fn large_reads_wait_for_room() -> anyhow::Result<()> {
     let (server, _folder) = start(&[])?;

@@ -104,8 +104,9 @@ impl hyper::service::Service<http::Request<Incoming>> for Served {
             request.extensions_mut().insert(secured.clone());
         }
         let content_type = request.headers().get(http::header::CONTENT_TYPE);
-        let is_grpc =
-            content_type.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+        // As etcd's doors; what only looks like a call is the gateway's to answer.
+        let is_grpc = request.version() == http::Version::HTTP_2
+            && content_type.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
         match &self.services {
             Some(services) if is_grpc => Answering::Grpc(services.call(self.remote, request)),
             Some(_) | None => {

@@ -232,9 +232,11 @@ impl Service for Maintenance {
     ) -> Result<Response<pb::DowngradeResponse>, Status> {
         self.handle.enter(&caller(&request), request.get_ref()).await?;
         let request = request.into_inner();
+        let action = DowngradeAction::try_from(request.action);
+        let action = action.map_err(|_| status::unknown_downgrade_action())?;
         let reads = self.handle.reads();
         let mut change = None;
-        if request.action() == DowngradeAction::Cancel {
+        if action == DowngradeAction::Cancel {
             self.handle.linearize().await?;
             // As etcd since 3.6: there is nothing to cancel, and so it is cancelled.
             if reads.downgrade().enabled {
@@ -257,7 +259,7 @@ impl Service for Maintenance {
             if reads.downgrade().enabled {
                 return Err(status::downgrade_in_progress());
             }
-            if request.action() == DowngradeAction::Enable {
+            if action == DowngradeAction::Enable {
                 let ver = target.to_cluster_version();
                 change = Some(DowngradeInfoSetRequest { enabled: true, ver });
             }

@@ -162,6 +162,11 @@ pub(crate) fn bad_member_urls() -> Status {
     status(Code::InvalidArgument, "given member URLs are invalid")
 }
 
+/// Of an action of a downgrade that nobody knows.
+pub(crate) fn unknown_downgrade_action() -> Status {
+    status(Code::Unknown, "unknown method")
+}
+
 /// E-58.
 pub(crate) fn downgrade_format() -> Status {
     status(Code::InvalidArgument, "wrong downgrade target version format")
