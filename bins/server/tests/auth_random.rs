@@ -657,10 +657,9 @@ async fn everybody_is_answered_as_by_etcd_3_7() -> anyhow::Result<()> {
     compare("3.7").await
 }
 
-/// A-01 to A-19, E-27 to E-43.
+/// A-01 to A-19, E-27 to E-43. Not for every seed: 3.5 keeps permissions that begin alike in another
+/// order than 3.7, which ranges that end before their key can show.
 #[tokio::test]
-#[ignore = "3.5 keeps permissions that begin alike in another order, which ranges that end before \
-            their key show; to be looked at by hand"]
 async fn everybody_is_answered_as_by_etcd_3_5() -> anyhow::Result<()> {
     compare("3.5").await
 }
