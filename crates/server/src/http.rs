@@ -6,6 +6,7 @@
 mod gateway;
 mod health;
 mod log_level;
+mod path;
 mod peers;
 mod pprof;
 mod v2;
