@@ -7,21 +7,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use retcd_conformance::{Answer, Server, ServerOptions, ask, real_etcd};
+use retcd_conformance::{Answer, Server, ask, real_etcd};
 use serde_json::Value;
 
 const OURS: &str = env!("CARGO_BIN_EXE_etcd");
-
-fn start(program: &Path, flags: &[&str]) -> anyhow::Result<(Server, tempfile::TempDir)> {
-    let folder = tempfile::tempdir()?;
-    let options = ServerOptions { flags: flags.iter().map(|&flag| flag.to_owned()).collect() };
-    Ok((Server::start(program, folder.path(), options)?, folder))
-}
-
-fn address(server: &Server) -> anyhow::Result<SocketAddr> {
-    let endpoint = server.endpoint();
-    Ok(endpoint.strip_prefix("http://").context("no TLS here")?.parse()?)
-}
 
 /// GW-02 to GW-08, GW-10, GW-11 to GW-14, GW-17 to GW-22, GW-27: requests in order, on one store.
 const REQUESTS: &[(&str, &str, &str)] = &[
@@ -132,13 +121,12 @@ fn blank(value: &mut Value) {
 #[test]
 fn answers_are_etcds() -> anyhow::Result<()> {
     let Some(real) = real_etcd("3.5") else { return Ok(()) };
-    let (ours, _ours) = start(Path::new(OURS), &[])?;
-    let (theirs, _theirs) = start(&real.join("etcd"), &[])?;
+    let (ours, _ours) = Server::fresh(Path::new(OURS), &[])?;
+    let (theirs, _theirs) = Server::fresh(&real.join("etcd"), &[])?;
     for (method, path, body) in REQUESTS {
         let request = format!("{method} {path} {body}");
-        let ours =
-            comparable(ask(address(&ours)?, method, path, body)?).context(request.clone())?;
-        let theirs = comparable(ask(address(&theirs)?, method, path, body)?)?;
+        let ours = comparable(ask(ours.address(), method, path, body)?).context(request.clone())?;
+        let theirs = comparable(ask(theirs.address(), method, path, body)?)?;
         assert_eq!(ours, theirs, "{request}");
     }
     Ok(())
@@ -147,10 +135,10 @@ fn answers_are_etcds() -> anyhow::Result<()> {
 /// GW-13, GW-14: the order of the fields is that of their declaration.
 #[test]
 fn rows_come_as_curl_users_know_them() -> anyhow::Result<()> {
-    let (server, _folder) = start(Path::new(OURS), &[])?;
-    let put = ask(address(&server)?, "POST", "/v3/kv/put", r#"{"key":"Zm9v","value":"YmFy"}"#)?;
+    let (server, _folder) = Server::fresh(Path::new(OURS), &[])?;
+    let put = ask(server.address(), "POST", "/v3/kv/put", r#"{"key":"Zm9v","value":"YmFy"}"#)?;
     assert_eq!(put.status, 200, "{put:?}");
-    let range = ask(address(&server)?, "POST", "/v3/kv/range", r#"{"key":"Zm9v"}"#)?;
+    let range = ask(server.address(), "POST", "/v3/kv/range", r#"{"key":"Zm9v"}"#)?;
     let rows = r#""kvs":[{"key":"Zm9v","create_revision":"2","mod_revision":"2","version":"1","value":"YmFy"}],"count":"1"}"#;
     assert!(range.body.ends_with(rows), "{}", range.body);
     Ok(())
@@ -159,14 +147,14 @@ fn rows_come_as_curl_users_know_them() -> anyhow::Result<()> {
 /// GW-17: what is no message is answered with the place and the cause.
 #[test]
 fn bad_fields_are_named() -> anyhow::Result<()> {
-    let (server, _folder) = start(Path::new(OURS), &[])?;
+    let (server, _folder) = Server::fresh(Path::new(OURS), &[])?;
     for (body, cause) in [
         (r#"{"key":"%%"}"#, "proto: (line 1:"),
         (r#"{"key":1}"#, "proto: (line 1:"),
         (r#"{"lease":"x"}"#, "proto: (line 1:"),
         ("[1]", "proto: (line 1:"),
     ] {
-        let answer = ask(address(&server)?, "POST", "/v3/kv/put", body)?;
+        let answer = ask(server.address(), "POST", "/v3/kv/put", body)?;
         let error: Value = serde_json::from_str(&answer.body)?;
         assert_eq!((answer.status, &error["code"]), (400, &Value::from(3)), "{body}");
         let text = error["message"].as_str().unwrap_or_default();
@@ -205,13 +193,13 @@ impl Lines {
 /// GW-03, GW-16: a watch lasts although its request has ended.
 #[test]
 fn a_watch_is_a_line_for_each_reply() -> anyhow::Result<()> {
-    let mut servers = vec![start(Path::new(OURS), &[])?];
+    let mut servers = vec![Server::fresh(Path::new(OURS), &[])?];
     if let Some(real) = real_etcd("3.5") {
-        servers.push(start(&real.join("etcd"), &[])?);
+        servers.push(Server::fresh(&real.join("etcd"), &[])?);
     }
     let mut seen = Vec::new();
     for (server, _folder) in &servers {
-        let address = address(server)?;
+        let address = server.address();
         let mut lines = Lines::of(address, "/v3/watch", r#"{"create_request":{"key":"Zm9v"}}"#)?;
         let mut replies = vec![lines.next()?];
         for value in ["MQ==", "Mg=="] {
@@ -243,8 +231,8 @@ fn a_watch_is_a_line_for_each_reply() -> anyhow::Result<()> {
 /// GW-06: a snapshot is a stream of parts.
 #[test]
 fn a_snapshot_comes_in_lines() -> anyhow::Result<()> {
-    let (server, _folder) = start(Path::new(OURS), &[])?;
-    let answer = ask(address(&server)?, "POST", "/v3/maintenance/snapshot", "{}")?;
+    let (server, _folder) = Server::fresh(Path::new(OURS), &[])?;
+    let answer = ask(server.address(), "POST", "/v3/maintenance/snapshot", "{}")?;
     assert_eq!(answer.status, 200);
     let lines: Vec<Value> =
         answer.body.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
@@ -256,8 +244,8 @@ fn a_snapshot_comes_in_lines() -> anyhow::Result<()> {
 /// GW-01.
 #[test]
 fn the_gateway_can_be_turned_off() -> anyhow::Result<()> {
-    let (server, _folder) = start(Path::new(OURS), &["--enable-grpc-gateway=false"])?;
-    let answer = ask(address(&server)?, "POST", "/v3/kv/range", r#"{"key":"Zm9v"}"#)?;
+    let (server, _folder) = Server::fresh(Path::new(OURS), &["--enable-grpc-gateway=false"])?;
+    let answer = ask(server.address(), "POST", "/v3/kv/range", r#"{"key":"Zm9v"}"#)?;
     assert_eq!((answer.status, answer.body.as_str()), (404, "404 page not found\n"));
     Ok(())
 }
@@ -265,8 +253,8 @@ fn the_gateway_can_be_turned_off() -> anyhow::Result<()> {
 /// GW-28: etcd has nothing at this path.
 #[test]
 fn the_gateway_describes_itself() -> anyhow::Result<()> {
-    let (server, _folder) = start(Path::new(OURS), &[])?;
-    let answer = ask(address(&server)?, "GET", "/v3/openapi.json", "")?;
+    let (server, _folder) = Server::fresh(Path::new(OURS), &[])?;
+    let answer = ask(server.address(), "GET", "/v3/openapi.json", "")?;
     assert_eq!(answer.status, 200);
     let document: Value = serde_json::from_str(&answer.body)?;
     let paths = document["paths"].as_object().context("it has paths")?;
