@@ -28,14 +28,7 @@ const TOO_MANY_FILES: i32 = 24;
 
 /// A server of ours with these flags, and the folder its data is in.
 fn start(flags: &[&str]) -> anyhow::Result<(Server, tempfile::TempDir)> {
-    let folder = tempfile::tempdir()?;
-    let options = ServerOptions { flags: flags.iter().map(|&flag| flag.to_owned()).collect() };
-    Ok((Server::start(Path::new(OURS), folder.path(), options)?, folder))
-}
-
-fn address(server: &Server) -> anyhow::Result<SocketAddr> {
-    let endpoint = server.endpoint();
-    Ok(endpoint.strip_prefix("http://").context("no TLS here")?.parse()?)
+    Server::fresh(Path::new(OURS), flags)
 }
 
 async fn kv(server: &Server) -> anyhow::Result<KvClient<Channel>> {
@@ -84,7 +77,7 @@ const PLAIN: &[(&str, &str, Option<&str>)] = &[
 #[test]
 fn plain_answers_are_etcds() -> anyhow::Result<()> {
     let (ours, _folder) = start(&[])?;
-    let ours = address(&ours)?;
+    let ours = ours.address();
     let mut answers = Vec::new();
     for (method, path, body) in PLAIN {
         let answer = ask(ours, method, path, "")?;
@@ -96,7 +89,7 @@ fn plain_answers_are_etcds() -> anyhow::Result<()> {
     let Some(real) = real_etcd("3.5") else { return Ok(()) };
     let folder = tempfile::tempdir()?;
     let theirs = Server::start(&real.join("etcd"), folder.path(), ServerOptions::default())?;
-    let theirs = address(&theirs)?;
+    let theirs = theirs.address();
     for ((method, path, body), mut ours) in PLAIN.iter().zip(answers) {
         let mut answer = ask(theirs, method, path, "")?;
         for answer in [&mut ours, &mut answer] {
@@ -117,7 +110,7 @@ fn plain_answers_are_etcds() -> anyhow::Result<()> {
 #[test]
 fn a_ready_member_says_why() -> anyhow::Result<()> {
     let (server, _folder) = start(&[])?;
-    let address = address(&server)?;
+    let address = server.address();
     let verbose = ask(address, "GET", "/readyz?verbose", "")?;
     assert_eq!(
         verbose.body,
@@ -151,7 +144,7 @@ fn a_ready_member_says_why() -> anyhow::Result<()> {
 #[tokio::test]
 async fn a_member_without_space_is_not_healthy() -> anyhow::Result<()> {
     let (server, _folder) = start(&[])?;
-    let address = address(&server)?;
+    let address = server.address();
     let mut maintenance =
         pb::maintenance_client::MaintenanceClient::connect(server.endpoint()).await?;
     let raise = |alarm: pb::AlarmType| pb::AlarmRequest {
@@ -200,7 +193,7 @@ fn the_port_for_metrics_serves_little() -> anyhow::Result<()> {
 #[test]
 fn the_level_of_the_log_is_changed_at_run_time() -> anyhow::Result<()> {
     let (server, _folder) = start(&[])?;
-    let address = address(&server)?;
+    let address = server.address();
     let put = |body: &str| ask(address, "PUT", "/config/local/log", body);
     assert_eq!(put("{\"Level\":\"DEBUG\"}")?.status, 204);
     let bad = put("{\"Level\":\"zz\"}")?;
@@ -247,7 +240,7 @@ fn watch_and_vanish(endpoint: String, address: SocketAddr) -> anyhow::Result<()>
 #[tokio::test]
 async fn requests_are_counted() -> anyhow::Result<()> {
     let (server, _folder) = start(&["--metrics", "extensive"])?;
-    let address = address(&server)?;
+    let address = server.address();
     let mut kv = kv(&server).await?;
     for key in ["a", "b", "c"] {
         let key = Bytes::from(key);
@@ -336,7 +329,7 @@ async fn calls_are_checked_before_the_services_see_them() -> anyhow::Result<()> 
     let refused = kv.put(asked).await.unwrap_err();
     assert_eq!(refused.message(), "malformed grpc-timeout: \"soon\"");
     let named = "etcd_server_client_requests_total{client_api_version=\"3.5.30\",type=\"unary\"}";
-    assert_eq!(metric(address(&server)?, named)?, 1.0);
+    assert_eq!(metric(server.address(), named)?, 1.0);
     Ok(())
 }
 
@@ -347,7 +340,7 @@ fn requests_for_other_hosts_are_refused() -> anyhow::Result<()> {
         let folder = tempfile::tempdir()?;
         let flags = vec!["--host-whitelist=localhost,good.example,::1".to_owned()];
         let server = Server::start(program, folder.path(), ServerOptions { flags })?;
-        let mut stream = TcpStream::connect(address(&server)?)?;
+        let mut stream = TcpStream::connect(server.address())?;
         stream.set_read_timeout(Some(Duration::from_secs(60)))?;
         write!(stream, "GET /version HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
         let mut answer = String::new();
@@ -594,7 +587,7 @@ const FLOODED: &str = "RETCD_TEST_FLOODED";
 #[test]
 fn connections_of_one_address_are_bounded() -> anyhow::Result<()> {
     let (server, _folder) = start(&[])?;
-    let address = address(&server)?;
+    let address = server.address();
     // Where fewer files than that may be open, all connections together are bounded first.
     let refused = ["address", "total"]
         .map(|reason| format!("retcd_network_connections_refused_total{{reason=\"{reason}\"}}"));
