@@ -351,3 +351,21 @@ fn a_data_folder_that_is_a_file_is_refused() -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+/// D11: a file that reaches the limit of its size is an error with a name, not a silent end.
+#[tokio::test]
+async fn a_limit_of_file_sizes_is_told() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut server = Server::start(Path::new(OURS), folder.path(), options(&[]))?;
+    server.stop()?;
+    fs::remove_dir_all(server.data_dir())?;
+    let command = server.command();
+    // In blocks of a kibibyte or half of one: the database cannot be made.
+    let mut limited = std::process::Command::new("sh");
+    limited.env_clear().args(["-c", "ulimit -f 8; exec \"$0\" \"$@\""]);
+    limited.arg(command.get_program()).args(command.get_args());
+    let refusal = Ended::refusal(&mut limited)?;
+    let data_dir = server.data_dir().display().to_string();
+    assert_names(&refusal, &[&data_dir, "file too large", "ulimit -f", "LimitFSIZE="]);
+    Ok(())
+}
