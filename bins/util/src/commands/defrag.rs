@@ -41,7 +41,7 @@ enum DefragError {
     #[error(transparent)]
     Database(#[from] DatabaseError),
     /// A page of the database.
-    #[error("the database is damaged, restore it first")]
+    #[error("the database is damaged")]
     Check(#[from] Damage),
     /// Its sizes.
     #[error("reading the database")]
