@@ -366,7 +366,7 @@ async fn a_limit_of_file_sizes_is_told() -> anyhow::Result<()> {
     limited.arg(command.get_program()).args(command.get_args());
     let refusal = Ended::refusal(&mut limited)?;
     let data_dir = server.data_dir().display().to_string();
-    assert_names(&refusal, &[&data_dir, "file too large", "ulimit -f", "LimitFSIZE="]);
+    assert_names(&refusal, &[&data_dir, "too large", "ulimit -f", "LimitFSIZE="]);
     Ok(())
 }
 
