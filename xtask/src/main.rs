@@ -26,8 +26,8 @@ tasks:
                       lives of the simulator, and the situations that they never met
   sim --mutants [...] how many lives find each bug of the bank; --mutant PART for some of them
   dist [--programs DIR] [--out DIR]
-                      a tar.gz and a .deb below the target folder's dist/; builds the release
-                      unless DIR has the programs
+                      a tar.gz and a .deb with their checksums below the target folder's dist/;
+                      builds the release unless DIR has the programs
   ci [job]            what CI runs: fmt, clippy, tidy, codegen, test, failpoints, sim,
                       fuzz, deny; all of them by default";
 

@@ -86,8 +86,38 @@ pub(crate) fn ci() -> anyhow::Result<()> {
     options.seeds = CI_LIVES;
     options.seconds = Some(CI_SECONDS_MAX);
     // The rarest situations are met a few times in so many lives: CI must not fail by chance.
-    live(&program, &options, u64::MAX)
+    live(&program, &options, u64::MAX)?;
+    find_quick_mutants(&program, &options)
 }
+
+/// Whether the judges are awake: mutants that any few lives find, of different parts, are found.
+fn find_quick_mutants(program: &Path, options: &Options) -> anyhow::Result<()> {
+    for name in QUICK_MUTANTS {
+        let options = Options { from: 1, seeds: 400, seconds: None, ..options.clone() };
+        let lived = Lived::of(program, &options, &["--mutant", name])?;
+        match lived.found {
+            Some(found) => println!("{name}: {} seeds; {found}", lived.lives),
+            None => bail!("{name} lives on after {} seeds", lived.lives),
+        }
+    }
+    Ok(())
+}
+
+const QUICK_MUTANTS: [&str; 13] = [
+    "acknowledges-before-sync",
+    "commits-old-term-by-counting",
+    "compaction-takes-one-revision-too-many",
+    "forgets-vote",
+    "lease-spares-a-key",
+    "a-new-leader-forgets-a-lease",
+    "ended-leases-live-on",
+    "meta-page-before-its-pages",
+    "nested-transaction-is-not-looked-at",
+    "progress-is-told-too-early",
+    "reads-without-quorum",
+    "v2-swap-overlooks-the-index",
+    "what-a-failed-sync-lost-is-believed",
+];
 
 /// New lives in CI: a number, so that whoever runs it for the same commit lives the same ones.
 const CI_LIVES: u64 = 5_000;
@@ -173,10 +203,16 @@ impl Lived {
     }
 }
 
-/// Lives lives; from `lives_that_meet_all` on, no situation may have been missed.
+/// Lives lives, all of them unless time is short; from `lives_that_meet_all` on, no situation may have been missed.
 fn live(program: &Path, options: &Options, lives_that_meet_all: u64) -> anyhow::Result<()> {
     let lived = Lived::of(program, options, &["--shrink"])?;
     lived.check(options)?;
+    if lived.lives < options.seeds && options.seconds.is_none() {
+        bail!("{} of {} lives were lived", lived.lives, options.seeds);
+    }
+    if lived.lives < options.seeds / 2 {
+        bail!("only {} of {} lives were lived in time", lived.lives, options.seeds);
+    }
     let names = names("reached(\"")?;
     let missed: Vec<&String> = names.difference(&lived.marks).collect();
     println!("{} of {} situations were met", names.len() - missed.len(), names.len());

@@ -90,6 +90,7 @@ const ARROWS: [(&str, &[&str]); 21] = [
             "retcd-backend",
             "retcd-mvcc",
             "retcd-state",
+            "retcd-v2store",
             "retcd-backup",
         ],
     ),

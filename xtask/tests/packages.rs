@@ -51,10 +51,11 @@ fn run(command: &mut Command) -> anyhow::Result<Vec<u8>> {
     Ok(output.stdout)
 }
 
-/// The archive and the Debian package.
+/// The archive, the Debian package and the checksums of both.
 struct Packages {
     archive: PathBuf,
     debian: PathBuf,
+    sums: PathBuf,
 }
 
 /// Makes both in a folder.
@@ -63,8 +64,8 @@ fn make(programs: &Path, out: &Path) -> anyhow::Result<Packages> {
     task.arg("dist").arg("--programs").arg(programs).arg("--out").arg(out);
     let said = String::from_utf8(run(&mut task)?)?;
     let paths: Vec<_> = said.lines().map(PathBuf::from).collect();
-    let [archive, debian] = paths.try_into().ok().context("there are two packages")?;
-    Ok(Packages { archive, debian })
+    let [archive, debian, sums] = paths.try_into().ok().context("there are two packages")?;
+    Ok(Packages { archive, debian, sums })
 }
 
 /// Made once for all tests; the folder is emptied by the next run.
@@ -134,7 +135,7 @@ fn machine(program: &Entry) -> anyhow::Result<&'static str> {
 #[test]
 fn packages_are_for_the_machine_of_their_name() -> anyhow::Result<()> {
     let Some(programs) = programs() else { return Ok(()) };
-    let Packages { archive, debian } = packages(programs);
+    let Packages { archive, debian, .. } = packages(programs);
     let file = entries(flate2::read::GzDecoder::new(File::open(archive)?))?;
     let tar = run(Command::new("dpkg-deb").arg("--fsys-tarfile").arg(debian))?;
     let system = entries(tar.as_slice())?;
@@ -155,11 +156,22 @@ fn packages_are_for_the_machine_of_their_name() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// In the folder of documents.
+const DOCUMENTS: [&str; 7] = [
+    "copyright",
+    "LICENSE",
+    "LIBRARIES",
+    "changelog.gz",
+    "README",
+    "dashboard.json",
+    "alerts.yaml",
+];
+
 /// Issue 6, point 7; SEED0-01, SEED2-01: everything is in its place, with its mode.
 #[test]
 fn packages_hold_everything_with_its_mode() -> anyhow::Result<()> {
     let Some(programs) = programs() else { return Ok(()) };
-    let Packages { archive, debian } = packages(programs);
+    let Packages { archive, debian, .. } = packages(programs);
 
     let file = entries(flate2::read::GzDecoder::new(File::open(archive)?))?;
     let top = archive.file_name().and_then(|name| name.to_str()).context("it has a name")?;
@@ -169,13 +181,13 @@ fn packages_hold_everything_with_its_mode() -> anyhow::Result<()> {
         let entry = &file[&format!("{top}/{program}")];
         ensure!(entry.mode == 0o755, "{program}: {:o}", entry.mode);
     }
-    for name in ["README.md", "etcd.service", "etcd.default", "completions/fish/etcdctl.fish"] {
+    let plain = ["README.md", "etcd.service", "etcd.default", "LICENSE", "LIBRARIES.txt"];
+    for name in plain.into_iter().chain(["completions/fish/etcdctl.fish"]) {
         ensure!(file[&format!("{top}/{name}")].mode == 0o644, "{name}");
     }
 
     let tar = run(Command::new("dpkg-deb").arg("--fsys-tarfile").arg(debian))?;
     let system = entries(tar.as_slice())?;
-    let documents = ["copyright", "changelog.gz", "README", "dashboard.json", "alerts.yaml"];
     let expected: BTreeMap<String, u32> = ["etcd", "etcdctl", "etcdutl"]
         .into_iter()
         .flat_map(|name| {
@@ -188,7 +200,7 @@ fn packages_hold_everything_with_its_mode() -> anyhow::Result<()> {
                 (format!("usr/share/fish/vendor_completions.d/{tool}.fish"), 0o644),
             ]
         }))
-        .chain(documents.map(|name| (format!("usr/share/doc/retcd/{name}"), 0o644)))
+        .chain(DOCUMENTS.map(|name| (format!("usr/share/doc/retcd/{name}"), 0o644)))
         .chain(
             ["etc/default/etcd", "usr/lib/systemd/system/etcd.service"]
                 .map(|path| (path.to_owned(), 0o644)),
@@ -233,12 +245,49 @@ fn same_programs_give_the_same_bytes() -> anyhow::Result<()> {
     let first = packages(programs);
     let folder = scratch("packages-again");
     let second = make(programs, &folder)?;
-    for (one, other) in [(&first.archive, &second.archive), (&first.debian, &second.debian)] {
+    for (one, other) in [
+        (&first.archive, &second.archive),
+        (&first.debian, &second.debian),
+        (&first.sums, &second.sums),
+    ] {
         ensure!(one.file_name() == other.file_name());
         // Not shown when they differ: they are big.
         ensure!(fs::read(one)? == fs::read(other)?, "{} differs", one.display());
     }
     fs::remove_dir_all(folder)?;
+    Ok(())
+}
+
+/// Issue 6, point 7: a copy can be checked, and what is in the programs is told with its licence.
+#[test]
+fn checksums_and_licences_are_told() -> anyhow::Result<()> {
+    let Some(programs) = programs() else { return Ok(()) };
+    let made = packages(programs);
+    let folder = made.sums.parent().context("a file lies in a folder")?;
+    let said = run(Command::new("sha256sum").arg("--check").arg(&made.sums).current_dir(folder))?;
+    assert_eq!(String::from_utf8(said)?.matches(": OK").count(), 2);
+    let tar = run(Command::new("dpkg-deb").arg("--fsys-tarfile").arg(&made.debian))?;
+    let mut system = tar::Archive::new(tar.as_slice());
+    let mut text = String::new();
+    for entry in system.entries()? {
+        let mut entry = entry?;
+        if entry.path()?.ends_with("usr/share/doc/retcd/LIBRARIES") {
+            entry.read_to_string(&mut text)?;
+        }
+    }
+    let tokio = text.split("\n\n").find(|about| about.starts_with("tokio 1."));
+    let tokio = tokio.context("tokio is linked into the programs")?;
+    let number = tokio.lines().find_map(|line| line.trim().strip_prefix("texts: "));
+    let number = number.context("tokio's authors tell their licence")?;
+    let (_, terms) = text.split_once(&format!("\nText {number}\n")).context("the text")?;
+    ensure!(terms.trim_start().starts_with("MIT License\n\nCopyright (c) Tokio"), "{tokio}");
+    for other in ["aws-lc-sys ", "libmimalloc-sys ", "the standard library of Rust 1."] {
+        ensure!(text.contains(&format!("\n\n{other}")), "{other}");
+    }
+    // Neither what only builds or tests it, nor anything without a licence.
+    for other in ["cc ", "tempfile ", "proptest "] {
+        ensure!(!text.contains(&format!("\n\n{other}")), "{other}");
+    }
     Ok(())
 }
 

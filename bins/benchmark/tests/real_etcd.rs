@@ -140,8 +140,8 @@ fn the_second_generation_is_measured() {
     }
 }
 
-/// SEED0-61, SEED2-06, SEED3-17, SEED4-18: what documents claim of reads and writes each second has
-/// a figure in the report. How large it is says the machine.
+/// SEED0-61, SEED2-06, SEED3-17, SEED4-18, SEEDX-05, LEG-06: what documents claim of reads and
+/// writes each second has a figure in the report. How large it is says the machine.
 #[test]
 fn figures_that_documents_claim_are_reported() {
     let ours = PathBuf::from(env!("CARGO_BIN_EXE_benchmark")).with_file_name("etcd");

@@ -94,7 +94,10 @@ pub(crate) fn about_failure(text: &str, endpoints: &str) -> Option<String> {
             "no member answered in time; --endpoints or ETCDCTL_ENDPOINTS names those to ask, and \
              `etcdctl endpoint health` tells which of them answer",
         ),
-        ("user name is empty", "authentication is on: say who you are with --user NAME:PASSWORD"),
+        (
+            "user name is empty",
+            "if authentication is on, say who you are with --user NAME:PASSWORD",
+        ),
         (
             "permission denied",
             "`etcdctl user get NAME --detail` shows what a user may do, `etcdctl role \

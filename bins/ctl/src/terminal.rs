@@ -37,7 +37,7 @@ pub(crate) fn progress_bar(steps: u64, template: &'static str) -> ProgressBar {
     ProgressBar::new(steps).with_style(style)
 }
 
-/// Prints the prompt and reads a line without its end.
+/// Prints the prompt and reads a line without its end; "" if there is none, as etcd does.
 pub(crate) fn ask_password(prompt: &str) -> io::Result<String> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(prompt.as_bytes())?;
@@ -54,9 +54,7 @@ pub(crate) fn ask_password(prompt: &str) -> io::Result<String> {
 
 fn read_line() -> io::Result<String> {
     let mut line = String::new();
-    if io::stdin().lock().read_line(&mut line)? == 0 {
-        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "EOF"));
-    }
+    io::stdin().lock().read_line(&mut line)?;
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())
 }
 

@@ -55,3 +55,22 @@ fn completion_scripts_are_accepted_by_the_shell() {
         }
     }
 }
+
+/// LEG-05, CTL3-91: keys of v2 are no longer moved to v3, as in etcd since 3.5.
+#[test]
+fn keys_are_not_moved_between_the_generations() {
+    for programs in ["", "REAL_ETCD_35", "REAL_ETCD_37"] {
+        let theirs = std::env::var_os(programs).map(|folder| Path::new(&folder).join("etcdctl"));
+        let program = match theirs {
+            Some(theirs) => theirs,
+            None if programs.is_empty() => Path::new(env!("CARGO_BIN_EXE_etcdctl")).to_owned(),
+            None => continue,
+        };
+        let mut command = Command::new(&program);
+        command.env_clear().env("ETCDCTL_API", "3").args(["migrate", "--data-dir", "missing"]);
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.starts_with("Error: unknown command \"migrate\" for \"etcdctl\"\n"), "{said}");
+    }
+}

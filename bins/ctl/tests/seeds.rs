@@ -279,8 +279,8 @@ fn starts_on(side: &Side, folder: &Path) {
     assert_eq!(said.0, "again");
 }
 
-/// LEG-01, LEG-04. A copy that our tool makes of etcd 3.4's member starts there as well, and one with
-/// the v3 generation's data has it.
+/// LEG-01, LEG-04. A copy that our tool makes of etcd 3.4's member starts there as well, and one
+/// with the v3 generation's data has it.
 #[test]
 fn backup_of_etcds_member_starts_on_both() {
     let mut sides = sides();
@@ -515,7 +515,7 @@ fn what_documents_claim_is_there() {
     }
 }
 
-/// SEEDX-04: messages with cause and remedy where no dialect is asked for.
+/// SEEDX-04, VER-02: messages with cause and remedy where no dialect is asked for.
 #[test]
 fn hints_are_given_where_no_dialect_is_asked_for() {
     let Some(side) = sides().into_iter().next() else { return };

@@ -11,8 +11,9 @@ use bytes::Bytes;
 use cli::command::{App, Command, Invocation, Outcome};
 use cli::flag::{Flag, Kind, Values};
 use client::TlsOptions;
-use grpc_proxy::{Discovery, Listen, ProxyError, Registration, Settings, Upstream};
+use grpc_proxy::{Listen, Profiles, ProxyError, Registration, Settings, Upstream};
 use server::logging::{self, Level};
+use server::tcp_gateway::{self, Discovery};
 use tokio::runtime::Builder;
 
 use crate::gateway::say;
@@ -268,8 +269,12 @@ fn settings(flags: &Values) -> Result<Settings, Wrong> {
         leasing_prefix: bytes_of(flags, "experimental-leasing-prefix"),
         is_ordered: flags.bool("experimental-serializable-ordering"),
         logs_calls: flags.bool("experimental-enable-grpc-logging"),
+        profiles: flags.bool("enable-pprof").then_some(PROFILES),
     })
 }
+
+/// Profiles are the server's.
+const PROFILES: Profiles = |uri| Box::pin(async move { server::profile(&uri).await });
 
 fn bytes_of(flags: &Values, name: &str) -> Bytes {
     Bytes::copy_from_slice(flags.text(name).as_bytes())
@@ -293,7 +298,6 @@ fn registration(flags: &Values) -> Result<Option<Registration>, Wrong> {
 }
 
 fn upstream(flags: &Values) -> Upstream {
-    let domain = Some(flags.text("discovery-srv")).filter(|domain| !domain.is_empty());
     let (certificate, key) = (file(flags, "cert"), file(flags, "key"));
     let authorities = file(flags, "cacert");
     let skip_verification = flags.bool("insecure-skip-tls-verify");
@@ -302,11 +306,6 @@ fn upstream(flags: &Values) -> Upstream {
     let bytes_max = |name| usize::try_from(flags.int(name)).ok().filter(|bytes| *bytes != 0);
     Upstream {
         endpoints: flags.list("endpoints").to_vec(),
-        discovery: domain.map(|domain| Discovery {
-            domain: domain.to_owned(),
-            service_name: flags.text("discovery-srv-name").to_owned(),
-            insecure: flags.bool("insecure-discovery"),
-        }),
         auto_sync_interval: flags.duration("endpoints-auto-sync-interval"),
         tls: is_secure.then_some(TlsOptions {
             certificate,
@@ -321,6 +320,16 @@ fn upstream(flags: &Values) -> Upstream {
         request_bytes_max: bytes_max("max-send-bytes").unwrap_or(REQUEST_BYTES_MAX),
         response_bytes_max: bytes_max("max-recv-bytes").unwrap_or(usize::MAX),
     }
+}
+
+fn discovery(flags: &Values) -> Option<Discovery> {
+    let domain = Some(flags.text("discovery-srv")).filter(|domain| !domain.is_empty())?;
+    Some(Discovery {
+        domain: domain.to_owned(),
+        service_name: flags.text("discovery-srv-name").to_owned(),
+        insecure: flags.bool("insecure-discovery"),
+        trusted_ca_file: file(flags, "cacert"),
+    })
 }
 
 /// What etcd's clients send if nobody says more.
@@ -390,17 +399,24 @@ fn versions(flags: &Values) -> Result<Versions, Wrong> {
     Ok((min, max))
 }
 
-fn start(settings: Settings, flags: &Values) -> ExitCode {
+fn start(mut settings: Settings, flags: &Values) -> ExitCode {
     if flags.bool("debug") {
         logging::set_level(Level::Debug);
-    }
-    if flags.bool("enable-pprof") {
-        tracing::warn!(flag = "--enable-pprof", "flag is accepted but has no effect yet");
     }
     let runtime = match Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return refuse(&ProxyError::Threads(error)),
     };
+    if let Some(discovery) = discovery(flags) {
+        match runtime.block_on(tcp_gateway::discover(&discovery)) {
+            Ok(found) if found.is_empty() => {}
+            Ok(found) => settings.upstream.endpoints = found,
+            Err(error) => {
+                say(&mut io::stderr(), &format!("{error}\n{}\n", error.remedy()));
+                return ExitCode::FAILURE;
+            }
+        }
+    }
     let serving = grpc_proxy::serve(settings, server::notify_ready, server::wait_for_signal());
     let ended = runtime.block_on(serving);
     runtime.shutdown_timeout(Duration::from_millis(200));

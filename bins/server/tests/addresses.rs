@@ -5,6 +5,8 @@
 //! interface the addresses; names are asked of this host in there. Where the machine does not allow
 //! that, the test says so and passes.
 
+#[path = "own_network/names.rs"]
+mod names;
 mod own_network;
 
 use std::path::Path;
@@ -124,8 +126,8 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
 
-/// SEED1-04, CB-04. The loopback address, which is the same for each of the three machines, is
-/// only the first one's here, where they share an interface.
+/// SEED1-04, SEEDX-03, CB-04. The loopback address, which is the same for each of the three
+/// machines, is only the first one's here, where they share an interface.
 #[test]
 fn three_environment_files_make_a_cluster() -> anyhow::Result<()> {
     let hosts = [
@@ -257,62 +259,15 @@ const DOMAIN: &str = "srv.test";
 /// The members' ports; their names are `m0`, `m1` and `m2` in the domain, all of this host.
 const PORTS: [u16; 3] = [12380, 22380, 32380];
 
-/// Answers what a name server knows of the domain: SRV records for members with TLS, and addresses.
-fn answer(query: &[u8]) -> Vec<u8> {
-    let end = 12 + query[12..].iter().position(|byte| *byte == 0).unwrap_or_default();
-    let (mut labels, mut at) = (Vec::new(), 12);
-    while at < end {
-        let len = usize::from(query[at]);
-        labels.push(String::from_utf8_lossy(&query[at + 1..=at + len]).to_lowercase());
-        at += len + 1;
-    }
-    let name = labels.join(".");
-    let is_member = ["m0", "m1", "m2"].iter().any(|it| name == format!("{it}.{DOMAIN}"));
-    let is_service = name == format!("_etcd-server-ssl._tcp.{DOMAIN}");
-    let kind = query[end + 2];
-    let data: Vec<Vec<u8>> = match kind {
-        1 if is_member => vec![vec![127, 0, 0, 1]],
-        33 if is_service => {
-            let record = |(number, port): (usize, u16)| {
-                let mut bytes = [&[0, 1, 0, 1], &port.to_be_bytes()[..]].concat();
-                for label in [&format!("m{number}"), "srv", "test"] {
-                    bytes.push(u8::try_from(label.len()).expect("labels are short"));
-                    bytes.extend(label.bytes());
-                }
-                bytes.push(0);
-                bytes
-            };
-            PORTS.into_iter().enumerate().map(record).collect()
-        }
-        _ => Vec::new(),
-    };
-    let code = if is_member || is_service { 0x80 } else { 0x83 };
-    let count = u8::try_from(data.len()).expect("records are few");
-    let mut bytes = [&query[..2], &[0x85, code, 0, 1, 0, count, 0, 0, 0, 0]].concat();
-    bytes.extend(&query[12..end + 5]);
-    for data in data {
-        bytes.extend([0xc0, 12, 0, kind, 0, 1, 0, 0, 0, 60]);
-        bytes.extend(u16::try_from(data.len()).expect("records are short").to_be_bytes());
-        bytes.extend(data);
-    }
-    bytes
-}
-
-/// Serves names for the rest of the process.
+/// Serves the names of the members, with TLS, for the rest of the process.
 fn serve_names() -> anyhow::Result<()> {
-    let socket = std::net::UdpSocket::bind(("127.0.0.1", 53))?;
-    std::thread::spawn(move || {
-        let mut query = [0; 1500];
-        while let Ok((len, from)) = socket.recv_from(&mut query) {
-            // Who is gone asks again.
-            let _sent = socket.send_to(&answer(&query[..len]), from);
-        }
-    });
-    Ok(())
+    let members = PORTS.into_iter().enumerate();
+    let members = members.map(|(number, port)| (format!("m{number}"), port)).collect();
+    names::serve(DOMAIN, vec![("_etcd-server-ssl._tcp".to_owned(), members)])
 }
 
-/// SRV-193, CB-72: members find each other in DNS, and know each other by certificates that carry
-/// nothing but names. One of them is etcd's, if it is there.
+/// SRV-193, CB-20, CB-72: members find each other in DNS, and know each other by certificates that
+/// carry nothing but names. One of them is etcd's, if it is there.
 #[test]
 fn names_and_their_certificates_make_a_cluster() -> anyhow::Result<()> {
     if !enter("names_and_their_certificates_make_a_cluster", &[])? {

@@ -33,9 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const CHEAP: &str = "--bcrypt-cost=4";
 
 fn start(flags: &[&str]) -> anyhow::Result<(Server, tempfile::TempDir)> {
-    let folder = tempfile::tempdir()?;
-    let options = ServerOptions { flags: flags.iter().map(|&flag| flag.to_owned()).collect() };
-    Ok((Server::start(Path::new(OURS), folder.path(), options)?, folder))
+    Server::fresh(Path::new(OURS), flags)
 }
 
 async fn login(endpoint: &str, user: &str, password: &str) -> anyhow::Result<Client> {
@@ -119,7 +117,8 @@ fn assert_refused<T: std::fmt::Debug>(answer: Result<T, client::Error>, text: &s
     assert!(error.is(text), "{error} instead of {text}");
 }
 
-/// CB-75, CB-80: who may, who may not, and that no password is kept anywhere.
+/// CB-75, CB-79, CB-80: who may, who may not, and that no password is kept
+/// anywhere.
 #[tokio::test]
 async fn only_who_may_does() -> anyhow::Result<()> {
     let (mut server, _folder) = start(&[CHEAP])?;
@@ -432,7 +431,8 @@ async fn a_mixed_cluster_knows_the_same_users() -> anyhow::Result<()> {
     know_the_same_users([&theirs, Path::new(OURS), &theirs], &BY_SNAPSHOT).await
 }
 
-/// Members of 3.4 name tokens in a way of their own, and want passwords as they are.
+/// CB-55: what v3 and its users need is there under the cluster version 3.4. Members of 3.4 name
+/// tokens in a way of their own, and want passwords as they are.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_with_3_4_knows_the_same_users() -> anyhow::Result<()> {
     let Some(real) = real_etcd("3.4") else { return Ok(()) };

@@ -266,7 +266,7 @@ impl Drop for Background {
     }
 }
 
-/// SRV-192, SRV-197, M12: the service is etcd, ours and, if it is there, real etcd.
+/// SRV-192, SRV-197, CB-20, VER-06, M12: the service is etcd, ours and, if it is there, real etcd.
 #[test]
 fn founders_meet_at_a_discovery_service() -> anyhow::Result<()> {
     let mut services = vec![PathBuf::from(OURS)];

@@ -106,8 +106,8 @@ async fn a_member_tells_of_its_data() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// G-015, G-022, W-17, V2-096: who has lost the others still answers for itself, and says what it
-/// lacks for the rest.
+/// G-015, G-022, M-03, W-17, V2-096: who has lost the others still answers for itself, and says
+/// what it lacks for the rest.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_without_a_leader_answers_for_itself() -> anyhow::Result<()> {
     let options = ClusterOptions::default();

@@ -93,7 +93,7 @@ fn every_line_is_json() {
     assert!(run.output.contains("unrecognized environment variable"));
 }
 
-/// SRV-002, B17, R3.
+/// SRV-002, VER-03, B17, R3.
 #[test]
 fn a_shadowed_variable_is_fatal() {
     let run = run(etcd(), &["--name=a"], &[("ETCD_NAME", "a")]);
@@ -166,6 +166,7 @@ foo
 --tls-min-version=TLS1.3 --cipher-suites=TLS_AES_128_GCM_SHA256
 --version=x";
 
+/// VER-03, VER-04 (only zap is left), SRV-008, SRV-009, SRV-022 to SRV-029.
 #[test]
 fn refusals_are_those_of_etcd() {
     let Some(folder) = std::env::var_os("REAL_ETCD_35") else {

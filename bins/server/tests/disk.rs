@@ -201,7 +201,7 @@ async fn the_log_of_another_member_is_refused() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// C12.
+/// C12, SRV-155.
 #[tokio::test]
 async fn a_second_process_on_a_folder_is_refused() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;

@@ -17,6 +17,12 @@ use retcd_conformance::cluster::{Cluster, ClusterOptions, Member};
 /// Two builds at a time would do the same work twice.
 static BUILDING: Mutex<()> = Mutex::new(());
 
+/// It waits most of the time, so its name makes it the first to begin.
+#[test]
+fn a_cluster_of_patroni_works() -> anyhow::Result<()> {
+    patroni::check()
+}
+
 #[test]
 fn etcd3_of_python_works() -> anyhow::Result<()> {
     check_python("python/etcd3", "etcd3")
@@ -65,7 +71,7 @@ async fn clientv3_outlives_restarts() -> anyhow::Result<()> {
     let mut cluster = Cluster::start(&[Path::new(OURS); 3], ClusterOptions::default()).await?;
     let endpoints: Vec<String> = cluster.members().iter().map(Member::direct_endpoint).collect();
     let mut client = Command::new("timeout")
-        .arg("1000")
+        .args(["--kill-after=10", "600"])
         .arg(program)
         .arg("restarts")
         .args(&endpoints)

@@ -415,7 +415,7 @@ async fn health_and_auth_answer() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// KV-12 to KV-14.
+/// KV-12 to KV-14, VER-14.
 #[tokio::test]
 async fn a_range_comes_as_a_stream() -> anyhow::Result<()> {
     let (server, _folder) = start(&[])?;
@@ -589,8 +589,8 @@ fn counted(address: SocketAddr, name: &str) -> anyhow::Result<f64> {
     }
 }
 
-/// G-010, and what `crates/server/src/authority.rs` is for: tools of etcd 3.4 give the endpoint as it
-/// was typed for the name of the host.
+/// G-010, and what `crates/server/src/authority.rs` is for: tools of etcd 3.4 give the endpoint as
+/// it was typed for the name of the host.
 #[test]
 fn tools_of_etcd_3_4_may_name_one_endpoint_by_its_url() -> anyhow::Result<()> {
     let Some(programs) = real_etcd("3.4") else { return Ok(()) };

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use retcd_conformance::{Server, ServerOptions, real_etcd};
+use retcd_conformance::{Server, real_etcd};
 
 const OURS: &str = env!("CARGO_BIN_EXE_etcd");
 
@@ -116,20 +116,14 @@ fn farewell(server: &Server) -> anyhow::Result<String> {
     Ok(farewell.escape_ascii().to_string())
 }
 
-fn start(binary: &Path, flags: &[&str]) -> anyhow::Result<(Server, tempfile::TempDir)> {
-    let folder = tempfile::tempdir()?;
-    let options = ServerOptions { flags: flags.iter().map(|&flag| flag.to_owned()).collect() };
-    Ok((Server::start(binary, folder.path(), options)?, folder))
-}
-
 /// G-010.
 #[test]
 fn a_client_that_pings_too_often_is_sent_away() -> anyhow::Result<()> {
-    let (ours, _folder) = start(Path::new(OURS), &[])?;
+    let (ours, _folder) = Server::fresh(Path::new(OURS), &[])?;
     let told = farewell(&ours)?;
     assert_eq!(told, "\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x0btoo_many_pings");
     if let Some(programs) = real_etcd("3.5") {
-        let (theirs, _folder) = start(&programs.join("etcd"), &[])?;
+        let (theirs, _folder) = Server::fresh(&programs.join("etcd"), &[])?;
         assert_eq!(farewell(&theirs)?, told);
     }
     Ok(())
@@ -138,7 +132,7 @@ fn a_client_that_pings_too_often_is_sent_away() -> anyhow::Result<()> {
 /// G-010: with an open call `--grpc-keepalive-min-time` counts.
 #[test]
 fn a_client_with_an_open_call_may_ping_as_the_flag_says() -> anyhow::Result<()> {
-    let (server, _folder) = start(Path::new(OURS), &["--grpc-keepalive-min-time=1ms"])?;
+    let (server, _folder) = Server::fresh(Path::new(OURS), &["--grpc-keepalive-min-time=1ms"])?;
     let mut client = Client::connect(&server)?;
     client.open_watch()?;
     for _ in 0..10 {

@@ -16,7 +16,7 @@ const QUOTA_BYTES: usize = 4 << 20;
 
 const VALUE_LEN: usize = 100_000;
 
-/// KV-37, KV-38, D24: a put that would take the database over the quota is refused and raises
+/// CB-64, KV-37, KV-38, D24: a put that would take the database over the quota is refused and raises
 /// NOSPACE; reads and deletions go on; after a compaction, a defragmentation and a disarm, writes.
 #[tokio::test]
 async fn a_write_above_the_quota_is_refused_before_it_is_written() -> anyhow::Result<()> {

@@ -107,7 +107,8 @@ fn signal(child: &Child, name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// SEED0-03 to SEED0-18, SEED2-02, SEED2-03: `./etcd` without a word, twice; closed with its terminal.
+/// SEED0-03 to SEED0-18, SEED2-02, SEED2-03, SRV-157, CB-11, SEEDX-02: `./etcd` without a word,
+/// twice; closed with its terminal.
 #[test]
 fn the_plain_command_serves() -> anyhow::Result<()> {
     if !enter("the_plain_command_serves", &[])? {
@@ -243,7 +244,7 @@ fn tell_keys(client: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// SEED1-12, SEED1-14 to SEED1-21.
+/// SEED1-12, SEED1-14 to SEED1-21, SEEDX-06.
 #[test]
 fn keys_are_as_curl_shows_them() -> anyhow::Result<()> {
     let mut programs = vec![(PathBuf::from(OURS), Vec::new())];

@@ -100,7 +100,7 @@ async fn there_and_back(line: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// U5, UTL-17.
+/// U5, UTL-17, CB-69.
 #[tokio::test]
 async fn a_directory_of_3_5_comes_and_goes() -> anyhow::Result<()> {
     there_and_back("3.5").await

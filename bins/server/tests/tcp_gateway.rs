@@ -1,6 +1,12 @@
 //! `etcd gateway start` (SRV-175): connections passed on to members, with real etcd's gateway beside
 //! ours where there is one.
 
+#[path = "own_network/names.rs"]
+mod names;
+#[allow(dead_code, reason = "these tests have members of their own")]
+mod own_network;
+
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -12,6 +18,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use certificates::{Authority, Holder};
 use retcd_conformance::{Server, ServerOptions, ask, real_etcd};
 
 const OURS: &str = env!("CARGO_BIN_EXE_etcd");
@@ -80,13 +87,17 @@ impl Drop for Gateway {
 
 impl Gateway {
     fn start(program: &Path, folder: &Path, endpoints: &str) -> anyhow::Result<Self> {
+        Self::with(program, folder, &["--retry-delay", "100ms", "--endpoints", endpoints])
+    }
+
+    fn with(program: &Path, folder: &Path, flags: &[&str]) -> anyhow::Result<Self> {
         let port = ports::free()?;
         let log = folder.join(format!("log-{port}"));
         let out = File::create(&log)?;
         let child = Command::new(program)
             .env_clear()
-            .args(["gateway", "start", "--retry-delay", "100ms", "--endpoints", endpoints])
-            .args(["--listen-addr", &format!("127.0.0.1:{port}")])
+            .args(["gateway", "start", "--listen-addr", &format!("127.0.0.1:{port}")])
+            .args(flags)
             .stdin(Stdio::null())
             .stdout(out.try_clone()?)
             .stderr(out)
@@ -291,6 +302,154 @@ fn what_cannot_start_says_why() -> anyhow::Result<()> {
         let said = run(Path::new(OURS), &[&["start"][..], &arguments].concat())?;
         assert_eq!((said.code, &said.stdout), (Some(1), &stdout));
         assert!(said.stderr.starts_with(&stderr), "{}", said.stderr);
+    }
+    Ok(())
+}
+
+/// SRV-175: a member that is gone ends its connections and gets no new ones until it is back.
+#[test]
+fn a_member_may_go_away_and_come_back() -> anyhow::Result<()> {
+    for program in programs() {
+        let folder = tempfile::tempdir()?;
+        let mut server = Server::start(Path::new(OURS), folder.path(), ServerOptions::default())?;
+        let gateway = Gateway::start(&program, folder.path(), &server.endpoint())?;
+        let mut open = TcpStream::connect(gateway.address())?;
+        open.set_read_timeout(Some(PATIENCE))?;
+        // Half a request: the member waits for the rest.
+        open.write_all(b"GET /health HTTP/1.1\r\n")?;
+        let answer = ask(gateway.address(), "GET", "/health", "")?;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        server.kill()?;
+        let ended = open.read(&mut [0; 64]);
+        ensure!(matches!(ended, Ok(0) | Err(_)), "somebody answered: {ended:?}");
+        assert_eq!(gateway.next()?, "");
+        let address = format!("127.0.0.1:{}", server.client_port());
+        let told = gateway.told("deactivated endpoint");
+        assert!(told[0].starts_with(&format!(",\"address\":\"{address}\"")), "{told:?}");
+        server.restart(Path::new(OURS))?;
+        let is_back = || Ok(ask(gateway.address(), "GET", "/health", "").is_ok());
+        eventually(is_back).with_context(|| gateway.log())?;
+        assert_eq!(gateway.told("activated"), [format!(",\"address\":\"{address}\"}}")]);
+    }
+    Ok(())
+}
+
+/// SRV-175: how often an endpoint is tried again, and what is told at start.
+#[test]
+fn the_log_tells_what_was_asked_for() -> anyhow::Result<()> {
+    let nobody = ports::free_address()?.to_string();
+    for program in programs() {
+        let folder = tempfile::tempdir()?;
+        for (flags, interval) in [(&[][..], "1m0s"), (&["--retry-delay", "0"], "5m0s")] {
+            let flags = [&["--endpoints", &nobody], flags].concat();
+            let gateway = Gateway::with(&program, folder.path(), &flags)?;
+            let own = gateway.address().to_string();
+            let head = [program.to_str().context("a path")?, "gateway", "start"];
+            let words = [&head[..], &["--listen-addr", &own], &flags].concat();
+            let words: Vec<_> = words.into_iter().map(|word| format!("\"{word}\"")).collect();
+            let expected = format!(",\"args\":[{}]}}", words.join(","));
+            assert_eq!(gateway.told("Running: "), [expected]);
+            let expected = format!(",\"endpoints\":[\"{nobody}\"]}}");
+            assert_eq!(gateway.told("ready to proxy client requests"), [expected]);
+            assert_eq!(gateway.next()?, "");
+            let told = gateway.told("deactivated endpoint");
+            assert!(told[0].contains(&format!("\"interval\":\"{interval}\"")), "{told:?}");
+        }
+    }
+    Ok(())
+}
+
+const DOMAIN: &str = "srv.test";
+
+/// SRV-175: members are found by the records of a domain; only those for TLS count, unless the flag
+/// says otherwise.
+#[test]
+fn members_are_found_in_dns() -> anyhow::Result<()> {
+    if !own_network::enter("members_are_found_in_dns", &[])? {
+        return Ok(());
+    }
+    let folder = tempfile::tempdir()?;
+    let authority = Authority::new("authority");
+    let bundle = certificates::write(folder.path(), "ca.pem", authority.certificate());
+    let bundle = bundle.display().to_string();
+    let pair = authority.issue(&Holder::new("member", &[DOMAIN]));
+    let (certificate, key) = pair.write(folder.path(), "member");
+    let mut server = Server::start(Path::new(OURS), folder.path(), ServerOptions::default())?;
+    server.stop()?;
+    let (plain, secure) = (server.client_port(), ports::free()?);
+    server.add_flags(&[
+        &format!("--listen-client-urls=http://127.0.0.1:{plain},https://127.0.0.1:{secure}"),
+        &format!("--advertise-client-urls=http://127.0.0.1:{plain}"),
+        &format!("--cert-file={}", certificate.display()),
+        &format!("--key-file={}", key.display()),
+    ]);
+    server.restart(Path::new(OURS))?;
+    let at = |port: u16| vec![("m0".to_owned(), port)];
+    names::serve(
+        DOMAIN,
+        vec![
+            ("_etcd-client-plain._tcp".to_owned(), at(plain)),
+            ("_etcd-client-ssl-secure._tcp".to_owned(), at(secure)),
+            ("_etcd-client-ssl._tcp".to_owned(), at(secure)),
+        ],
+    )?;
+    let given = format!("127.0.0.1:{plain}");
+    let (plain, secure) = (format!("m0.{DOMAIN}:{plain}"), format!("m0.{DOMAIN}:{secure}"));
+    for program in programs() {
+        for (flags, endpoint) in [
+            (&["--discovery-srv-name", "plain", "--insecure-discovery"][..], &plain),
+            (&["--discovery-srv-name", "secure", "--insecure-discovery"], &secure),
+            (&["--discovery-srv-name", "secure", "--trusted-ca-file", &bundle], &secure),
+            (&["--trusted-ca-file", &bundle], &secure),
+            // Certificates are for clients to look at.
+            (&["--discovery-srv-name", "secure"], &secure),
+            (&["--discovery-srv-name", "secure", "--trusted-ca-file", "/nope"], &given),
+            (&["--discovery-srv-name", "plain", "--trusted-ca-file", &bundle], &given),
+        ] {
+            let flags = [&["--endpoints", &given, "--discovery-srv", DOMAIN], flags].concat();
+            let gateway = Gateway::with(&program, folder.path(), &flags)?;
+            let ready = gateway.told("ready to proxy client requests");
+            // etcd's keep the dot of the name server behind the name.
+            let ready: Vec<_> = ready.iter().map(|told| told.replace(".:", ":")).collect();
+            assert_eq!(ready, [format!(",\"endpoints\":[\"{endpoint}\"]}}")], "{flags:?}");
+            let failed = !gateway.told("failed to validate discovered endpoints").is_empty();
+            assert_eq!(failed, *endpoint == given, "{}", gateway.log());
+            if *endpoint != secure {
+                let health = ask(gateway.address(), "GET", "/health", "")?;
+                assert_eq!(health.status, 200, "{flags:?}: {health:?}");
+            }
+        }
+        let flags = ["start", "--discovery-srv", DOMAIN, "--discovery-srv-name", "nope"];
+        let said = run(&program, &flags)?;
+        assert_eq!(said.code, Some(1));
+        assert!(said.stderr.starts_with("dns lookup errors: "), "{}", said.stderr);
+    }
+    Ok(())
+}
+
+/// The flags, and the test here that shows what each does.
+const PROOFS: [(&str, &str); 8] = [
+    ("discovery-srv", "members_are_found_in_dns"),
+    ("discovery-srv-name", "members_are_found_in_dns"),
+    ("endpoints", "endpoints_take_turns_and_the_dead_are_left_out"),
+    ("help", "texts_are_etcds"),
+    ("insecure-discovery", "members_are_found_in_dns"),
+    ("listen-addr", "what_cannot_start_says_why"),
+    ("retry-delay", "the_log_tells_what_was_asked_for"),
+    ("trusted-ca-file", "members_are_found_in_dns"),
+];
+
+/// SRV-175: nothing is taken that does nothing.
+#[test]
+fn every_flag_is_proven() -> anyhow::Result<()> {
+    let help = run(Path::new(OURS), &["start", "--help"])?.stdout;
+    let flags = help.lines().filter_map(|line| line.split_once("--"));
+    let names = flags.filter(|(before, _)| before.len() == 6);
+    let names: BTreeSet<_> = names.filter_map(|(_, rest)| rest.split(' ').next()).collect();
+    assert_eq!(names, PROOFS.iter().map(|(flag, _)| *flag).collect());
+    let source = include_str!("tcp_gateway.rs");
+    for (flag, proof) in PROOFS {
+        assert!(source.contains(&format!("fn {proof}(")), "--{flag}: {proof}");
     }
     Ok(())
 }

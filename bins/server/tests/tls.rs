@@ -235,7 +235,7 @@ async fn a_port_speaks_what_its_url_says() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A4: on the one port, on each of split ports, and on the metrics port.
+/// A4, HTTP-23: on the one port, on each of split ports, and on the metrics port.
 #[tokio::test]
 async fn revoked_clients_are_refused_on_every_port() -> anyhow::Result<()> {
     let site = Site::new()?;

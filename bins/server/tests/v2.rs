@@ -107,7 +107,8 @@ const STEPS: &[(&str, u16, &str)] = &[
     ("PUT /e prevExist=true&value=x", 404, "{\"errorCode\":100,"),
 ];
 
-/// V2-007 to V2-009, V2-012, V2-040 to V2-062, V2-090 to V2-099: one after the other on a fresh member, whose index is 3.
+/// V2-007 to V2-009, V2-012, V2-040 to V2-062, V2-090 to V2-099: one after the other on a fresh
+/// member, whose index is 3.
 #[test]
 fn keys_are_as_in_etcd() -> anyhow::Result<()> {
     let (server, _folder) = start(&[])?;
@@ -402,7 +403,7 @@ fn members_and_stats_are_as_in_etcd() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// V2-181, V2-184, VER-01: two unrelated stores on one port.
+/// V2-181, V2-184, VER-01, SEEDX-02: two unrelated stores on one port.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_generations_are_apart() -> anyhow::Result<()> {
     let (server, _folder) = start(&[])?;
@@ -445,7 +446,8 @@ fn random_calls_are_answered_as_by_etcd_3_4() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// U5, V2-183: a directory goes from etcd to ours and back with its keys, their indexes and history.
+/// U5, V2-183: a directory goes from etcd to ours and back with its keys, their indexes and
+/// history.
 fn there_and_back(line: &str) -> anyhow::Result<()> {
     let Some(real) = retcd_conformance::real_etcd(line) else { return Ok(()) };
     let (theirs, ours) = (real.join("etcd"), Path::new(OURS));

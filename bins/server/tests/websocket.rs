@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use futures_util::{SinkExt as _, StreamExt as _};
-use retcd_conformance::{Server, ServerOptions, ask, real_etcd};
+use retcd_conformance::{Server, ask, real_etcd};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -18,11 +18,6 @@ const OURS: &str = env!("CARGO_BIN_EXE_etcd");
 
 /// How long anything may take that must happen.
 const PATIENCE: Duration = Duration::from_secs(120);
-
-fn start(program: &Path) -> anyhow::Result<(Server, tempfile::TempDir)> {
-    let folder = tempfile::tempdir()?;
-    Ok((Server::start(program, folder.path(), ServerOptions::default())?, folder))
-}
 
 /// A websocket and what the server said to begin it.
 struct Socket {
@@ -143,8 +138,9 @@ async fn play(server: &Server, case: &Case) -> anyhow::Result<(Option<String>, V
 
 #[tokio::test]
 async fn calls_are_answered_as_by_etcd() -> anyhow::Result<()> {
-    let (ours, _folder) = start(Path::new(OURS))?;
-    let real = real_etcd("3.5").map(|folder| start(&folder.join("etcd"))).transpose()?;
+    let (ours, _folder) = Server::fresh(Path::new(OURS), &[])?;
+    let real =
+        real_etcd("3.5").map(|folder| Server::fresh(&folder.join("etcd"), &[])).transpose()?;
     for case in CASES {
         let named = || format!("{} {:?}", case.path, case.messages);
         let ours = play(&ours, case).await.with_context(named)?;
@@ -158,7 +154,7 @@ async fn calls_are_answered_as_by_etcd() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn a_watch_tells_what_happens_and_goes_on() -> anyhow::Result<()> {
-    let (server, _folder) = start(Path::new(OURS))?;
+    let (server, _folder) = Server::fresh(Path::new(OURS), &[])?;
     let mut socket = Socket::open(&server, "/v3/watch", None).await?;
     socket.send(WATCH).await?;
     let created = socket.next().await?.context("it ended")?;
@@ -185,7 +181,7 @@ async fn a_watch_tells_what_happens_and_goes_on() -> anyhow::Result<()> {
 /// GW-23, GW-25: with users, a token counts in each of the three places, and nothing without.
 #[tokio::test]
 async fn tokens_are_taken_from_where_pages_can_put_them() -> anyhow::Result<()> {
-    let (server, _folder) = start(Path::new(OURS))?;
+    let (server, _folder) = Server::fresh(Path::new(OURS), &[])?;
     let address = ([127, 0, 0, 1], server.client_port()).into();
     let token = tokio::task::spawn_blocking(move || {
         for (path, body) in [
@@ -237,8 +233,9 @@ async fn raw(server: &Server, lines: &str) -> anyhow::Result<String> {
 async fn what_is_no_websocket_is_refused_as_by_etcd() -> anyhow::Result<()> {
     const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
     const VERSION: &str = "Sec-WebSocket-Version: 13";
-    let (ours, _folder) = start(Path::new(OURS))?;
-    let real = real_etcd("3.5").map(|folder| start(&folder.join("etcd"))).transpose()?;
+    let (ours, _folder) = Server::fresh(Path::new(OURS), &[])?;
+    let real =
+        real_etcd("3.5").map(|folder| Server::fresh(&folder.join("etcd"), &[])).transpose()?;
     for (method, lines, status) in [
         ("POST", vec![KEY, VERSION], "405 method not allowed"),
         ("GET", vec![KEY], "400 bad request"),

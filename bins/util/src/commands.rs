@@ -4,6 +4,7 @@
 
 mod backup;
 mod bbolt;
+mod check;
 mod completion;
 mod defrag;
 mod hashkv;
@@ -21,7 +22,7 @@ type Command = cli::command::Command<Handler>;
 /// The tool. The order of the commands is that of the suggestions for a mistyped one. What 3.5 had
 /// and later releases do not is there only for those who name it.
 pub(crate) fn app(words: &[Vec<u8>]) -> App<Handler> {
-    let is_legacy = words.iter().any(|word| word == b"backup");
+    let is_named = |name: &[u8]| words.iter().any(|word| word == name);
     let root = Command::new("etcdutl", "An administrative command line tool for etcd3.")
         .persistent_flags([
             Flag::new(
@@ -47,7 +48,14 @@ pub(crate) fn app(words: &[Vec<u8>]) -> App<Handler> {
             bbolt::command(),
             help(),
         ]);
-    let root = if is_legacy { root.subcommands([backup::command()]) } else { root };
+    let mut root = root;
+    if is_named(b"backup") {
+        root.subcommands.push(backup::command());
+    }
+    // Another program's command is called so too.
+    if is_named(b"check") && !is_named(b"bbolt") {
+        root.subcommands.push(check::command());
+    }
     App { root, groups: &[], help_footer: "", is_plain: true }
 }
 

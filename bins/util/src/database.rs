@@ -62,6 +62,9 @@ pub(crate) fn folder_of(path: &Path) -> PathBuf {
 /// An existing file.
 pub(crate) fn open_file(path: &Path, how: Open) -> Result<Arc<dyn File>, FileError> {
     let (folder, name) = place(path)?;
+    if path.is_dir() {
+        return Err(FileError::of("read", path)(io::ErrorKind::IsADirectory.into()));
+    }
     folder.open(&name, how).map_err(FileError::of("open", path))
 }
 

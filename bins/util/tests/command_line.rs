@@ -78,6 +78,9 @@ Use \"etcdutl snapshot [command] --help\" for more information about a command.
 ";
     assert_eq!(said.stdout, expected);
     assert!(here(&[]).ok().stdout.starts_with("Usage:\n  etcdutl [command]\n"));
+    let said = here(&["help", "bogus"]).ok();
+    assert!(said.stderr.starts_with("Unknown help topic [`bogus`]\nUsage:\n"));
+    assert!(said.stderr.contains("\n\nFlags:\n      --timeout duration"));
 }
 
 /// UTL-16.

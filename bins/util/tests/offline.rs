@@ -157,7 +157,7 @@ fn bump_adds_an_empty_row_and_marks_it_compacted() {
     assert_eq!(mark.2, name);
 }
 
-/// UTL-06, UTL-09, B23: the texts are etcd's, and what is refused leaves nothing behind.
+/// UTL-06, UTL-09, CB-68, B23: the texts are etcd's, and what is refused leaves nothing behind.
 #[test]
 fn refused_restore_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
@@ -222,7 +222,7 @@ fn log_may_lie_elsewhere() {
     }
 }
 
-/// UTL-09: a copied database has no digest.
+/// UTL-09, CB-68: a copied database has no digest.
 #[test]
 fn copied_database_is_restored_when_told_so() {
     let folder = tempfile::tempdir().unwrap();
@@ -363,18 +363,37 @@ fn bbolt_check_says_ok_or_what_is_wrong() {
     }
     fs::write(&path, bytes).unwrap();
     assert_eq!(check().code, 1);
+    for (command, instead) in [("compact", "`etcdutl defrag`"), ("keys", "bbolt's own tool")] {
+        let said = etcdutl(folder.path(), &["bbolt", command, "db"]);
+        assert_eq!(said.last_error(), format!("hint: {instead} does that"));
+    }
 }
 
-/// UTL-16: the script can be read by its shell.
+/// UTL-16: in its shell, which calls it with the command, the word to complete and the one before.
 #[test]
-fn bash_reads_its_script() {
+fn bash_completes_commands_flags_and_values() {
     let folder = tempfile::tempdir().unwrap();
     let script = etcdutl(folder.path(), &["completion", "bash"]).ok().stdout;
     fs::write(folder.path().join("script"), script).unwrap();
-    let bash =
-        Command::new("bash").args(["-c", "source ./script"]).current_dir(folder.path()).status();
-    if let Ok(status) = bash {
-        assert!(status.success());
+    for (line, expected) in [
+        ("etcdutl snap", "snapshot"),
+        ("etcdutl snapshot re", "restore"),
+        ("etcdutl snapshot restore --data", "--data-dir"),
+        ("etcdutl -w js", "json"),
+        // The shell's own splitting.
+        ("etcdutl hashkv --write-out = js", "json"),
+    ] {
+        let words: Vec<_> = line.split(' ').collect();
+        let at = words.len() - 1;
+        let (word, before) = (words[at], words[at - 1]);
+        let complete = format!(
+            "source ./script; COMP_WORDS=({line}); COMP_CWORD={at}; _etcdutl etcdutl '{word}' \
+             '{before}'; printf %s \"${{COMPREPLY[*]}}\""
+        );
+        let bash = Command::new("bash").args(["-c", &complete]).current_dir(folder.path()).output();
+        // There may be no such shell.
+        let Ok(output) = bash else { return };
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), expected, "{line}");
     }
 }
 

@@ -202,7 +202,7 @@ fn their_server_starts_on_what_we_restore() {
     real.ctl(&server, &["put", "more", "keys"]);
 }
 
-/// UTL-17, U5.
+/// UTL-17, CB-69, U5.
 #[test]
 fn our_server_starts_on_what_either_restores() {
     let (Some(real), Some(ours)) = (Real::find(), ours()) else { return };

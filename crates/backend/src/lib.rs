@@ -41,4 +41,4 @@ pub use copy::{Copy, Visit, VisitRow};
 pub use db::{Backend, Commit, Options, Sizes};
 pub use error::{CheckError, CommitError, OpenError, ReadError};
 pub use read_only::ReadOnly;
-pub use replace::{Incoming, ReplaceError};
+pub use replace::{Incoming, ReplaceError, remove_orphaned_sums};

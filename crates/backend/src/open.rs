@@ -74,12 +74,13 @@ pub(crate) fn open_file(
     trust: Trust,
 ) -> Result<Opened, OpenError> {
     let io = |source| OpenError::Io { file: path.to_owned(), source };
-    if options.sync {
-        file.sync_data().map_err(io)?;
-    }
     let file_len = file.len().map_err(io)?;
     let read = |error: ReadError| error.while_opening(path);
     let metas = find_metas(&*file).map_err(read)?;
+    if options.sync {
+        write_again(&*file, &metas.current).map_err(io)?;
+        file.sync_data().map_err(io)?;
+    }
     let meta = newest_meta(&*file, metas, sum_name, options).map_err(io)?;
     verify_length(&meta, file_len).map_err(read)?;
     let page_bytes = to_len(u64::from(meta.page_bytes));
@@ -141,6 +142,19 @@ pub(crate) fn open_file(
         shrink_steps: 0,
     };
     Ok(Opened { pages, writer, root: Arc::new(root), applied, has_known_sums })
+}
+
+/// Writes the meta pages where they are, for the sync that follows: if the last process ended by a
+/// failed sync of one, the kernel shows it and takes it for clean, and no sync writes it again. The
+/// pages that it names were synced before it was written.
+fn write_again(file: &dyn File, meta: &Meta) -> io::Result<()> {
+    let mut both = vec![0; 2 * to_len(u64::from(meta.page_bytes))];
+    let count = read_up_to(file, &mut both, 0)?;
+    match file.write_at(&both[..count], 0) {
+        // Where files are not overwritten in place. A full disk keeps no member down.
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => Ok(()),
+        written => written,
+    }
 }
 
 /// The meta that counts; if the other page is not valid, it may be that of a later commit which the

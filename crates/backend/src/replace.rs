@@ -111,13 +111,40 @@ impl Incoming {
     pub fn discard(self) -> io::Result<()> {
         let Home { dir, name, options } = self.backend.home().clone();
         drop(self);
-        if let Some(aux) = &options.aux
-            && aux.exists(&SumFile::name(&name))?
-        {
-            aux.remove(&SumFile::name(&name))?;
-        }
-        dir.remove(&name)
+        remove(&dir, &options, &name)
     }
+}
+
+/// How the names of received databases end, as etcd has them.
+const RECEIVED: &str = ".snap.db";
+
+/// Removes from `aux`, the folder of checksums, those of received databases that are not in `dir` any
+/// more, and returns their names: of what was refused, or removed by whoever knows of no checksums.
+///
+/// # Errors
+///
+/// The operating system's.
+pub fn remove_orphaned_sums(dir: &dyn Dir, aux: &dyn Dir) -> io::Result<Vec<String>> {
+    let mut orphans = Vec::new();
+    let suffix = SumFile::name(RECEIVED);
+    for name in aux.list()?.into_iter().filter(|name| name.ends_with(&suffix)) {
+        let database = &name[..name.len() - suffix.len() + RECEIVED.len()];
+        if !dir.exists(database)? {
+            aux.remove(&name)?;
+            orphans.push(name);
+        }
+    }
+    Ok(orphans)
+}
+
+/// The checksums go first: without their database nobody would look for them.
+fn remove(dir: &Arc<dyn Dir>, options: &Options, name: &str) -> io::Result<()> {
+    if let Some(aux) = &options.aux
+        && aux.exists(&SumFile::name(name))?
+    {
+        aux.remove(&SumFile::name(name))?;
+    }
+    dir.remove(name)
 }
 
 impl Backend {
@@ -130,6 +157,16 @@ impl Backend {
     pub fn open_incoming(&self, name: &str) -> Result<Incoming, OpenError> {
         let Home { dir, options, .. } = self.home();
         Incoming::open(dir, name, options)
+    }
+
+    /// Removes a received file that cannot be used, with the checksums that were made of it.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's.
+    pub fn remove_incoming(&self, name: &str) -> io::Result<()> {
+        let Home { dir, options, .. } = self.home();
+        remove(dir, options, name)
     }
 
     /// Makes a received database this one, under its name; durable on return. All clones of the

@@ -142,6 +142,36 @@ fn cut_at_every(kind: Kind, seeds: u64, sums: bool) {
     }
 }
 
+/// A process ended in this life; the next one opens what is there, and the power goes at some sync of
+/// it: what it found, or committed then, is whole.
+fn cut_the_next(ended: &Life, context: &str) {
+    for later in 1..=4 {
+        let (disk, plan) = (ended.disk.copy(), FaultPlan::new());
+        plan.stop_at(Kind::Sync, later);
+        let dir = FaultDir::wrap(disk.shared(), &plan);
+        let (durable, in_flight) = (ended.durable.clone(), ended.in_flight.clone());
+        let mut next = Life { disk, plan, sums: ended.sums, durable, in_flight };
+        // The last commit may be there or not.
+        if let Ok(db) = next.open_on(&dir) {
+            next.durable = state(&db);
+            next.in_flight = next.durable.clone();
+            for round in 30..32 {
+                let steps = steps(round, &next.in_flight);
+                next.in_flight.apply(&steps);
+                db.apply(next.in_flight.batch(&steps));
+                if db.commit().is_err() {
+                    break;
+                }
+                next.durable = next.in_flight.clone();
+            }
+        }
+        next.verify(&next.disk.crash_losing_all(), &format!("{context}, {later}, all lost"));
+        for seed in 0..3 {
+            next.verify(&next.disk.crash(seed), &format!("{context}, {later}, seed {seed}"));
+        }
+    }
+}
+
 /// G13: what a killed process wrote may not be durable yet when the next one uses the free pages.
 #[test]
 fn power_cut_after_a_kill_leaves_a_whole_state() {
@@ -151,29 +181,24 @@ fn power_cut_after_a_kill_leaves_a_whole_state() {
         let mut killed = Life::new(false);
         killed.plan.stop_at(Kind::Sync, nth);
         assert!(killed.live().is_err());
-        for later in 1..=4 {
-            let (disk, plan) = (killed.disk.copy(), FaultPlan::new());
-            plan.stop_at(Kind::Sync, later);
-            let dir = FaultDir::wrap(disk.shared(), &plan);
-            let (durable, in_flight) = (killed.durable.clone(), killed.in_flight.clone());
-            let mut next = Life { disk, plan, sums: false, durable, in_flight };
-            // The killed one's last commit may be there or not.
-            if let Ok(db) = next.open_on(&dir) {
-                next.durable = state(&db);
-                next.in_flight = next.durable.clone();
-                for round in 30..32 {
-                    let steps = steps(round, &next.in_flight);
-                    next.in_flight.apply(&steps);
-                    db.apply(next.in_flight.batch(&steps));
-                    if db.commit().is_err() {
-                        break;
-                    }
-                    next.durable = next.in_flight.clone();
+        cut_the_next(&killed, &format!("sync {nth}"));
+    }
+}
+
+/// D9, G13: nor is what a failed sync did not write, however often it is synced.
+#[test]
+fn power_cut_after_a_failed_sync_leaves_a_whole_state() {
+    for sums in [false, true] {
+        let mut whole = Life::new(sums);
+        whole.live().unwrap();
+        for nth in 5..=whole.plan.count(Kind::Sync) {
+            for seed in 0..4 {
+                let mut failed = Life::new(sums);
+                failed.plan.forget_at_failed_syncs(&failed.disk, seed);
+                failed.plan.fail_at(Kind::Sync, nth, Failure::InputOutput);
+                if failed.live().is_err() {
+                    cut_the_next(&failed, &format!("sums {sums}, sync {nth}, seed {seed}"));
                 }
-            }
-            next.verify(&next.disk.crash_losing_all(), &format!("{nth}, {later}, all lost"));
-            for seed in 0..3 {
-                next.verify(&next.disk.crash(seed), &format!("{nth}, {later}, seed {seed}"));
             }
         }
     }

@@ -6,7 +6,7 @@ mod common;
 use std::sync::Arc;
 
 use common::{Model, NAME, Step, assert_same, options, position, revision};
-use retcd_backend::{Backend, Bucket, Incoming, OpenError};
+use retcd_backend::{Backend, Bucket, Incoming, OpenError, remove_orphaned_sums};
 use vfs::fault::{Failure, FaultDir, FaultPlan, Kind};
 use vfs::memory::MemoryDir;
 use vfs::{Dir, Open};
@@ -95,6 +95,33 @@ fn all_handles_see_the_received_state() {
     let db = reopen(&dir);
     assert_same(&db, &model);
     db.check().unwrap();
+}
+
+/// Nothing stays of a database that its reader refuses, nor of one that somebody else removed.
+#[test]
+fn checksums_go_with_their_database() {
+    let dir = MemoryDir::new().shared();
+    let (db, _) = filled(&dir, NAME, 3);
+    let aux = dir.subdir("aux").unwrap();
+    let own = aux.list().unwrap();
+    assert_eq!(own.len(), 1);
+    let (bytes, _) = sent(60);
+    let receive = || {
+        store(&dir, &bytes);
+        drop(db.open_incoming(INCOMING).unwrap());
+        assert_eq!(aux.list().unwrap().len(), 2);
+    };
+    receive();
+    db.remove_incoming(INCOMING).unwrap();
+    assert!(!dir.exists(INCOMING).unwrap());
+    assert_eq!(aux.list().unwrap(), own);
+    receive();
+    let none: [String; 0] = [];
+    assert_eq!(remove_orphaned_sums(dir.as_ref(), aux.as_ref()).unwrap(), none);
+    dir.remove(INCOMING).unwrap();
+    let removed = remove_orphaned_sums(dir.as_ref(), aux.as_ref()).unwrap();
+    assert_eq!(removed, [format!("{INCOMING}.sum")]);
+    assert_eq!(aux.list().unwrap(), own);
 }
 
 /// A changed byte is found before anything is replaced.

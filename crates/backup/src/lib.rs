@@ -27,9 +27,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use base::{ClusterId, Index, LogPosition, MemberId, Term};
-use prost::Message as _;
-use proto::{raftpb, snappb};
+use base::{ClusterId, LogPosition, MemberId};
+use proto::raftpb;
 use raft::ConfState;
 use state::members::MemberObject;
 use state::snapshot_file::SnapshotFile;
@@ -198,10 +197,7 @@ fn snapshots(folder: &Path) -> Result<Vec<Snapshot>, BackupError> {
     let read = |path: &PathBuf| {
         let bytes = fs::read(path).ok()?;
         SnapshotFile::tree(&bytes)?;
-        let outer = snappb::Snapshot::decode(&bytes[..]).ok()?;
-        let metadata = raftpb::Snapshot::decode(outer.data?).ok()?.metadata?;
-        let (index, term) = (Index(metadata.index?), Term(metadata.term?));
-        Some(Snapshot { position: LogPosition { index, term }, bytes })
+        Some(Snapshot { position: SnapshotFile::position_of(&bytes)?, bytes })
     };
     Ok(paths.iter().rev().filter_map(read).collect())
 }

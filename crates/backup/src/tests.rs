@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
+use base::{Index, Term};
 use bytes::Bytes;
+use prost::Message as _;
 use proto::etcdserverpb::{InternalRaftRequest, PutRequest, RequestHeader};
 use proto::v2pb;
 use raft::{Entry, EntryKind, HardState};

@@ -292,6 +292,9 @@ impl<R: Copy> App<R> {
         let topics: Vec<_> = arguments.iter().map(|word| format!("`{}`", text_of(word))).collect();
         let topics = topics.join(" ");
         let usage = usage::usage(self, &[&self.root]);
+        // A command gets this flag when it runs, and none has.
+        let lines = usage.split_inclusive('\n').filter(|line| !line.starts_with("  -h, --help "));
+        let usage: String = lines.collect();
         Outcome::Said {
             stdout: String::new(),
             stderr: format!("Unknown help topic [{topics}]\n{usage}"),

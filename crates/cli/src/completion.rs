@@ -19,7 +19,17 @@ pub fn script<R: Copy>(root: &Command<R>, shell: &str) -> Vec<u8> {
     };
     let mut script = Vec::new();
     generate(shell, &mut translate(root, true), root.name(), &mut script);
-    script
+    if shell == Shell::Bash { with_values(&String::from_utf8_lossy(&script)) } else { script }
+}
+
+/// How the script that `clap_complete` makes for `bash` takes the word before the one to complete.
+const WORD_BEFORE: &str = "    prev=\"$3\"\n";
+
+/// For `bash` the `=` of `--flag=value` is a word of its own, which `clap_complete` does not know.
+fn with_values(script: &str) -> Vec<u8> {
+    let flag = "    if [[ \"${prev}\" == \"=\" && ${COMP_CWORD} -ge 2 ]]; then\n        \
+                prev=\"${COMP_WORDS[COMP_CWORD-2]}\"\n    fi\n";
+    script.replacen(WORD_BEFORE, &format!("{WORD_BEFORE}{flag}"), 1).into_bytes()
 }
 
 /// The command as `clap` knows commands; it is only asked for names.

@@ -25,11 +25,6 @@ use crate::preface::Prefaced;
 /// Go's gRPC raises smaller intervals to this, and members answer smaller ones by hanging up.
 const KEEP_ALIVE_TIME_MIN: Duration = Duration::from_secs(10);
 
-/// Windows of Go's gRPC client grow with the measured bandwidth; these are large enough for
-/// snapshots on a local network.
-const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
-const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
-
 /// The connections of a client.
 #[derive(Debug)]
 pub(crate) struct Connections {
@@ -134,6 +129,11 @@ impl Connections {
         self.current.compare_exchange(ticket, next, Ordering::Relaxed, Ordering::Relaxed).ok();
     }
 
+    /// The endpoint of a ticket, as it was written.
+    pub(crate) fn endpoint(&self, ticket: usize) -> &str {
+        &self.channels[ticket % self.channels.len()].0.text
+    }
+
     /// Number of endpoints; at least one.
     pub(crate) fn len(&self) -> usize {
         self.channels.len()
@@ -169,8 +169,8 @@ fn channel(
     }
     Ok(target
         .keep_alive_timeout(options.keep_alive_timeout)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .initial_stream_window_size(options.stream_window_bytes)
+        .initial_connection_window_size(options.connection_window_bytes)
         .connect_with_connector_lazy(connector))
 }
 

@@ -112,10 +112,21 @@ impl Error {
         if status.code() == Code::DeadlineExceeded || is_local_timeout(status) {
             return Self::Deadline { applied: Applied::Unknown };
         }
+        if let Some(message) = too_large(&message) {
+            let (code, applied) = (Code::ResourceExhausted, Applied::Unknown);
+            return Self::Rpc { code, message, applied };
+        }
         let code = code(status);
         let applied = if never_sent(status) { Applied::No } else { applied_by_code(code) };
         Self::Rpc { code, message, applied }
     }
+}
+
+/// In the words of gRPC for Go, that an answer came which is larger than the options let in.
+fn too_large(message: &str) -> Option<String> {
+    let rest = message.strip_prefix("Error, decoded message length too large: found ")?;
+    let (bytes, bytes_max) = rest.strip_suffix(" bytes")?.split_once(" bytes, the limit is: ")?;
+    Some(format!("grpc: received message larger than max ({bytes} vs. {bytes_max})"))
 }
 
 /// The code of an answer, or "unavailable" if there was none because the connection broke. tonic
@@ -180,7 +191,8 @@ fn applied_by_code(code: Code) -> Applied {
 }
 
 /// The code's name as gRPC for Go prints it.
-fn code_name(code: Code) -> &'static str {
+#[must_use]
+pub fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "Canceled",
@@ -205,6 +217,16 @@ fn code_name(code: Code) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// `--max-recv-bytes`: what was asked for was done, only the answer is not let in.
+    #[test]
+    fn answer_that_is_too_large_is_told_as_in_go() {
+        let text = "Error, decoded message length too large: found 43 bytes, the limit is: 1 bytes";
+        let error = Error::from_status(&Status::out_of_range(text));
+        let expected = "rpc error: code = ResourceExhausted desc = grpc: received message larger \
+                        than max (43 vs. 1)";
+        assert_eq!((error.to_string().as_str(), error.applied()), (expected, Applied::Unknown));
+    }
 
     /// CTL3-17.
     #[test]

@@ -29,7 +29,7 @@ mod watch;
 
 pub use client::Client;
 pub use endpoint::{Endpoint, EndpointError, Security};
-pub use error::{Applied, Error};
+pub use error::{Applied, Error, code_name};
 pub use kv::prefix_end;
 pub use lease::KeepAlive;
 pub use maintenance::SnapshotStream;

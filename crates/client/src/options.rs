@@ -31,6 +31,10 @@ pub struct Options {
     pub request_bytes_max: usize,
     /// Largest response.
     pub response_bytes_max: usize,
+    /// Bytes that a member may send on one call before they are read.
+    pub stream_window_bytes: u32,
+    /// The same for all calls of a connection together.
+    pub connection_window_bytes: u32,
     /// Hears, when a call runs out of time, why the last attempt to connect failed.
     pub on_unreachable: fn(&str),
 }
@@ -77,6 +81,11 @@ impl std::fmt::Debug for Credentials {
 /// etcd's clients send no more by default: a member refuses more than 1.5 MiB anyway.
 const REQUEST_BYTES_MAX: usize = 2 * 1024 * 1024;
 
+/// Windows of Go's gRPC client grow with the measured bandwidth; these are large enough for
+/// snapshots on a local network.
+const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+
 impl TlsOptions {
     fn settings(&self) -> tls::Settings {
         tls::Settings {
@@ -111,6 +120,8 @@ impl Options {
             keep_alive_timeout: Duration::from_secs(6),
             request_bytes_max: REQUEST_BYTES_MAX,
             response_bytes_max: usize::MAX,
+            stream_window_bytes: STREAM_WINDOW_BYTES,
+            connection_window_bytes: CONNECTION_WINDOW_BYTES,
             on_unreachable: |_| {},
         }
     }

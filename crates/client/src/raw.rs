@@ -28,6 +28,12 @@ impl Client {
         Connection { channel, ticket }
     }
 
+    /// The endpoint that a connection is to, as it was written.
+    #[must_use]
+    pub fn endpoint_of(&self, connection: &Connection) -> &str {
+        self.connections.endpoint(connection.ticket)
+    }
+
     /// Moves on to the next endpoint, unless somebody else left this connection already.
     pub fn leave(&self, connection: &Connection) {
         self.connections.leave(connection.ticket);

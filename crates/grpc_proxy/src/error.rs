@@ -3,14 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
-use client::srv::NoEndpoints;
-
 /// Why a proxy does not start, or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ProxyError {
-    /// The records of the domain cannot be looked up.
-    #[error(transparent)]
-    Discovery(#[from] NoEndpoints),
     /// The members cannot be reached as the settings say.
     #[error(transparent)]
     Client(#[from] client::Error),
@@ -53,10 +48,6 @@ impl ProxyError {
     #[must_use]
     pub fn remedy(&self) -> &'static str {
         match self {
-            Self::Discovery(_) => {
-                "make SRV records for _etcd-client-ssl._tcp or _etcd-client._tcp of the domain that \
-                 --discovery-srv names"
-            }
             Self::Client(_) => "correct --endpoints, --cert, --key or --cacert",
             Self::CommonName { .. } => {
                 "give --cert a certificate without a common name: members would take every client \

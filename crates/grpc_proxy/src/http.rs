@@ -12,20 +12,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use client::{Client, Options};
+use client::{Client, Options, code_name};
 use http::header::{ALLOW, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderValue, Method, Response, StatusCode};
+use http::{HeaderValue, Method, Response, StatusCode, Uri};
 use http_body_util::Full;
 use proto::etcdserverpb::kv_client::KvClient;
 use proto::etcdserverpb::watch_client::WatchClient;
 use proto::etcdserverpb::watch_request::RequestUnion;
 use proto::etcdserverpb::{RangeRequest, WatchCreateRequest, WatchRequest};
+use tokio::sync::Semaphore;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
-use crate::dispatch::code_name;
 use crate::kv::Store;
 use crate::metrics::Metrics;
+use crate::settings::Profiles;
 use crate::upstream::Upstream;
 
 pub(crate) use scrape::Scraper;
@@ -45,12 +46,27 @@ pub(crate) struct Plain {
     pub(crate) scraper: Scraper,
     /// How the proxy reaches itself; `None` without an address.
     pub(crate) own: Option<Arc<Options>>,
+    /// Who answers for this process, where that is wished.
+    pub(crate) profiles: Option<Profiles>,
+    /// Questions over connections of their own that are under way; others wait.
+    pub(crate) turns: Arc<Semaphore>,
 }
+
+/// So many at a time. A member's health is asked for over the connection of all calls.
+pub(crate) const TURNS: usize = 8;
+
+/// What paths of profiles begin with.
+pub(crate) const PROFILES: &str = "/debug/pprof/";
 
 impl Plain {
     /// Answers a request that is no call.
-    pub(crate) async fn answer(&self, method: &Method, path: &str) -> Response<Body> {
-        match path {
+    pub(crate) async fn answer(&self, method: &Method, uri: &Uri) -> Response<Body> {
+        if let Some(profiles) = self.profiles.filter(|_| uri.path().starts_with(PROFILES)) {
+            return profiles(uri.clone()).await.map(|text| Body::new(Full::new(text)));
+        }
+        let is_question = matches!(uri.path(), "/metrics" | "/proxy/health");
+        let _turn = if is_question { self.turns.acquire().await.ok() } else { None };
+        match uri.path() {
             "/metrics" => match self.scraper.metrics(&self.store.upstream().client()).await {
                 Ok(text) => with_type(StatusCode::OK, "text/plain; version=0.0.4", text),
                 Err(error) => {
@@ -160,4 +176,41 @@ fn text(status: StatusCode, text: &str) -> Response<Body> {
     let nosniff = HeaderValue::from_static("nosniff");
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, nosniff);
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use futures_util::future::join_all;
+
+    use super::*;
+    use crate::kv::Namespace;
+
+    /// Bounded: however many ask, few connections are made for them.
+    #[tokio::test]
+    async fn questions_to_members_take_turns() {
+        // The system accepts connections to it, and nobody says anything.
+        let member = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = member.local_addr().unwrap().to_string();
+        let upstream = Upstream::new(Options::new(vec![endpoint])).await.unwrap();
+        let plain = Plain {
+            store: Store::new(upstream, Namespace::default(), false),
+            metrics: Metrics::new(),
+            scraper: Scraper { policy: None, asks_tls: false },
+            own: None,
+            profiles: None,
+            turns: Arc::new(Semaphore::new(TURNS)),
+        };
+        let uri = Uri::from_static("/metrics");
+        let asking = join_all((0..100).map(|_| plain.answer(&Method::GET, &uri)));
+        let mut asking = Box::pin(asking);
+        assert!((&mut asking).now_or_never().is_none());
+        assert_eq!(plain.turns.available_permits(), 0);
+        drop(asking);
+        assert_eq!(plain.turns.available_permits(), TURNS);
+        // What is asked of nobody else waits for nobody.
+        let uri = Uri::from_static("/proxy/metrics");
+        let told = plain.answer(&Method::GET, &uri).now_or_never();
+        assert_eq!(told.map(|told| told.status()), Some(StatusCode::OK));
+    }
 }

@@ -25,7 +25,7 @@ use crate::caller::Caller;
 use crate::kv::Namespace;
 use crate::upstream::{Policy, Upstream};
 
-use renewals::{Renewals, Renewer};
+use renewals::{ANSWER_TIME_MAX, Renewals, Renewer};
 
 /// Renewals of one stream that are under way; who asks for more waits.
 const UNDER_WAY_MAX: usize = 256;
@@ -43,7 +43,7 @@ pub(crate) struct LeaseProxy {
 
 impl LeaseProxy {
     pub(crate) fn new(upstream: Upstream, namespace: Namespace) -> Self {
-        let renewals = Renewals::new(upstream.clone());
+        let renewals = Renewals::new(upstream.clone(), ANSWER_TIME_MAX);
         Self { upstream, namespace, renewals }
     }
 

@@ -17,7 +17,6 @@
 
 mod caller;
 mod cluster;
-mod discovery;
 mod dispatch;
 mod error;
 mod forward;
@@ -33,4 +32,4 @@ mod watch;
 
 pub use error::ProxyError;
 pub use serve::serve;
-pub use settings::{Discovery, Listen, Registration, Settings, Upstream};
+pub use settings::{Listen, Profiles, Registration, Settings, Upstream};

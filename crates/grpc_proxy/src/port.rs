@@ -13,7 +13,7 @@ use http::header::CONTENT_TYPE;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use ping_policy::{Begun, Counted, PingPolicy, Policed};
+use ping_policy::{Begun, Counted, HEAD_TIME_MAX, PingPolicy, Policed};
 use rustix::process::{Resource, getrlimit};
 use socket2::{SockRef, TcpKeepalive};
 use tls::{Accepted, First, ServerPolicy};
@@ -26,9 +26,6 @@ use crate::dispatch::Dispatch;
 use crate::error::ProxyError;
 use crate::http::Plain;
 use crate::settings::Listen;
-
-/// A client has this long to begin a handshake, and to send its request's head.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Together.
 const CONNECTIONS_MAX: usize = 10_000;
@@ -82,8 +79,7 @@ impl Port {
     }
 
     /// Serves for ever.
-    pub(crate) async fn serve(self, served: Served, limits: Listen) {
-        let room = Arc::new(Semaphore::new(connections_max()));
+    pub(crate) async fn serve(self, served: Served, limits: Listen, room: Arc<Semaphore>) {
         let builder = builder(&limits);
         loop {
             let (stream, remote) = accept(&self.listener).await;
@@ -105,11 +101,11 @@ impl Port {
     }
 }
 
-/// How many connections fit beside the proxy's own files.
-fn connections_max() -> usize {
+/// Room for connections, of all ports together: as many as fit beside the proxy's own files.
+pub(crate) fn room() -> Arc<Semaphore> {
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let max = usize::try_from(files - OWN_FILES.min(files / 2)).unwrap_or(usize::MAX);
-    CONNECTIONS_MAX.min(max).max(1)
+    Arc::new(Semaphore::new(CONNECTIONS_MAX.min(max).max(1)))
 }
 
 fn builder(limits: &Listen) -> auto::Builder<TokioExecutor> {
@@ -119,7 +115,7 @@ fn builder(limits: &Listen) -> auto::Builder<TokioExecutor> {
         given => given,
     };
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIME_MAX);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -169,7 +165,7 @@ struct Connection {
 impl Connection {
     /// Makes the handshake first. A certificate only opens the door: no member hears of it.
     async fn admit(self, stream: TcpStream, remote: SocketAddr, policy: ServerPolicy) {
-        let Ok(Ok(first)) = tokio::time::timeout(HEADER_TIMEOUT, First::read(stream)).await else {
+        let Ok(Ok(first)) = tokio::time::timeout(HEAD_TIME_MAX, First::read(stream)).await else {
             return;
         };
         let Accepted { stream, identity } = match policy.accept(first, Some(remote)).await {
@@ -210,21 +206,7 @@ impl Connection {
         let begun = Begun::default();
         let counted = Counted::new(stream, begun.clone());
         let io = TokioIo::new(Policed::new(counted, self.pings));
-        let serving = self.builder.serve_connection(io, service);
-        tokio::pin!(serving);
-        let ended = tokio::select! {
-            ended = &mut serving => ended,
-            () = tokio::time::sleep(HEADER_TIMEOUT) => {
-                if !begun.is_begun() {
-                    tracing::debug!("closed a connection that sent no request");
-                    return;
-                }
-                serving.await
-            }
-        };
-        if let Err(error) = ended {
-            tracing::debug!(error = %error, "connection ended");
-        }
+        begun.run(self.builder.serve_connection(io, service)).await;
     }
 }
 
@@ -234,7 +216,7 @@ impl Served {
         let is_call = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
         match &self.calls {
             Some(calls) if is_call => calls.call(request).await,
-            Some(_) | None => self.plain.answer(request.method(), request.uri().path()).await,
+            Some(_) | None => self.plain.answer(request.method(), request.uri()).await,
         }
     }
 }

@@ -8,17 +8,17 @@ use std::time::Duration;
 use client::{Options, TlsOptions};
 use proto::etcdserverpb::RangeRequest;
 use tls::{ClientPolicy, Protocols, ServerPolicy};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::cluster::{self, ClusterProxy};
-use crate::discovery;
 use crate::dispatch::{Dispatch, Proxies};
 use crate::error::ProxyError;
-use crate::http::{Plain, Scraper};
+use crate::http::{PROFILES, Plain, Scraper, TURNS};
 use crate::kv::{KvProxy, Leasing, Namespace, Store};
 use crate::lease::LeaseProxy;
 use crate::metrics::Metrics;
-use crate::port::{Port, Served};
+use crate::port::{Port, Served, room};
 use crate::settings::{Listen, Settings};
 use crate::upstream::Upstream;
 use crate::watch::WatchProxy;
@@ -78,13 +78,25 @@ async fn start(settings: Settings, tasks: &mut JoinSet<()>) -> Result<(), ProxyE
         settings.logs_calls,
     );
     let own = own(&settings, tls.as_ref()).map(Arc::new);
-    let plain = Plain { store, metrics, scraper, own };
+    if own.is_some() {
+        let url = settings.advertise_client_url;
+        tracing::info!("grpcProxyAdvertiseClientURL" = url, "create proxy client");
+    }
+    let profiles = settings.profiles;
+    if profiles.is_some() {
+        tracing::info!(path = PROFILES.trim_end_matches('/'), "gRPC proxy enabled pprof");
+    }
+    let turns = Arc::new(Semaphore::new(TURNS));
+    let plain = Plain { store, metrics, scraper, own, profiles, turns };
     let served = Served { calls: Some(calls), plain: plain.clone() };
-    tasks.spawn(port.serve(served, settings.listen.clone()));
+    let room = room();
+    tasks.spawn(port.serve(served, settings.listen.clone(), room.clone()));
     if let Some(url) = &settings.listen.metrics_url {
         let port = metrics_port(url, policy).await?;
         tracing::info!(address = url, "gRPC proxy listening for metrics");
-        tasks.spawn(port.serve(Served { calls: None, plain }, settings.listen.clone()));
+        let plain = Plain { profiles: None, ..plain };
+        let served = Served { calls: None, plain };
+        tasks.spawn(port.serve(served, settings.listen.clone(), room));
         tracing::info!("gRPC proxy server metrics URL serving");
     }
     tracing::info!(address = settings.listen.address, "started gRPC proxy");
@@ -136,28 +148,27 @@ fn tls_of(listen: &Listen) -> Result<Option<tls::Settings>, ProxyError> {
         }
         (None, None) => return Ok(None),
     };
+    let info = tls_info(&tls);
+    tracing::info!("tls-info" = info, "gRPC proxy server TLS");
+    Ok(Some(tls))
+}
+
+/// As etcd tells of it.
+fn tls_info(tls: &tls::Settings) -> String {
     let text = |path: &Option<std::path::PathBuf>| {
         path.as_ref().map_or_else(String::new, |path| path.display().to_string())
     };
-    let info = format!(
+    format!(
         "cert = {}, key = {}, client-cert=, client-key=, trusted-ca = {}, client-cert-auth = false, crl-file = {}",
         text(&tls.cert_file),
         text(&tls.key_file),
         text(&tls.trusted_ca_file),
         text(&tls.crl_file),
-    );
-    tracing::info!("tls-info" = info, "gRPC proxy server TLS");
-    Ok(Some(tls))
+    )
 }
 
 async fn upstream(settings: &Settings) -> Result<Upstream, ProxyError> {
     let given = &settings.upstream;
-    let authorities = given.tls.as_ref().and_then(|tls| tls.authorities.clone());
-    let found = match &given.discovery {
-        Some(discovery) => discovery::find(discovery, authorities).await?,
-        None => Vec::new(),
-    };
-    let endpoints = if found.is_empty() { given.endpoints.clone() } else { found };
     if let Some(tls) = &given.tls {
         check_nameless(tls)?;
         if tls.skip_verification {
@@ -167,6 +178,8 @@ async fn upstream(settings: &Settings) -> Result<Upstream, ProxyError> {
                  only for testing purposes."
             );
         }
+        let info = tls_info(&tls_of_members(tls.clone()));
+        tracing::info!("tls-info" = info, "gRPC proxy client TLS");
     }
     let options = Options {
         tls: given.tls.clone(),
@@ -177,7 +190,7 @@ async fn upstream(settings: &Settings) -> Result<Upstream, ProxyError> {
         keep_alive_without_calls: given.keepalive_without_calls,
         request_bytes_max: given.request_bytes_max,
         response_bytes_max: given.response_bytes_max,
-        ..Options::new(endpoints)
+        ..Options::new(given.endpoints.clone())
     };
     Ok(Upstream::new(options).await?)
 }
@@ -195,15 +208,18 @@ fn check_nameless(tls: &TlsOptions) -> Result<(), ProxyError> {
     }
 }
 
-fn scraper(settings: &Settings) -> Result<Scraper, ProxyError> {
-    let given = settings.upstream.tls.clone().unwrap_or_default();
-    let tls = tls::Settings {
+fn tls_of_members(given: TlsOptions) -> tls::Settings {
+    tls::Settings {
         cert_file: given.certificate,
         key_file: given.key,
         trusted_ca_file: given.authorities,
         skip_verification: given.skip_verification,
         ..tls::Settings::default()
-    };
+    }
+}
+
+fn scraper(settings: &Settings) -> Result<Scraper, ProxyError> {
+    let tls = tls_of_members(settings.upstream.tls.clone().unwrap_or_default());
     let asks_tls = settings.upstream.tls.is_some();
     match ClientPolicy::new(&tls, Protocols::Unsaid) {
         Ok(policy) => Ok(Scraper { policy: Some(policy), asks_tls }),

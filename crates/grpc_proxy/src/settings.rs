@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use client::TlsOptions;
+use futures_util::future::BoxFuture;
 
 /// Everything a proxy needs to know.
 #[derive(Clone, Debug)]
@@ -25,7 +26,12 @@ pub struct Settings {
     pub is_ordered: bool,
     /// Every call becomes a line of the log.
     pub logs_calls: bool,
+    /// Answers what is asked below `/debug/pprof/`; `None` if nobody may.
+    pub profiles: Option<Profiles>,
 }
+
+/// Tells of this process.
+pub type Profiles = fn(http::Uri) -> BoxFuture<'static, http::Response<Bytes>>;
 
 /// The ports of a proxy.
 #[derive(Clone, Debug)]
@@ -53,8 +59,6 @@ pub struct Listen {
 pub struct Upstream {
     /// Hosts with ports, or URLs.
     pub endpoints: Vec<String>,
-    /// Where else to find members; what is found there counts instead.
-    pub discovery: Option<Discovery>,
     /// How often the members are asked who they are; zero for never.
     pub auto_sync_interval: Duration,
     /// TLS to the members; `None` for none.
@@ -69,17 +73,6 @@ pub struct Upstream {
     pub request_bytes_max: usize,
     /// The largest answer.
     pub response_bytes_max: usize,
-}
-
-/// Finding members through DNS.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Discovery {
-    /// The domain with the records.
-    pub domain: String,
-    /// Which of its clusters; empty for the one without a name.
-    pub service_name: String,
-    /// Whether endpoints count that do not show a certificate for the domain.
-    pub insecure: bool,
 }
 
 /// How a proxy makes itself known.

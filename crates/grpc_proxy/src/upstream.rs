@@ -3,6 +3,8 @@
 //! A call that nobody has looked at is tried at every endpoint in turn, for as long as its caller
 //! waits; without a time limit for some seconds.
 
+mod lanes;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +19,9 @@ use tonic::{Code, Request, Response, Status};
 
 use crate::caller::{Caller, Identity};
 
+use lanes::Lanes;
+pub(crate) use lanes::Place;
+
 /// Between two rounds over the endpoints.
 const ROUND_PAUSE: Duration = Duration::from_millis(50);
 
@@ -25,6 +30,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a member says itself begins so.
 const SAID_BY_MEMBER: &str = "etcdserver: ";
+
+/// What a member that is cut off says to locks and elections begins so, too: it makes them as a
+/// client of its own, and its errors have lost their codes there.
+const SAID_CUT_OFF: [&str; 3] =
+    ["etcdserver: request timed out", "etcdserver: no leader", "etcdserver: server stopped"];
 
 /// What a learner says to nearly every call.
 const LEARNER: &str = "etcdserver: rpc not supported for learner";
@@ -40,6 +50,15 @@ pub(crate) enum Policy {
     WriteWhenReady,
 }
 
+/// Which connections an attempt uses.
+#[derive(Clone, Copy, Debug)]
+enum Over {
+    /// Those of all calls.
+    Shared,
+    /// One of those for streams.
+    Lane,
+}
+
 /// The cluster.
 #[derive(Clone)]
 pub(crate) struct Upstream {
@@ -47,20 +66,71 @@ pub(crate) struct Upstream {
 }
 
 struct Shared {
-    client: RwLock<Client>,
+    clients: RwLock<Clients>,
     options: Options,
+    /// For streams whose clients may not read.
+    lanes: Lanes,
+}
+
+/// Connections. Watches have their own: a member may allow only so many streams on one, and calls
+/// must not wait until a watch ends.
+struct Clients {
+    calls: Client,
+    watches: Client,
+}
+
+impl Clients {
+    async fn new(options: Options) -> Result<Self, client::Error> {
+        let calls = Client::connect(options.clone()).await?;
+        Ok(Self { calls, watches: Client::connect(options).await? })
+    }
+}
+
+/// A member that a stream goes to.
+#[derive(Debug)]
+pub(crate) struct Member {
+    client: Client,
+    connection: Connection,
+}
+
+impl Member {
+    fn of(client: Client) -> Self {
+        Self { connection: client.connection(), client }
+    }
+
+    /// What streams are opened on.
+    pub(crate) fn channel(&self) -> Channel {
+        self.connection.channel.clone()
+    }
+
+    /// Goes on to the next one, if what it told says that it is of no use.
+    pub(crate) fn judge(&self, told: &Status) {
+        if is_useless(told) {
+            self.client.leave(&self.connection);
+        }
+    }
 }
 
 impl Upstream {
     /// Nothing is connected yet.
     pub(crate) async fn new(options: Options) -> Result<Self, client::Error> {
-        let client = RwLock::new(Client::connect(options.clone()).await?);
-        Ok(Self { shared: Arc::new(Shared { client, options }) })
+        let clients = RwLock::new(Clients::new(options.clone()).await?);
+        Ok(Self { shared: Arc::new(Shared { clients, options, lanes: Lanes::default() }) })
     }
 
     /// The connections as they are now.
     pub(crate) fn client(&self) -> Client {
-        self.shared.client.read().clone()
+        self.shared.clients.read().calls.clone()
+    }
+
+    /// For a stream that is read all the time, and is no watch.
+    pub(crate) fn member(&self) -> Member {
+        Member::of(self.client())
+    }
+
+    /// For a stream of watches.
+    pub(crate) fn member_for_watches(&self) -> Member {
+        Member::of(self.shared.clients.read().watches.clone())
     }
 
     /// What an answer may have.
@@ -107,30 +177,67 @@ impl Upstream {
         C: Fn(Channel) -> F,
         F: Future<Output = Result<R, Status>>,
     {
+        self.attempt_over(Over::Shared, caller, policy, call).await.map(|(answer, _)| answer)
+    }
+
+    /// As [`Self::attempt`], for a stream: it must not be in the way of calls when nobody reads
+    /// it. The place is to be kept as long as the stream.
+    pub(crate) async fn attempt_stream<R, C, F>(
+        &self,
+        caller: &Caller,
+        policy: Policy,
+        call: C,
+    ) -> Result<(R, Option<Place>), Status>
+    where
+        C: Fn(Channel) -> F,
+        F: Future<Output = Result<R, Status>>,
+    {
+        self.attempt_over(Over::Lane, caller, policy, call).await
+    }
+
+    async fn attempt_over<R, C, F>(
+        &self,
+        over: Over,
+        caller: &Caller,
+        policy: Policy,
+        call: C,
+    ) -> Result<(R, Option<Place>), Status>
+    where
+        C: Fn(Channel) -> F,
+        F: Future<Output = Result<R, Status>>,
+    {
         let until = caller.deadline().unwrap_or_else(|| Instant::now() + PATIENCE);
         let mut attempts = 0;
         loop {
             let client = self.client();
             let connection = client.connection();
+            let (channel, place) = match over {
+                Over::Shared => (connection.channel.clone(), None),
+                Over::Lane => {
+                    let endpoint = client.endpoint_of(&connection);
+                    let entered = self.shared.lanes.enter(&self.shared.options, endpoint).await;
+                    let (lane, place) =
+                        entered.map_err(|error| Status::unavailable(error.to_string()))?;
+                    (lane.connection().channel, Some(place))
+                }
+            };
             // Who hangs up may have waited in vain for a member that hangs.
             let mut waiting = Waiting { client: &client, connection: &connection, is_over: false };
-            let answered = call(connection.channel.clone()).await;
+            let answered = call(channel).await;
             waiting.is_over = true;
             drop(waiting);
             let status = match answered {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => return Ok((answer, place)),
                 Err(status) => status,
             };
             attempts += 1;
             let told = client::as_told_by_go(&status);
-            let is_gone =
-                told.code() == Code::Unavailable && !told.message().starts_with(SAID_BY_MEMBER);
             if is_useless(&told) {
                 client.leave(&connection);
             }
             let endpoints = client.endpoints().count();
             let is_unseen = client::was_never_sent(&status);
-            let is_read = policy == Policy::Read && is_gone && attempts <= endpoints;
+            let is_read = policy == Policy::Read && is_gone(&told) && attempts <= endpoints;
             let is_late = until <= Instant::now() && policy != Policy::WriteWhenReady;
             if !(is_unseen || is_read) || is_late {
                 return Err(told);
@@ -164,8 +271,8 @@ impl Upstream {
             return Ok(());
         }
         tracing::info!(endpoints = endpoints.join(","), "members have changed");
-        let changed = Client::connect(self.shared.options.at(endpoints)).await?;
-        *self.shared.client.write() = changed;
+        let changed = Clients::new(self.shared.options.at(endpoints)).await?;
+        *self.shared.clients.write() = changed;
         Ok(())
     }
 
@@ -183,7 +290,15 @@ impl Upstream {
 /// Whether another member may do what this one cannot: it is gone, cut off, or a learner. Calls
 /// stay with a member until then.
 fn is_useless(told: &Status) -> bool {
-    matches!(told.code(), Code::Unavailable | Code::DeadlineExceeded) || told.message() == LEARNER
+    let has_text = || SAID_CUT_OFF.iter().any(|said| told.message().starts_with(said));
+    matches!(told.code(), Code::Unavailable | Code::DeadlineExceeded)
+        || told.message() == LEARNER
+        || told.code() == Code::Unknown && has_text()
+}
+
+/// Whether nobody has answered, not even to say why not.
+fn is_gone(told: &Status) -> bool {
+    told.code() == Code::Unavailable && !told.message().starts_with(SAID_BY_MEMBER)
 }
 
 /// Leaves a connection unless its call has come to an end.
@@ -224,6 +339,8 @@ mod tests {
             (Code::Unavailable, "transport is closing", true),
             (Code::DeadlineExceeded, "context deadline exceeded", true),
             (Code::FailedPrecondition, LEARNER, true),
+            (Code::Unknown, "etcdserver: request timed out", true),
+            (Code::Unknown, "etcdserver: requested lease not found", false),
             (Code::FailedPrecondition, "etcdserver: authentication is not enabled", false),
             (Code::InvalidArgument, "etcdserver: key is not provided", false),
         ] {

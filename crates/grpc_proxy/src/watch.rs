@@ -12,16 +12,15 @@
 mod group;
 mod hub;
 mod link;
+mod queue;
 mod stream;
 mod topic;
 mod watcher;
 
 use std::sync::Arc;
 
+use proto::etcdserverpb::WatchRequest;
 use proto::etcdserverpb::watch_server::Watch;
-use proto::etcdserverpb::{WatchRequest, WatchResponse};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::caller::Caller;
@@ -29,11 +28,8 @@ use crate::kv::Store;
 use crate::metrics::Metrics;
 
 use hub::Hub;
+use queue::{Queue, Responses};
 use stream::ClientStream;
-
-/// Responses that wait for one client. Who reads no more than that is behind, and what it misses is
-/// read again from a member's history.
-const QUEUE_LEN: usize = 256;
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -51,16 +47,16 @@ impl WatchProxy {
 
 #[tonic::async_trait]
 impl Watch for WatchProxy {
-    type WatchStream = ReceiverStream<Result<WatchResponse, Status>>;
+    type WatchStream = Responses;
 
     async fn watch(
         &self,
         request: Request<Streaming<WatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let caller = Caller::of(request.metadata());
-        let (queue, responses) = mpsc::channel(QUEUE_LEN);
+        let (queue, responses) = Queue::new();
         let stream = ClientStream::new(self.store.clone(), self.hub.clone(), caller, queue);
         tokio::spawn(stream.run(request.into_inner()));
-        Ok(Response::new(ReceiverStream::new(responses)))
+        Ok(Response::new(responses))
     }
 }

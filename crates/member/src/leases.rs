@@ -123,10 +123,14 @@ impl Leases {
         self.waiting.retain(|(ticket, _)| !tickets.contains(ticket));
     }
 
-    /// This member leads, and has applied every entry of the terms before: every lease lives on for what it had left, at least.
+    /// This member leads, and has applied every entry of the terms before: every lease lives on for
+    /// what it had left, at least.
     pub(crate) fn promote(&mut self, now_millis: u64, state: &State) {
         self.next_sweep_millis = now_millis + SWEEP_MILLIS;
-        let leases = state.leases_for_promotion();
+        let mut leases = state.leases_for_promotion();
+        if base::probe::mutant("a-new-leader-forgets-a-lease") {
+            leases.pop();
+        }
         if !leases.is_empty() {
             base::probe::reached("member: a new leader takes over leases");
         }
@@ -189,8 +193,12 @@ impl Leases {
         let checkpoints_max = if self.options.checkpoints { CHECKPOINTS_PER_SWEEP_MAX } else { 0 };
         let checkpoints =
             self.lessor.checkpoints_due(now_millis, CHECKPOINT_MILLIS, checkpoints_max);
+        let mut revoke = self.lessor.expired(now_millis, REVOKES_PER_SWEEP_MAX);
+        if base::probe::mutant("ended-leases-live-on") {
+            revoke.clear();
+        }
         Due {
-            revoke: self.lessor.expired(now_millis, REVOKES_PER_SWEEP_MAX),
+            revoke,
             checkpoint: checkpoints
                 .chunks(CHECKPOINTS_PER_ENTRY_MAX)
                 .map(|part| pb::LeaseCheckpointRequest {

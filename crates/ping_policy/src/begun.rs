@@ -3,13 +3,21 @@
 //! The HTTP library waits for ever for the bytes that tell which version a client speaks; its time
 //! limit for a request's head counts from there. So the first bytes are counted below it.
 
+use std::fmt::Display;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// The log shows what has a name of this project before it.
+const TARGET: &str = "retcd_ping_policy";
+
+/// A client has this long to begin, and to send its request's head (G24).
+pub const HEAD_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// What HTTP/2 begins with is this long, and so is any head of HTTP/1.1 at least.
 const PREFACE_BYTES: usize = super::PREFACE.len();
@@ -28,6 +36,24 @@ impl Begun {
     #[must_use]
     pub fn is_begun(&self) -> bool {
         PREFACE_BYTES <= self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Runs a connection to its end; one that has said nothing by [`HEAD_TIME_MAX`] ends there.
+    pub async fn run<E: Display>(self, connection: impl Future<Output = Result<(), E>>) {
+        tokio::pin!(connection);
+        let ended = tokio::select! {
+            ended = &mut connection => ended,
+            () = tokio::time::sleep(HEAD_TIME_MAX) => {
+                if !self.is_begun() {
+                    tracing::debug!(target: TARGET, "closed a connection that sent no request");
+                    return;
+                }
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(target: TARGET, error = %error, "connection ended");
+        }
     }
 
     /// Whether these were the first.

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-pub use begun::{Begun, Counted};
+pub use begun::{Begun, Counted, HEAD_TIME_MAX};
 use frames::{ACK, END_STREAM, Frames, Head, Kind};
 
 /// Strikes that are forgiven.

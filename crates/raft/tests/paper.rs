@@ -126,6 +126,7 @@ fn s5_2_a_candidate_follows_the_leader_of_its_term() {
     assert_eq!(member.raft.status().leader, Some(TWO));
 }
 
+/// CB-50.
 #[test]
 fn s5_2_election_timeouts_are_random() {
     let mut seen = BTreeSet::new();

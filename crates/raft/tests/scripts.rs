@@ -34,6 +34,7 @@ use retcd_raft::{
 };
 use script::Command;
 
+/// CB-39, CB-50, CB-51, and whatever the scripts are named after.
 #[test]
 fn scripts_print_what_they_printed() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");

@@ -175,7 +175,7 @@ pub(crate) fn fingerprint(token: &str) -> String {
 mod tests {
     use super::*;
 
-    /// CB-75.
+    /// CB-75, CB-81.
     #[test]
     fn words_are_sixteen_letters() {
         let words: Vec<String> = (0..64).map(|_| random_word()).collect();

@@ -116,8 +116,13 @@ impl BootOptions {
 /// See [`BootError`]; nothing was changed, except that a received snapshot may have become the
 /// database.
 pub(crate) fn open(options: &BootOptions) -> Result<Opened, BootError> {
+    let data_dir = OsDir::open(&options.data_dir).map_err(|source| options.dir_error(source))?;
+    open_in(data_dir.as_ref(), options)
+}
+
+/// As [`open`], in a data directory on any disk.
+fn open_in(data_dir: &dyn Dir, options: &BootOptions) -> Result<Opened, BootError> {
     let dir_error = |source| options.dir_error(source);
-    let data_dir = OsDir::open(&options.data_dir).map_err(dir_error)?;
     let member_dir = data_dir.subdir("member").map_err(dir_error)?;
     let snap_dir = member_dir.subdir("snap").map_err(dir_error)?;
     let (wal_parent, wal_name) = options.wal_place(&member_dir)?;
@@ -127,6 +132,12 @@ pub(crate) fn open(options: &BootOptions) -> Result<Opened, BootError> {
         true => received::find(&snap_dir, wal_parent.as_ref(), &wal_name).map_err(dir_error)?,
         false => None,
     };
+    if received.is_some() {
+        // The mark of it may only be in the kernel's memory: were it lost once the database is
+        // installed, the log would end before what the database has applied.
+        wal::settle(wal_parent.as_ref(), &wal_name, |marks| marks.last().cloned())
+            .map_err(BootError::Log)?;
+    }
     let has_database = snap_dir.exists("db").map_err(dir_error)?;
     if has_log && !has_database && received.is_none() {
         restart::check_complete(&wal_parent, &wal_name, &snap_dir)?;
@@ -153,6 +164,7 @@ pub(crate) fn open(options: &BootOptions) -> Result<Opened, BootError> {
         }
     }
     let (backend, state) = opened?;
+    received::remove_sums(&database);
     if let Some(threshold) = options.shrink_bytes_min.filter(|_| has_log) {
         shrink::shrink(&backend, threshold)?;
     }
@@ -236,5 +248,7 @@ impl Database<'_> {
     }
 }
 
+#[cfg(test)]
+mod cuts;
 #[cfg(test)]
 mod tests;

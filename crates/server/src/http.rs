@@ -26,6 +26,7 @@ use crate::peers::others::READS_V2;
 use crate::proxy::Proxy;
 
 pub(crate) use gateway::Gateway;
+pub use pprof::profile;
 
 /// Changes the level of the log by its name; the error says why not.
 pub(crate) type SetLogLevel = Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>;

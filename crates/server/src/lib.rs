@@ -50,6 +50,7 @@ mod wakes;
 pub use auth::TokenError;
 pub use boot::{BootError, SrvError};
 pub use handle::ProposeError;
+pub use http::profile;
 pub use node::NodeError;
 pub use security::SecurityError;
 pub use signals::{Signal, notify_ready, wait as wait_for_signal};

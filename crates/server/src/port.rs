@@ -30,7 +30,7 @@ use crate::http::Plain;
 use crate::listen::{Connection, Detached, Listener};
 use crate::ports::BoundPort;
 use crate::shards::Shards;
-use ping_policy::{Begun, Counted, PingPolicy, Policed};
+use ping_policy::{Begun, Counted, HEAD_TIME_MAX, PingPolicy, Policed};
 
 /// How a port treats its connections.
 #[derive(Clone, Copy, Debug)]
@@ -44,9 +44,6 @@ pub(crate) struct PortLimits {
     /// How often clients may ask that of the server.
     pub(crate) pings: PingPolicy,
 }
-
-/// A client has this long to send its request's head.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Bytes in flight towards the server before it must be read: large, because requests are small
 /// and their number is bounded elsewhere.
@@ -269,7 +266,7 @@ async fn connection<S>(
     let serving = builder.serve_connection_with_upgrades(io, served).into_owned();
     let whole = async {
         let _counted = permit;
-        run(watcher.watch(serving), begun).await;
+        begun.run(watcher.watch(serving)).await;
         afterwards.run().await;
     };
     let broken_off = async {
@@ -291,7 +288,7 @@ fn builder(limits: PortLimits) -> auto::Builder<TokioExecutor> {
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
+        .header_read_timeout(HEAD_TIME_MAX)
         // As Go writes them, for scripts that look for `X-Etcd-Index:`.
         .title_case_headers(true);
     builder
@@ -331,27 +328,5 @@ async fn accept(listener: &Listener) -> Connection {
             tracing::warn!(error = %error, "cannot accept a connection; trying again");
         }
         tokio::time::sleep(ACCEPT_PAUSE).await;
-    }
-}
-
-/// Runs a connection to its end; one that says nothing ends early.
-async fn run<F, E>(connection: F, begun: Begun)
-where
-    F: Future<Output = Result<(), E>>,
-    E: std::fmt::Display,
-{
-    tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = &mut connection => ended,
-        () = tokio::time::sleep(HEADER_TIMEOUT) => {
-            if !begun.is_begun() {
-                tracing::debug!("closed a connection that sent no request");
-                return;
-            }
-            connection.await
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(error = %error, "connection ended");
     }
 }

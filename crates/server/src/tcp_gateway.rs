@@ -53,9 +53,10 @@ pub struct Discovery {
     pub domain: String,
     /// Which of its clusters; empty for the one without a name.
     pub service_name: String,
-    /// Whether endpoints count that do not show a certificate for the domain.
+    /// Whether endpoints count that have no TLS by their records.
     pub insecure: bool,
-    /// Who signs those certificates; `None` for whom this machine trusts.
+    /// Who signs their certificates; `None` for whom this machine trusts. Nothing but whether it
+    /// can be read counts.
     pub trusted_ca_file: Option<PathBuf>,
 }
 
@@ -71,6 +72,16 @@ pub fn run(settings: &Settings, command_line: &[String]) -> Result<Signal, Gatew
     let ended = runtime.block_on(start(settings));
     runtime.shutdown_timeout(Duration::from_millis(200));
     ended
+}
+
+/// The URLs of members that DNS names and that count.
+///
+/// # Errors
+///
+/// The domain has no such records.
+pub async fn discover(discovery: &Discovery) -> Result<Vec<String>, GatewayError> {
+    let found = endpoints::discover(discovery, &Dns::of_system()).await?;
+    Ok(found.iter().map(endpoints::url).collect())
 }
 
 async fn start(settings: &Settings) -> Result<Signal, GatewayError> {

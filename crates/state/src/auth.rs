@@ -18,6 +18,7 @@ pub(crate) mod password;
 mod ranges;
 pub(crate) mod request;
 mod tokens;
+mod tree;
 mod watches;
 
 use std::collections::BTreeMap;

@@ -100,7 +100,7 @@ mod tests {
         assert_eq!(txn_cost_bytes(&pb::TxnRequest::default()), 0);
     }
 
-    /// CB-64: a full database still takes what costs nothing.
+    /// A full database still takes what costs nothing.
     #[test]
     fn quota_is_exceeded_when_nothing_is_left() {
         let quota = Quota::from_flag(1000);

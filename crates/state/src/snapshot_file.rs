@@ -4,7 +4,7 @@
 //! that those releases can start on our directory (interop 2.2, 2.3). Whoever has a folder writes
 //! the bytes.
 
-use base::{LogPosition, MemberId};
+use base::{Index, LogPosition, MemberId, Term};
 use prost::Message as _;
 use proto::{raftpb, snappb};
 use serde_json::{Value, json};
@@ -39,13 +39,14 @@ impl SnapshotFile<'_> {
     /// The v2 tree in the bytes of a file that etcd or we wrote; `None` if they are no such file.
     #[must_use]
     pub fn tree(bytes: &[u8]) -> Option<v2store::Store> {
-        let outer = snappb::Snapshot::decode(bytes).ok()?;
-        let data = outer.data?;
-        if outer.crc != Some(crc32c::crc32c(&data)) {
-            return None;
-        }
-        let inner = raftpb::Snapshot::decode(data).ok()?;
-        v2store::Store::from_json(&inner.data?).ok()
+        v2store::Store::from_json(&decode(bytes)?.data?).ok()
+    }
+
+    /// What the bytes of a file that etcd or we wrote stand for; `None` if they are no such file.
+    #[must_use]
+    pub fn position_of(bytes: &[u8]) -> Option<LogPosition> {
+        let metadata = decode(bytes)?.metadata?;
+        Some(LogPosition { index: Index(metadata.index?), term: Term(metadata.term?) })
     }
 
     /// The file's bytes.
@@ -104,6 +105,14 @@ impl SnapshotFile<'_> {
     }
 }
 
+/// The inner message of a file whose checksum is right.
+fn decode(bytes: &[u8]) -> Option<raftpb::Snapshot> {
+    let outer = snappb::Snapshot::decode(bytes).ok()?;
+    let data = outer.data?;
+    let is_whole = outer.crc == Some(crc32c::crc32c(&data));
+    raftpb::Snapshot::decode(data).ok().filter(|_| is_whole)
+}
+
 fn dir(path: &str) -> ClusterNode {
     ClusterNode { path: path.to_owned(), value: None }
 }
@@ -114,8 +123,6 @@ fn file(path: &str, value: String) -> ClusterNode {
 
 #[cfg(test)]
 mod tests {
-    use base::{Index, Term};
-
     use super::*;
 
     /// Interop 2.2, 2.3: etcd's frame, and of a member that never spoke only where it is reached.

@@ -52,7 +52,7 @@ fn auth_is_off_and_says_so() {
     assert_eq!(status(&machine), (false, 1));
 }
 
-/// E-27, E-28: enabling raises no revision, disabling does.
+/// CB-79, E-27, E-28: enabling raises no revision, disabling does.
 #[test]
 fn enabling_needs_root_with_its_role() {
     let mut machine = Machine::new();

@@ -21,6 +21,7 @@ use crate::codec::{StreamKind, WholeDecoder};
 use crate::headers;
 use crate::local_member::{IncomingDb, IncomingSnapshot, ReceiveSnapshotError};
 use crate::metrics::PeerMetrics;
+use crate::pipeline;
 use crate::probe;
 use crate::reply::ReplyBody;
 use crate::transport::Transport;
@@ -331,7 +332,7 @@ impl Transport {
             "cannot process message from removed member"
         } else if message.to != shared.config.local {
             self.warn("rejected Raft message to mismatch member", message.from);
-            "cannot process message to mismatch member"
+            pipeline::MISLED
         } else {
             return Ok(());
         };

@@ -43,6 +43,8 @@ pub(crate) enum RequestError {
     Timeout(&'static str),
     #[error("the member has been permanently removed from the cluster")]
     Removed,
+    #[error("another member answers at the address")]
+    Misled,
     #[error("the peer does not know this member (yet)")]
     NotFound,
     #[error("incompatible version")]

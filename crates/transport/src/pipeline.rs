@@ -128,6 +128,9 @@ pub(crate) async fn run(shared: Arc<Shared>, target: Arc<Target>, pipeline: Arc<
     }
 }
 
+/// What is answered, with etcd's words in JSON, to a message for another member.
+pub(crate) const MISLED: &str = "cannot process message to mismatch member";
+
 /// Posts one message, on the connection `kept` from the last one if it still serves: peers close
 /// those that are not used, so a failure there is followed by a second attempt.
 async fn post(
@@ -164,6 +167,10 @@ async fn post_on(
 }
 
 /// What the answer to a message or a snapshot means.
+///
+/// Unlike etcd's, our member does not end because somebody else answers at a peer's URL: that may be
+/// a process that was removed and has not noticed, or was started once more, and whose successor got
+/// the same URL.
 pub(crate) async fn check(
     link: &mut Link,
     answer: http::Response<hyper::body::Incoming>,
@@ -172,6 +179,7 @@ pub(crate) async fn check(
     let text = link.text(&mut body).await?;
     match head.status {
         StatusCode::NO_CONTENT => Ok(()),
+        StatusCode::FORBIDDEN if text.contains(MISLED) => Err(RequestError::Misled),
         StatusCode::FORBIDDEN => Err(RequestError::Removed),
         other => Err(link::refusal(other, &head.headers, &text)),
     }

@@ -245,6 +245,22 @@ async fn a_removed_member_is_told_so() {
     b.heard(|heard| assert!(heard.messages.is_empty()));
 }
 
+/// A process whose successor has its URL may still run, or be started once more: what it answers to
+/// messages for the successor ends nobody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stranger_at_a_peers_url_is_nobodys_end() {
+    let (a, old) = (Host::start(0xa).await, Host::start(0xb).await);
+    let successor = MemberId(0xc);
+    a.transport.set_members(&[a.entry(), (successor, old.entry().1)]);
+    wait("refusals", || {
+        a.transport.send(vec![heartbeat(a.id, successor, 1)]);
+        a.heard(|heard| 2 < heard.unreachable.len())
+    })
+    .await;
+    old.heard(|heard| assert!(heard.messages.is_empty()));
+    a.heard(|heard| assert_eq!(heard.told_removed, 0));
+}
+
 /// N12.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_cluster_is_refused_but_nobody_takes_itself_for_removed() {

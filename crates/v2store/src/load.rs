@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::history::History;
 use crate::reader::Content;
 use crate::tree::{Meta, Node, Tree};
-use crate::{Action, CLUSTER, Event, NodeView, Store, path, when};
+use crate::{Action, CLUSTER, Event, NodeView, Store, path, text, when};
 
 /// What is no store.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -256,7 +256,9 @@ impl Tokens<'_> {
         self.peek();
         let begin = self.at;
         self.skip_string()?;
-        serde_json::from_slice(&self.text[begin..self.at]).ok()
+        let text: String = serde_json::from_slice(&self.text[begin..self.at]).ok()?;
+        // What stands for bytes here is a character like any other there.
+        Some(text::of_bytes(text.as_bytes()))
     }
 
     fn skip_string(&mut self) -> Option<()> {
@@ -306,5 +308,24 @@ impl Tokens<'_> {
             field(self, &name)?;
         }
         Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Change, Write};
+
+    /// V2-065: characters that stand for bytes here are characters in etcd's files.
+    #[test]
+    fn every_character_comes_back() {
+        let mut store = Store::new();
+        let odd = text::of_bytes("\u{10ff80}\u{10ffff}".as_bytes());
+        let path = format!("/1/{odd}");
+        let change = Change::Set { dir: false, value: odd.clone() };
+        let write = Write { path: path.clone(), change, expires: None, refresh: false, at: None };
+        store.write(write).unwrap();
+        let read = Store::from_json(&store.to_json(&[])).unwrap();
+        assert_eq!(read.reader().value(&path).as_deref(), Some(odd.as_str()));
     }
 }

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::memory::MemoryDir;
 use crate::random::Random;
 use crate::{Dir, File, FileIdentity, Lock, Open};
 
@@ -89,6 +90,8 @@ struct State {
     spares_log: bool,
     /// A failing write leaves a part of its bytes, a read may be short.
     partial: Option<Random>,
+    /// The disk on which syncs of files fail as on Linux.
+    forgetful: Option<(MemoryDir, Random)>,
 }
 
 /// What a wrapper does with one operation.
@@ -167,6 +170,21 @@ impl FaultPlan {
     /// were asked for. `seed` chooses how many.
     pub fn tear(&self, seed: u64) {
         self.state.lock().partial = Some(Random::new(seed));
+    }
+
+    /// From now on a sync of a file that fails has [`MemoryDir::fail_sync`] done to it, on the disk
+    /// below the wrapper; `seed` chooses what had been written.
+    pub fn forget_at_failed_syncs(&self, disk: &MemoryDir, seed: u64) {
+        self.state.lock().forgetful = Some((disk.clone(), Random::new(seed)));
+    }
+
+    fn on_failed_sync(&self, file: FileIdentity) {
+        let mut state = self.state.lock();
+        if !state.stopped
+            && let Some((disk, random)) = &mut state.forgetful
+        {
+            disk.fail_sync(file, random.next());
+        }
     }
 
     /// Forgets every rule and starts a stopped machine; counting goes on.
@@ -350,7 +368,10 @@ impl File for FaultFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.plan.admit(Kind::Sync)?;
+        if let Err(error) = self.plan.admit(Kind::Sync) {
+            self.plan.on_failed_sync(self.inner.identity()?);
+            return Err(error);
+        }
         self.inner.sync_data()
     }
 
@@ -378,7 +399,6 @@ impl File for FaultFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::MemoryDir;
 
     /// D11.
     #[test]

@@ -11,6 +11,10 @@
 //! - of the unsynced changes of names in a folder a prefix is kept, each folder by itself, a
 //!   rename whole or not at all. A synced file whose name was not synced is gone.
 //!
+//! After a failed sync ([`MemoryDir::fail_sync`]) programs still see what they wrote, and later syncs
+//! say that all is well, but do not write what that one did not, unless its page is written again: as
+//! Linux does (Rebello et al., "Can Applications Recover from fsync Failures?").
+//!
 //! [`MemoryDir::flip`] changes a bit of what lies on the disk, as media do that decay.
 //!
 //! Not modelled: a sync does what it says (a disk that lies is [`crate::fault`]'s), and of a sector that is rewritten very often only the
@@ -93,6 +97,16 @@ impl MemoryDir {
         let mut disk = self.disk.lock();
         let node = disk.find(&names).expect("the path was told by `files`");
         disk.file_mut(node).flip(offset, mask);
+    }
+
+    /// Does what a sync of an open file does that fails; `seed` chooses what had been written.
+    ///
+    /// # Panics
+    ///
+    /// If the file is of another disk.
+    pub fn fail_sync(&self, file: FileIdentity, seed: u64) {
+        let node = NodeId::try_from(file.number).expect("a file of this disk");
+        self.disk.lock().file_mut(node).fail_sync(&mut Random::new(seed));
     }
 
     /// How many syncs, of files and of folders, the disk has done.

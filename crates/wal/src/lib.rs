@@ -27,7 +27,7 @@ use base::{ClusterId, Index, LogPosition, MemberId};
 use raft::{ConfState, Entry, HardState};
 
 pub use error::{AppendError, CreateError, Damage, OpenError, ReleaseError};
-pub use open::read;
+pub use open::{read, settle};
 pub use prepare::Preparer;
 pub use wal::{Options, Wal};
 

@@ -35,6 +35,20 @@ pub fn read(
     Ok(Replay { repaired, ..opened.replay })
 }
 
+/// Makes durable what reading a log finds, and cuts a torn end off: before anything else is made that
+/// must not be ahead of it. The log is locked meanwhile.
+///
+/// # Errors
+///
+/// As [`crate::Wal::open`].
+pub fn settle(
+    parent: &dyn Dir,
+    name: &str,
+    choose: impl Fn(&[Mark]) -> Option<Mark>,
+) -> Result<(), OpenError> {
+    open_to_write(parent, name, choose).map(drop)
+}
+
 /// A log that was read and checked.
 pub(crate) struct Opened {
     pub(crate) replay: Replay,
@@ -75,6 +89,10 @@ pub(crate) fn open_to_write(
     // What was read may only be in the kernel's memory, if the last process ended before its sync,
     // or by it. From now on it counts as durable, and others are told so.
     let trusted = base::probe::mutant("what-was-read-is-not-synced");
+    let newest = opened.segments.last().expect("a log has a segment");
+    if !trusted && !base::probe::mutant("what-a-failed-sync-lost-is-believed") {
+        write_again(newest, opened.end.offset)?;
+    }
     for segment in opened.segments[opened.first_needed..].iter().filter(|_| !trusted) {
         let failed = |source| OpenError::File { file: segment.path.clone(), source };
         segment.file.sync_data().map_err(failed)?;
@@ -177,6 +195,9 @@ fn replay(
     Ok(Opened { replay, end, segments, first_needed })
 }
 
+/// Bytes that are read and written at once.
+const SLICE: u64 = 1 << 20;
+
 /// Keeps a copy of the torn segment, then makes everything behind the end zero, durably. Gives the
 /// name of the copy, if there was room for it.
 ///
@@ -209,8 +230,34 @@ fn repair(
     Ok(kept)
 }
 
+/// Writes the records of the newest segment where they are, for the sync that follows.
+///
+/// If the last process ended by a failed sync, the kernel shows what was written and takes it for
+/// clean: no sync writes it again, and a power cut takes it (Rebello et al., "Can Applications Recover
+/// from fsync Failures?"). Older segments were synced before the next one got its name.
+fn write_again(segment: &OpenSegment, end: u64) -> Result<(), OpenError> {
+    let mut at = 0;
+    while at < end {
+        let count = usize::try_from(SLICE.min(end - at)).expect("at most a slice");
+        let mut bytes = vec![0; count];
+        segment.file.read_exact_at(&mut bytes, at).map_err(|source| OpenError::Read {
+            file: segment.path.clone(),
+            offset: at,
+            source,
+        })?;
+        match segment.file.write_at(&bytes, at) {
+            // Where files are not overwritten in place. A full disk keeps no member down.
+            Err(source) if !is_no_space(&source) => {
+                return Err(OpenError::File { file: segment.path.clone(), source });
+            }
+            Err(_) => return Ok(()),
+            Ok(()) => at += count as u64,
+        }
+    }
+    Ok(())
+}
+
 fn copy(dir: &dyn Dir, from: &dyn File, len: u64, name: &str) -> io::Result<()> {
-    const SLICE: u64 = 1 << 20;
     let to = dir.open(name, Open::CreateOrWrite)?;
     to.set_len(0)?;
     let mut at = 0;

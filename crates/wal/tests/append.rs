@@ -12,7 +12,7 @@ use retcd_wal::{Options, Wal};
 use vfs::OsDir;
 use vfs::memory::MemoryDir;
 
-/// CB-63 and A3.
+/// A3.
 #[test]
 fn log_gives_back_what_was_appended() {
     let folder = tempfile::tempdir().unwrap();
@@ -53,6 +53,7 @@ fn log_in_use_is_refused() {
     Wal::open(&parent, "wal", newest).unwrap();
 }
 
+/// CB-62: old segments go that nobody needs, but for so many.
 #[test]
 fn full_segment_is_closed_and_the_log_goes_on_in_the_next() {
     let folder = tempfile::tempdir().unwrap();

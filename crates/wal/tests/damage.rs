@@ -89,7 +89,7 @@ fn class(error: &OpenError) -> String {
     }
 }
 
-/// D13, stricter than etcd: every byte of the log, three ways.
+/// CB-63, D13, stricter than etcd: every byte of the log, three ways.
 #[test]
 fn every_flipped_byte_is_detected_or_harmless() {
     let disk = small_log();
@@ -257,7 +257,7 @@ fn torn_batch_is_cut_off_whatever_sectors_are_left() {
     }
 }
 
-/// D4: the file was being extended and ends anywhere.
+/// CB-63, D4: the file was being extended and ends anywhere.
 #[test]
 fn torn_batch_is_cut_off_wherever_the_file_ends() {
     let (disk, from, to) = torn_log(1500);

@@ -167,6 +167,44 @@ fn failed_sync_is_the_end_of_the_log() {
     fail_once(Kind::Sync, Failure::InputOutput);
 }
 
+/// D8, D9: the next process finds what was written and not synced, which no sync will write any more
+/// unless it is written again; what it found counts as durable from then on.
+#[test]
+fn what_is_found_after_a_failed_sync_survives_a_power_cut() {
+    let mut found_more = 0;
+    for nth in 1..60 {
+        for seed in 0..8 {
+            let disk = MemoryDir::new();
+            let plan = FaultPlan::new();
+            let parent = FaultDir::wrap(disk.shared(), &plan);
+            let mut log = Wal::create_with(&parent, "wal", &METADATA, OPTIONS).unwrap();
+            plan.forget_at_failed_syncs(&disk, seed);
+            plan.fail_at(Kind::Sync, plan.count(Kind::Sync) + nth, Failure::InputOutput);
+            let mut model = Model::default();
+            let mut random = Random(seed);
+            let unfinished = (0..CALLS).find_map(|_| {
+                let op = next_op(&model, &mut random);
+                let called = call(&mut log, &op);
+                if called.is_ok() {
+                    model.done(&op);
+                }
+                called.err().map(|_| op)
+            });
+            drop(log);
+            let (log, found) = open(&disk.shared());
+            model.check(&found, unfinished.as_ref());
+            drop(log);
+            for cut in [disk.crash_losing_all(), disk.crash(seed)] {
+                let (_, kept) = open(&cut.shared());
+                assert_eq!(kept.entries, found.entries, "sync {nth}, seed {seed}");
+                assert_eq!(kept.hard_state, found.hard_state, "sync {nth}, seed {seed}");
+            }
+            found_more += u32::from(unfinished.is_some());
+        }
+    }
+    assert!(found_more > 100, "{found_more}");
+}
+
 /// A sync that says "no space" has lost data too.
 #[test]
 fn failed_sync_for_lack_of_space_is_the_end_of_the_log() {

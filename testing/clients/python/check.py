@@ -2,26 +2,9 @@
 
 import sys
 import threading
-import time
 
 import etcd
-
-
-def refused(error, call):
-    """The call is refused with this error."""
-    try:
-        call()
-    except error:
-        return
-    raise AssertionError(f"{call} is not refused with {error.__name__}")
-
-
-def eventually(holds):
-    """Waits until something holds."""
-    end = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < end, "it never happened"
-        time.sleep(0.1)
+from expectations import eventually, refused
 
 
 def keys(client):

@@ -1,13 +1,14 @@
 //! One server process.
 
 use std::fs::{self, File};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use tempfile::TempDir;
 
 /// How long a server may take to answer, in a debug build on a busy machine.
 const START_TIME_MAX: Duration = Duration::from_secs(120);
@@ -86,6 +87,18 @@ impl Server {
         }
         server.launch()?;
         Ok(server)
+    }
+
+    /// Starts `program` with these flags and its data in a new folder, which goes with its handle.
+    ///
+    /// # Errors
+    ///
+    /// As [`Server::start`].
+    pub fn fresh(program: &Path, flags: &[&str]) -> anyhow::Result<(Self, TempDir)> {
+        let folder = tempfile::tempdir()?;
+        let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
+        let server = Self::start(program, folder.path(), ServerOptions { flags })?;
+        Ok((server, folder))
     }
 
     /// Starts again on the same data and ports, perhaps another program.
@@ -184,6 +197,12 @@ impl Server {
     #[must_use]
     pub fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.client_port)
+    }
+
+    /// Where clients connect, without the scheme.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.client_port))
     }
 
     /// The port where clients connect.

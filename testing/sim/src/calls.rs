@@ -286,6 +286,9 @@ impl World {
                     granted_ttl: lease.as_ref().map_or(0, |lease| lease.granted_ttl_seconds),
                     keys: lease.map(|lease| lease.keys).unwrap_or_default(),
                 };
+                if 0 <= response.ttl {
+                    self.judge_time_to_live(at, keys, &response)?;
+                }
                 (id, Said::TimeToLive(response))
             }
             other @ (Call::Range(_)
@@ -298,6 +301,31 @@ impl World {
         };
         self.record(pending, Outcome::Answered(said));
         if ttl.is_none() { self.judge.on_gone(id, self.now) } else { Ok(()) }
+    }
+
+    /// What is told of a living lease: the keys that are on it at the member's revision, and no more
+    /// time than it was granted and a change of leaders adds.
+    fn judge_time_to_live(
+        &mut self,
+        at: usize,
+        with_keys: bool,
+        told: &pb::LeaseTimeToLiveResponse,
+    ) -> Verdict {
+        let revision = self.process(at).member.state().reads().keys().revision();
+        let (mut keys, mut expected) = (told.keys.clone(), Vec::new());
+        if with_keys {
+            expected = self.judge.model.attached(told.id, revision);
+        }
+        keys.sort_unstable();
+        expected.sort_unstable();
+        if keys != expected {
+            return Err(format!("{told:?} at {revision}, and {expected:?} are on the lease"));
+        }
+        let more = i64::try_from(self.config.election_millis() / 1000).expect("seconds") + 1;
+        if told.granted_ttl + more < told.ttl {
+            return Err(format!("{told:?} has more time than it was given"));
+        }
+        Ok(())
     }
 
     /// A client was told how long its lease lives; where clocks leap that means nothing.

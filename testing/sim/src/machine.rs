@@ -218,6 +218,7 @@ impl Machine {
         now_millis: u64,
         seed: u64,
     ) -> Result<(), Stop> {
+        self.plan.forget_at_failed_syncs(&self.disk, seed);
         let dir = FaultDir::wrap(self.disk.shared(), &self.plan);
         let now_millis = now_millis + self.wall_ahead_millis;
         let start = Start { id: self.id, dir, config, now_millis, seed };
@@ -291,6 +292,8 @@ impl Start<'_> {
             };
             if applied < index {
                 base::probe::reached("sim: a start finishes the installation of a snapshot");
+                // As in the server's: the mark must be durable before the database is ahead of it.
+                wal::settle(&*self.dir, "wal", newest).map_err(|error| Stop::of(&error))?;
                 Incoming::open(snap_dir, &wanted, options)
                     .map_err(|error| Stop::of(&error))?
                     .take_place("db")

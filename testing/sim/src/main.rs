@@ -57,6 +57,9 @@ struct Total {
     marks: BTreeMap<&'static str, u64>,
 }
 
+/// One life in so many may be too long for the judges of histories.
+const UNJUDGED_ONE_IN: u64 = 1000;
+
 impl<'a> Run<'a> {
     fn new(arguments: &'a Arguments) -> Self {
         Self {
@@ -88,6 +91,11 @@ impl<'a> Run<'a> {
             println!("mark {count} {name}");
         }
         println!("{progress}: {} entries, {:?}", total.entries, total.counts);
+        let lives = self.lived.load(Ordering::Relaxed);
+        if lives / UNJUDGED_ONE_IN + 1 < total.counts.unjudged {
+            println!("the judges gave up in too many lives");
+            return false;
+        }
         !self.failed.load(Ordering::Relaxed)
     }
 

@@ -66,6 +66,11 @@ impl Model {
         pairs.filter(|pair| pair.lease == lease).map(|pair| pair.key).collect()
     }
 
+    /// Whether any lease lives.
+    pub(crate) fn has_leases(&self) -> bool {
+        !self.leases.is_empty()
+    }
+
     /// The alarms that are raised.
     pub(crate) fn alarms(&self) -> Vec<pb::AlarmMember> {
         let member = |(member_id, alarm): &(u64, i32)| pb::AlarmMember {

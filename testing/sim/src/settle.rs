@@ -28,6 +28,7 @@ impl World {
         }
         let end = self.now + SETTLE_MILLIS;
         let mut quiet = 0;
+        let leases_end = self.side.one_in(2);
         while quiet < 3 {
             if end <= self.now && self.may_stall {
                 // Too rare to be asked for: none in most ten thousands of lives.
@@ -35,7 +36,9 @@ impl World {
                 return self.judge_history();
             }
             if end <= self.now {
-                return Err(format!("no agreement after the faults: {}", self.states()));
+                let leases =
+                    if self.judge.model.has_leases() { "leases live" } else { "no leases" };
+                return Err(format!("no agreement after the faults, {leases}: {}", self.states()));
             }
             let until = self.now + 200;
             self.run_until(until)?;
@@ -43,7 +46,7 @@ impl World {
                 return self.judge_history();
             }
             self.remove_lost()?;
-            quiet = if self.agrees() { quiet + 1 } else { 0 };
+            quiet = if self.agrees(leases_end) { quiet + 1 } else { 0 };
         }
         // Of one with a damaged disk only what it says is judged, not whether it can say it.
         let mut members = self.members();
@@ -102,13 +105,16 @@ impl World {
         members.iter().filter_map(|id| self.by_id.get(id).copied()).collect()
     }
 
-    fn agrees(&self) -> bool {
+    /// Whether nothing is left to be done. Nobody renews leases any more: if `leases_end`, the last one
+    /// must have ended, within seconds.
+    fn agrees(&self, leases_end: bool) -> bool {
         let Some(leader) = self.leader() else { return false };
         let process = self.machines[leader].process.as_ref().expect("a leader runs");
         let last = process.member.status().last.index;
         let members = self.members();
         // A v2 key that should have ended is something that is still to happen.
         members.contains(&leader)
+            && !(leases_end && self.judge.model.has_leases())
             && !(self.second.is_some() && self.is_second_overdue(self.wall_nanos(leader)))
             && members.iter().all(|&at| {
                 let process = self.machines[at].process.as_ref();

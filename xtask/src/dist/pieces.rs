@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use flate2::{Compression, GzBuilder};
 
-use super::{PROGRAMS, ask};
+use super::{PROGRAMS, ask, notice};
 
 /// A file of a package.
 #[derive(Debug)]
@@ -29,11 +29,12 @@ pub(super) enum Content {
 }
 
 /// Files of the sources that go into packages as they are: source, in the archive, in a system.
-const FILES: [(&str, &str, &str); 6] = [
+const FILES: [(&str, &str, &str); 7] = [
     ("packaging/etcd.service", "etcd.service", "usr/lib/systemd/system/etcd.service"),
     ("packaging/etcd.default", "etcd.default", "etc/default/etcd"),
     ("packaging/README.md", "README.md", "usr/share/doc/retcd/README"),
     ("packaging/copyright", "copyright", "usr/share/doc/retcd/copyright"),
+    ("LICENSE", "LICENSE", "usr/share/doc/retcd/LICENSE"),
     (
         "monitoring/dashboard.json",
         "monitoring/dashboard.json",
@@ -73,6 +74,9 @@ pub(super) fn gather(programs: &Path) -> anyhow::Result<Vec<Piece>> {
     for (source, archive, system) in FILES {
         pieces.push(text(Some(archive.to_owned()), Some(system.to_owned()), read(source)?));
     }
+    let notice = notice::text().context("telling whose the libraries are")?;
+    let (archive, system) = ("LIBRARIES.txt", "usr/share/doc/retcd/LIBRARIES");
+    pieces.push(text(Some(archive.to_owned()), Some(system.to_owned()), notice));
     let changes = read("CHANGELOG.md")?;
     let compressed = compress(&changes)?;
     let system = "usr/share/doc/retcd/changelog.gz".to_owned();

@@ -208,7 +208,7 @@ mod tests {
         text.split_whitespace().map(|word| word.as_bytes().to_vec()).collect()
     }
 
-    /// CTL2-01, SEEDX-01.
+    /// CTL2-01, CTL3-01, SEEDX-01.
     #[test]
     fn verb_decides_where_the_variable_does_not() {
         for (line, expected) in [

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use retcd_conformance::ask;
 
-use super::{address, exchange, start};
+use super::{exchange, start};
 
 fn post(address: SocketAddr, path: &str, heads: &[&str], body: &str) -> anyhow::Result<String> {
     let heads: String = heads.iter().map(|head| format!("{head}\r\n")).collect();
@@ -29,7 +29,7 @@ fn is_there(address: SocketAddr) -> anyhow::Result<bool> {
 #[test]
 fn what_another_page_sends_is_not_done() -> anyhow::Result<()> {
     let (server, _folder) = start(&["--cors=http://page.example:80"])?;
-    let address = address(&server);
+    let address = server.address();
     let host = format!("Host: {address}");
     for kind in ["text/plain", "application/x-www-form-urlencoded", "application/json"] {
         let heads =
@@ -53,7 +53,7 @@ fn what_another_page_sends_is_not_done() -> anyhow::Result<()> {
 #[test]
 fn a_name_that_is_not_ours_is_not_answered() -> anyhow::Result<()> {
     let (server, _folder) = start(&["--host-whitelist=127.0.0.1,localhost"])?;
-    let address = address(&server);
+    let address = server.address();
     for (path, body) in [("/v3/kv/put", PUT), ("/v2/keys/foo", "value=bar")] {
         assert_eq!(post(address, path, &["Host: evil.example:2379"], body)?, "421", "{path}");
     }

@@ -142,7 +142,7 @@ const INDEX: &[(&str, &str, &str)] = &[
     ("G24", "bins/server/tests/tls.rs", "slow_handshakes_do_not_hinder_others"),
 ];
 
-/// The tests are there under the names the table gives.
+/// CB-82: the tests are there under the names the table gives.
 #[test]
 fn every_advisory_has_its_test() -> anyhow::Result<()> {
     for (advisory, file, test) in INDEX {

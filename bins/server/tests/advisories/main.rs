@@ -21,7 +21,7 @@ use bytes::Bytes;
 use proto::authpb::{Permission, permission::Type};
 use proto::etcdserverpb as pb;
 use proto::etcdserverpb::auth_client::AuthClient;
-use retcd_conformance::{Keys, Server, ServerOptions};
+use retcd_conformance::{Keys, Server};
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
@@ -33,14 +33,7 @@ const LONG: Duration = Duration::from_secs(120);
 
 /// A server of ours with these flags, and the folder its data is in.
 fn start(flags: &[&str]) -> anyhow::Result<(Server, tempfile::TempDir)> {
-    let folder = tempfile::tempdir()?;
-    let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
-    let server = Server::start(Path::new(OURS), folder.path(), ServerOptions { flags })?;
-    Ok((server, folder))
-}
-
-fn address(server: &Server) -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], server.client_port()))
+    Server::fresh(Path::new(OURS), flags)
 }
 
 /// Whether other clients are served as if nothing had happened.

@@ -8,7 +8,7 @@ use proto::etcdserverpb::auth_client::AuthClient;
 use proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use retcd_conformance::ask;
 
-use super::{Callers, PASSWORD_OF_ALICE, PASSWORD_OF_ROOT, address, login, protect, start};
+use super::{Callers, PASSWORD_OF_ALICE, PASSWORD_OF_ROOT, login, protect, start};
 
 fn files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
@@ -27,9 +27,9 @@ fn holds(bytes: &[u8], text: &str) -> bool {
     bytes.windows(text.len()).any(|window| window == text.as_bytes())
 }
 
-/// A12, CVE-2021-28235: neither logs at their most talkative, nor pages for debugging, metrics, the
-/// log of entries, the database or a snapshot tell a password; nor a token where it is no secret
-/// between its two sides.
+/// A12, CB-81, CVE-2021-28235: neither logs at their most talkative, nor pages for debugging,
+/// metrics, the log of entries, the database or a snapshot tell a password; nor a token where it is
+/// no secret between its two sides.
 #[tokio::test]
 async fn no_password_is_told_or_kept() -> anyhow::Result<()> {
     let (mut server, _folder) = start(&[
@@ -53,7 +53,7 @@ async fn no_password_is_told_or_kept() -> anyhow::Result<()> {
     login(&root.channel, "alice", changed).await?;
     login(&root.channel, "alice", "canary-that-is-wrong").await.err().expect("it is wrong");
     let body = format!("{{\"name\":\"alice\",\"password\":\"{changed}\"}}");
-    assert_eq!(ask(address(&server), "POST", "/v3/auth/authenticate", &body)?.status, 200);
+    assert_eq!(ask(server.address(), "POST", "/v3/auth/authenticate", &body)?.status, 200);
     let tokens: Vec<String> =
         [&root, &alice].into_iter().filter_map(|one| one.token.clone()).collect();
     let secrets: Vec<&str> = [PASSWORD_OF_ROOT, PASSWORD_OF_ALICE, changed, "canary-that-is-wrong"]
@@ -63,7 +63,7 @@ async fn no_password_is_told_or_kept() -> anyhow::Result<()> {
     for path in
         ["/metrics", "/debug/vars", "/debug/pprof/cmdline", "/debug/pprof/goroutine?debug=1"]
     {
-        let told = ask(address(&server), "GET", path, "")?;
+        let told = ask(server.address(), "GET", path, "")?;
         assert_eq!(told.status, 200, "{path}");
         assert!(!secrets.iter().any(|secret| told.body.contains(secret)), "{path}");
     }

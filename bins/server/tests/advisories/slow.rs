@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use certificates::{Authority, Holder, write};
 
-use super::{LONG, address, exchange, expect_service, start};
+use super::{LONG, exchange, expect_service, start};
 
 /// Waits until the other side closes; whether it does in time.
 fn is_closed(mut stream: TcpStream) -> anyhow::Result<bool> {
@@ -61,7 +61,7 @@ async fn heads_and_bodies_have_an_end() -> anyhow::Result<()> {
         stream.write_all(text.as_bytes())?;
         Ok(stream)
     };
-    let address = address(&server);
+    let address = server.address();
     let mut open = Vec::new();
     for text in [
         "",
@@ -88,7 +88,7 @@ async fn a_body_beyond_the_limit_is_refused() -> anyhow::Result<()> {
             "POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999\r\nConnection: close\r\n\r\n"
         );
         let request = [head.as_bytes(), &vec![b' '; 24 << 20]].concat();
-        let answer = exchange(address(&server), &request)?;
+        let answer = exchange(server.address(), &request)?;
         assert!(!answer.starts_with("HTTP/1.1 2"), "{path}: {answer}");
     }
     expect_service(&server).await

@@ -14,30 +14,39 @@ use retcd_conformance::{Server, ServerOptions, real_etcd};
 
 pub(crate) const OURS: &str = env!("CARGO_BIN_EXE_etcd");
 
-/// How long an installation may take, in the words of `timeout`.
-const INSTALL_TIME_MAX: &str = "300";
+/// How long a step of an installation may take, in the words of `timeout`: registries that do not
+/// answer cost a skipped test no more than this.
+const INSTALL_TIME_MAX: &str = "180";
 
 /// How long a script may take.
-const RUN_TIME_MAX: &str = "600";
+const RUN_TIME_MAX: &str = "300";
+
+/// How long something may take that was told to end.
+const END_TIME_MAX: &str = "--kill-after=10";
 
 /// Where the script of a library is.
 pub(crate) fn folder_of(library: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testing/clients").join(library)
 }
 
-/// Runs a step of an installation in silence; whether it worked.
+/// Runs a step of an installation; whether it worked. Where it did not, its last word is told.
 pub(crate) fn installs(folder: &Path, line: &[&str]) -> bool {
-    let status = Command::new("timeout")
-        .arg(INSTALL_TIME_MAX)
+    let output = Command::new("timeout")
+        .args([END_TIME_MAX, INSTALL_TIME_MAX])
         .args(line)
         .current_dir(folder)
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    let done = status.is_ok_and(|status| status.success());
+        .output();
+    let (done, last_word) = match output {
+        Ok(output) => {
+            let complaint = String::from_utf8_lossy(&output.stderr);
+            let last_word = complaint.lines().rfind(|line| !line.trim().is_empty());
+            (output.status.success(), last_word.unwrap_or("without a word").to_owned())
+        }
+        Err(error) => (false, error.to_string()),
+    };
     if !done {
-        println!("skipped: {} does not work here", line.join(" "));
+        println!("skipped: {} does not work here: {last_word}", line.join(" "));
     }
     done
 }
@@ -59,7 +68,10 @@ pub(crate) fn check_python(library: &str, import: &str) -> anyhow::Result<()> {
         return Ok(());
     }
     let program = folder.path().join("env/bin/python");
-    check(&program, &[&folder_of(library).join("check.py")], &[])
+    let shared = folder_of("python/shared");
+    // What is compiled would be left in the sources.
+    let variables = [("PYTHONPATH", &*shared), ("PYTHONDONTWRITEBYTECODE", Path::new("1"))];
+    check(&program, &[&folder_of(library).join("check.py")], &variables)
 }
 
 /// Runs the script of a package of Node with a server of ours.
@@ -88,7 +100,7 @@ pub(crate) fn check(
         let folder = tempfile::tempdir()?;
         let server = Server::start(server, folder.path(), options)?;
         Ok(Command::new("timeout")
-            .arg(RUN_TIME_MAX)
+            .args([END_TIME_MAX, RUN_TIME_MAX])
             .arg(program)
             .args(arguments)
             .args(["127.0.0.1", &server.client_port().to_string()])

@@ -13,7 +13,7 @@ use proto::etcdserverpb::watch_client::WatchClient;
 use retcd_conformance::{Keys, Server};
 use tonic::{Code, Request};
 
-use super::{LONG, address, metric, start, until};
+use super::{LONG, metric, start, until};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -22,7 +22,7 @@ struct Frames(TcpStream);
 
 impl Frames {
     fn open(server: &Server) -> anyhow::Result<Self> {
-        let mut stream = TcpStream::connect(address(server))?;
+        let mut stream = TcpStream::connect(server.address())?;
         stream.set_read_timeout(Some(LONG))?;
         stream.write_all(PREFACE)?;
         stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0])?;

@@ -12,13 +12,12 @@ mod storage;
 mod table;
 mod traces;
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use retcd_conformance::{Server, ServerOptions, ask};
+use retcd_conformance::{Server, ask};
 
 const OURS: &str = env!("CARGO_BIN_EXE_etcd");
 
@@ -27,19 +26,12 @@ const LONG: Duration = Duration::from_secs(120);
 
 /// A server of ours with these flags, and the folder its data is in.
 fn start(flags: &[&str]) -> anyhow::Result<(Server, tempfile::TempDir)> {
-    let folder = tempfile::tempdir()?;
-    let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
-    let server = Server::start(Path::new(OURS), folder.path(), ServerOptions { flags })?;
-    Ok((server, folder))
-}
-
-fn address(server: &Server) -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], server.client_port()))
+    Server::fresh(Path::new(OURS), flags)
 }
 
 /// The value of a metric without labels, or with exactly these.
 fn metric(server: &Server, name: &str) -> anyhow::Result<f64> {
-    let text = ask(address(server), "GET", "/metrics", "")?.body;
+    let text = ask(server.address(), "GET", "/metrics", "")?.body;
     let mut lines = text.lines().filter_map(|line| line.rsplit_once(' '));
     let (_, value) = lines.find(|(found, _)| *found == name).context(name.to_owned())?;
     Ok(value.parse()?)

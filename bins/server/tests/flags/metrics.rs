@@ -2,7 +2,7 @@
 
 use retcd_conformance::{Keys, ask};
 
-use super::{address, start};
+use super::start;
 
 /// SRV-111, MET-70: how long calls take is told by method, if it shall be.
 #[tokio::test]
@@ -14,7 +14,7 @@ async fn extensive_metrics_tell_how_long_calls_take() -> anyhow::Result<()> {
         for key in ["a", "b", "c"] {
             keys.put(key, "").await?;
         }
-        let text = ask(address(&server), "GET", "/metrics", "")?.body;
+        let text = ask(server.address(), "GET", "/metrics", "")?.body;
         let found = text.lines().find_map(|line| line.strip_prefix(sample));
         assert_eq!(found.map(str::trim), expected, "{flag}");
     }

@@ -4,16 +4,16 @@ use std::io::Read as _;
 
 use retcd_conformance::ask;
 
-use super::{address, start};
+use super::start;
 
 /// SRV-110, HTTP-18: profiles are offered if asked for, or while everything is logged.
 #[test]
 fn profiles_are_offered_if_asked_for() -> anyhow::Result<()> {
     let (server, _folder) = start(&[])?;
-    assert_eq!(ask(address(&server), "GET", "/debug/pprof/", "")?.status, 404);
+    assert_eq!(ask(server.address(), "GET", "/debug/pprof/", "")?.status, 404);
     for flag in ["--enable-pprof", "--log-level=debug"] {
         let (server, _folder) = start(&[flag])?;
-        let get = |path: &str| ask(address(&server), "GET", &format!("/debug/pprof/{path}"), "");
+        let get = |path: &str| ask(server.address(), "GET", &format!("/debug/pprof/{path}"), "");
         let index = get("")?;
         assert_eq!(index.status, 200);
         for name in ["profile", "heap", "goroutine", "threadcreate", "block", "mutex"] {
@@ -31,7 +31,7 @@ fn profiles_are_offered_if_asked_for() -> anyhow::Result<()> {
 #[test]
 fn a_profile_can_be_read() -> anyhow::Result<()> {
     let (server, _folder) = start(&["--enable-pprof"])?;
-    let mut stream = std::net::TcpStream::connect(address(&server))?;
+    let mut stream = std::net::TcpStream::connect(server.address())?;
     std::io::Write::write_all(
         &mut stream,
         b"GET /debug/pprof/profile?seconds=1 HTTP/1.0\r\nHost: a\r\n\r\n",

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use retcd_conformance::{Keys, Server, ServerOptions};
 use socket2::{Domain, Socket, Type};
 
-use super::{OURS, address, start};
+use super::{OURS, start};
 
 fn answer(
     mut stream: impl std::io::Read + std::io::Write,
@@ -77,7 +77,7 @@ fn a_port_can_be_had_again_at_once() -> anyhow::Result<()> {
         let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
         let mut server = Server::start(Path::new(OURS), folder.path(), ServerOptions { flags })?;
         // The side that closes first keeps the connection's address busy: here the server's.
-        let open = TcpStream::connect(address(&server))?;
+        let open = TcpStream::connect(server.address())?;
         server.kill()?;
         server.restart(Path::new(OURS))?;
         drop(open);
@@ -86,7 +86,7 @@ fn a_port_can_be_had_again_at_once() -> anyhow::Result<()> {
 }
 
 fn plain(server: &Server, head: &str) -> anyhow::Result<String> {
-    let stream = TcpStream::connect(address(server))?;
+    let stream = TcpStream::connect(server.address())?;
     answer(stream, &format!("GET /version HTTP/1.1\r\n{head}Connection: close\r\n\r\n"))
 }
 

@@ -58,7 +58,7 @@ fn proofs() -> anyhow::Result<BTreeMap<&'static str, &'static str>> {
     lines.map(|line| line.split_once(' ').context(line)).collect()
 }
 
-/// SRV-040 to SRV-131: whatever a release lists, it is known here.
+/// SRV-040 to SRV-131, VER-08: whatever a release lists, it is known here.
 #[test]
 fn every_flag_of_etcd_is_known() -> anyhow::Result<()> {
     let known = documented()?;

@@ -81,8 +81,8 @@ fn check_cluster(founders: &[(Process, PathBuf)]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// SRV-190, SEED4-18 (discovery): three of ours, and of both programs in one cluster, with a token
-/// that ours and etcd 3.4 keep.
+/// SRV-190, CB-20, VER-06, SEED4-18 (discovery): three of ours, and of both programs in one
+/// cluster, with a token that ours and etcd 3.4 keep.
 #[test]
 fn founders_meet_at_a_token() -> anyhow::Result<()> {
     let ours = Path::new(OURS);

@@ -32,8 +32,8 @@ impl Drop for Process {
 }
 
 impl Process {
-    /// Starts one with its data in `folder/data`, and waits until it listens. `OWN` and `PEER` in the
-    /// flags stand for its URLs; somebody may take the ports meanwhile, then it gets others.
+    /// Starts one with its data in `folder/data`, and waits until it listens. `OWN` and `PEER` in
+    /// the flags stand for its URLs; somebody may take the ports meanwhile, then it gets others.
     fn start(folder: &Path, flags: &[&str]) -> anyhow::Result<Self> {
         Self::start_as(Path::new(OURS), folder, flags)
     }
@@ -189,8 +189,8 @@ fn sorted(mut urls: Vec<String>) -> Vec<String> {
     urls
 }
 
-/// SRV-170 to SRV-174, SEED2-04: reading, writing and waiting through a proxy, also while members
-/// fail, and again from the file that it keeps.
+/// SRV-170 to SRV-174, VER-05, SEED2-04: reading, writing and waiting through a proxy, also while
+/// members fail, and again from the file that it keeps.
 #[test]
 fn a_proxy_forwards_to_whoever_is_there() -> anyhow::Result<()> {
     let mut cluster = Members::start()?;

@@ -9,8 +9,8 @@ use anyhow::{Context as _, bail, ensure};
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
+use retcd_conformance::Server;
 use retcd_conformance::http::{HttpAnswer, HttpOpen, HttpQuestion, ask};
-use retcd_conformance::{Server, ServerOptions};
 use serde_json::Value;
 
 pub(crate) const OURS: &str = env!("CARGO_BIN_EXE_etcd");
@@ -22,9 +22,7 @@ const EVENTUALLY: Duration = Duration::from_secs(60);
 
 /// A server of ours with these flags, and the folder its data is in.
 pub(crate) fn start(flags: &[&str]) -> anyhow::Result<(Server, tempfile::TempDir)> {
-    let folder = tempfile::tempdir()?;
-    let options = ServerOptions { flags: flags.iter().map(|&flag| flag.to_owned()).collect() };
-    Ok((Server::start(Path::new(OURS), folder.path(), options)?, folder))
+    Server::fresh(Path::new(OURS), flags)
 }
 
 /// Waits until something holds.

@@ -14,8 +14,26 @@ use crate::database;
 pub(crate) fn command() -> Command {
     let check = Command::new("check <bbolt-file>", "verify integrity of bbolt database data");
     Command::new("bbolt", "bbolt is a simple command line tool for inspecting bbolt databases")
+        .elsewhere(ELSEWHERE)
         .subcommands([taking(1, check.run(run))])
 }
+
+/// The other commands of bbolt's tool.
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("compact", "`etcdutl defrag`"),
+    ("info", "`etcdutl snapshot status`"),
+    ("bench", "bbolt's own tool"),
+    ("buckets", "bbolt's own tool"),
+    ("dump", "bbolt's own tool"),
+    ("get", "bbolt's own tool"),
+    ("inspect", "bbolt's own tool"),
+    ("keys", "bbolt's own tool"),
+    ("page", "bbolt's own tool"),
+    ("page-item", "bbolt's own tool"),
+    ("pages", "bbolt's own tool"),
+    ("stats", "bbolt's own tool"),
+    ("surgery", "bbolt's own tool"),
+];
 
 fn run(call: &Call) -> Result<(), Failure> {
     let path = call.file("check requires exactly one argument")?;

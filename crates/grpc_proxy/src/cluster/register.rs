@@ -11,7 +11,9 @@ use bytes::Bytes;
 use client::WatchOptions;
 use parking_lot::Mutex;
 use proto::etcdserverpb::request_op::Request as Operation;
-use proto::etcdserverpb::{LeaseGrantRequest, PutRequest, RangeRequest, RequestOp, TxnRequest};
+use proto::etcdserverpb::{
+    LeaseGrantRequest, LeaseRevokeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
+};
 use proto::mvccpb::event::EventType;
 use serde::{Deserialize, Serialize};
 use tonic::Status;
@@ -81,7 +83,11 @@ async fn session(
     };
     let put = RequestOp { request: Some(Operation::RequestPut(put)) };
     let txn = TxnRequest { success: vec![put], ..TxnRequest::default() };
-    store.txn(&Upstream::own(), txn).await?;
+    if let Err(status) = store.txn(&Upstream::own(), txn).await {
+        // Another one follows in a moment; they must not pile up.
+        client.lease_revoke(LeaseRevokeRequest { id: lease }).await.ok();
+        return Err(status.into());
+    }
     tracing::info!(addr = address, "lease-ttl" = ttl, "registered session with lease");
     let mut renewals = client.lease_keep_alive(lease);
     while renewals.next().await.is_some() {}

@@ -157,17 +157,13 @@ mod tests {
     use std::sync::Arc;
 
     use proto::mvccpb::KeyValue;
-    use tokio::sync::mpsc;
-    use tokio::sync::mpsc::Receiver;
-    use tonic::Status;
 
     use super::*;
+    use crate::watch::queue::{QUEUE_LEN, Queue, Responses};
     use crate::watch::watcher::Wanted;
 
-    type Responses = Receiver<Result<WatchResponse, Status>>;
-
     fn watcher(key: u64, next: i64) -> (Watcher, Responses) {
-        let (queue, responses) = mpsc::channel(2);
+        let (queue, responses) = Queue::new();
         let checked = header(10);
         let watcher = Watcher {
             key: WatcherKey(key),
@@ -226,7 +222,7 @@ mod tests {
         let mut group = Group::default();
         group.join(waiting);
         group.end(&WatchResponse { canceled: true, ..WatchResponse::default() });
-        let end = responses.try_recv().unwrap().unwrap();
+        let end = responses.try_next().unwrap().unwrap();
         assert_eq!((end.canceled, end.header), (true, Some(header(10))));
     }
 
@@ -237,14 +233,15 @@ mod tests {
         let mut group = Group::default();
         group.join(slow);
         group.on_created(header(10));
-        for revision in [11, 12] {
+        let last = 10 + i64::try_from(QUEUE_LEN).unwrap();
+        for revision in 11..=last {
             assert!(group.on_events(Some(&header(revision)), &[event(revision)]).is_empty());
         }
-        let lost = group.on_events(Some(&header(13)), &[event(13)]);
+        let lost = group.on_events(Some(&header(last + 1)), &[event(last + 1)]);
         let [(slow, Lost::Behind)] = &lost[..] else { panic!("{lost:?}") };
-        assert_eq!(slow.next, 13);
+        assert_eq!(slow.next, last + 1);
         assert!(group.is_empty());
-        let first = responses.try_recv().unwrap().unwrap();
+        let first = responses.try_next().unwrap().unwrap();
         assert_eq!(first.events[0].kv.as_ref().unwrap().mod_revision, 11);
     }
 }

@@ -12,7 +12,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Response, Status, Streaming};
 
 use crate::caller::Identity;
-use crate::upstream::Upstream;
+use crate::upstream::{Member, Upstream};
 
 /// Pauses before attempts to open a stream double from the first to the last.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
@@ -41,10 +41,12 @@ enum State {
         until: Instant,
     },
     Opening {
+        member: Member,
         requests: Requests,
         opened: BoxFuture<'static, Result<Streaming<WatchResponse>, Status>>,
     },
     Open {
+        member: Member,
         requests: Requests,
         responses: Box<Streaming<WatchResponse>>,
     },
@@ -63,17 +65,12 @@ impl Link {
     /// Begins to open it. What is requested from now on goes over it.
     pub(super) fn open(&mut self) {
         let (requests, receiver) = mpsc::unbounded_channel();
-        let upstream = self.upstream.clone();
         let request = Upstream::stream(&self.identity, UnboundedReceiverStream::new(receiver));
-        let opened = Box::pin(async move {
-            let client = upstream.client();
-            let connection = client.connection();
-            let stub = WatchClient::new(connection.channel.clone());
-            let mut stub = stub.max_decoding_message_size(upstream.response_bytes_max());
-            let opened = stub.watch(request).await;
-            opened.map(Response::into_inner).inspect_err(|_| client.leave(&connection))
-        });
-        self.state = State::Opening { requests, opened };
+        let member = self.upstream.member_for_watches();
+        let stub = WatchClient::new(member.channel());
+        let mut stub = stub.max_decoding_message_size(self.upstream.response_bytes_max());
+        let opened = Box::pin(async move { stub.watch(request).await.map(Response::into_inner) });
+        self.state = State::Opening { member, requests, opened };
     }
 
     /// Asks the member for something; nothing happens without a stream.
@@ -110,10 +107,9 @@ impl Link {
                     tokio::time::sleep_until(*until).await;
                     return Incident::Closed;
                 }
-                State::Opening { requests, opened } => match opened.await {
+                State::Opening { opened, .. } => match opened.await {
                     Ok(responses) => {
-                        let (requests, responses) = (requests.clone(), Box::new(responses));
-                        self.state = State::Open { requests, responses };
+                        self.on_opened(responses);
                         continue;
                     }
                     Err(status) => status,
@@ -127,9 +123,23 @@ impl Link {
                     Err(status) => status,
                 },
             };
+            let told = client::as_told_by_go(&broken);
+            if let State::Opening { member, .. } | State::Open { member, .. } = &self.state {
+                member.judge(&told);
+            }
             self.state = State::Closed { until: Instant::now() + self.pause };
             self.pause = (self.pause * 2).min(PAUSE_MAX);
-            return Incident::Broken(client::as_told_by_go(&broken));
+            return Incident::Broken(told);
         }
+    }
+
+    fn on_opened(&mut self, responses: Streaming<WatchResponse>) {
+        let closed = State::Closed { until: Instant::now() };
+        self.state = match std::mem::replace(&mut self.state, closed) {
+            State::Opening { member, requests, .. } => {
+                State::Open { member, requests, responses: Box::new(responses) }
+            }
+            other @ (State::Closed { .. } | State::Open { .. }) => other,
+        };
     }
 }

@@ -18,8 +18,9 @@ use crate::caller::Caller;
 use crate::kv::Store;
 
 use super::hub::{Handle, Hub};
+use super::queue::{Gone, Queue};
 use super::topic::Command;
-use super::watcher::{Queue, Wanted, Watcher, WatcherKey};
+use super::watcher::{Wanted, Watcher, WatcherKey};
 
 /// The id of an answer that is about no watch.
 const NO_WATCH: i64 = -1;
@@ -51,9 +52,6 @@ struct Watch {
     key: WatcherKey,
     ended: Arc<AtomicBool>,
 }
-
-/// The client is gone.
-struct Gone;
 
 impl ClientStream {
     pub(super) fn new(store: Store, hub: Arc<Hub>, caller: Caller, queue: Queue) -> Self {
@@ -91,7 +89,7 @@ impl ClientStream {
     }
 
     async fn answer(&self, response: WatchResponse) -> Result<(), Gone> {
-        self.queue.send(Ok(response)).await.map_err(|_| Gone)
+        self.queue.send(Ok(response)).await
     }
 
     async fn refuse(&self, reason: &str) -> Result<(), Gone> {
@@ -123,7 +121,7 @@ impl ClientStream {
             return self.refuse(DUPLICATE).await;
         }
         let id = if request.watch_id == 0 { self.free_id() } else { request.watch_id };
-        let room = self.queue.clone().reserve_owned().await.map_err(|_| Gone)?;
+        let room = self.queue.reserve().await?;
         let identity = self.caller.identity.clone();
         let topic = self.hub.topic(key.clone(), end.clone(), identity);
         let ended = Arc::new(AtomicBool::new(false));

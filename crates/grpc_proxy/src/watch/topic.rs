@@ -312,10 +312,7 @@ impl Topic {
         self.behind_streams.push((watcher.key, watcher.stream));
         let queue = watcher.queue.clone();
         self.behind.push(Box::pin(async move {
-            // Half of the queue, so that it is not behind again at once.
-            let room = queue.reserve_many(super::QUEUE_LEN / 2).await;
-            let is_there = room.is_ok();
-            drop(room);
+            let is_there = queue.is_read().await;
             (watcher.key, is_there.then_some(watcher))
         }));
     }

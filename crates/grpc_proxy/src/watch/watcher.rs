@@ -7,15 +7,9 @@ use proto::mvccpb::Event;
 use proto::mvccpb::event::EventType;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::mpsc::{OwnedPermit, Sender};
 use tonic::Status;
 
-/// Where the responses of a client's stream go.
-pub(super) type Queue = Sender<Result<WatchResponse, Status>>;
-
-/// Kept room in it.
-pub(super) type Room = OwnedPermit<Result<WatchResponse, Status>>;
+use super::queue::{QUEUE_LEN, Queue, Room, bytes_of};
 
 /// A response with more bytes is cut for those who allow it. A little above what a member takes as
 /// one request, as in etcd.
@@ -103,7 +97,7 @@ impl Watcher {
             created: true,
             ..WatchResponse::default()
         };
-        room.send(Ok(response));
+        room.send(response);
     }
 
     /// Delivers what is new and wanted of these events, which are all there is of their revisions.
@@ -122,7 +116,8 @@ impl Watcher {
         let shown = fresh.into_iter().filter(|event| self.wanted.shows(event));
         let shown: Vec<_> = shown.map(|event| self.cut(event)).collect();
         if !shown.is_empty() {
-            self.send_events(header, shown)?;
+            // Even the smallest part of what arrived keeps all of it.
+            self.send_events(header, shown, bytes_of(events))?;
         }
         self.next = last + 1;
         Ok(())
@@ -140,6 +135,7 @@ impl Watcher {
         &mut self,
         header: Option<&ResponseHeader>,
         events: Vec<Event>,
+        bytes: u32,
     ) -> Result<(), Lost> {
         self.last_header = header.copied();
         let response = |events, fragment| WatchResponse {
@@ -151,12 +147,9 @@ impl Watcher {
         };
         let pieces = if self.wanted.fragments { pieces(events) } else { vec![events] };
         let count = pieces.len();
-        // All or nothing: a revision is not delivered in part.
-        let rooms = self.queue.try_reserve_many(count).map_err(|error| lost(&error))?;
-        for (number, (room, events)) in rooms.zip(pieces).enumerate() {
-            room.send(Ok(response(events, number + 1 < count)));
-        }
-        Ok(())
+        let pieces = pieces.into_iter().enumerate();
+        let pieces = pieces.map(|(number, events)| response(events, number + 1 < count));
+        self.queue.try_put(pieces.collect(), bytes)
     }
 
     /// Tells how far everything is delivered, if that is wanted.
@@ -167,12 +160,7 @@ impl Watcher {
                 watch_id: self.id,
                 ..WatchResponse::default()
             };
-            self.queue.try_send(Ok(response)).map_err(|error| {
-                lost(&match error {
-                    TrySendError::Full(_) => TrySendError::Full(()),
-                    TrySendError::Closed(_) => TrySendError::Closed(()),
-                })
-            })?;
+            self.queue.try_send(response)?;
             self.last_header = Some(header);
         }
         self.next = self.next.max(header.revision + 1);
@@ -194,32 +182,15 @@ impl Watcher {
         };
         self.ended.store(true, Ordering::Release);
         match self.room.take() {
-            Some(room) => drop(room.send(Ok(response))),
-            None => tell(self.queue.clone(), Ok(response)),
+            Some(room) => room.send(response),
+            None => self.queue.clone().tell_last(Ok(response)),
         }
     }
 
     /// Ends the whole stream of its client.
     pub(super) fn end_stream(self, status: Status) {
         self.ended.store(true, Ordering::Release);
-        tell(self.queue, Err(status));
-    }
-}
-
-/// Sends now, or as soon as there is room. A client that is gone needs no answer.
-fn tell(queue: Queue, last: Result<WatchResponse, Status>) {
-    match queue.try_send(last) {
-        Ok(()) | Err(TrySendError::Closed(_)) => {}
-        Err(TrySendError::Full(last)) => {
-            tokio::spawn(async move { queue.send(last).await.ok() });
-        }
-    }
-}
-
-fn lost(error: &TrySendError<()>) -> Lost {
-    match error {
-        TrySendError::Full(()) => Lost::Behind,
-        TrySendError::Closed(()) => Lost::Gone,
+        self.queue.tell_last(Err(status));
     }
 }
 
@@ -243,4 +214,4 @@ fn pieces(events: Vec<Event>) -> Vec<Vec<Event>> {
 }
 
 /// They must fit into a queue together.
-const PIECES_MAX: usize = super::QUEUE_LEN / 2;
+const PIECES_MAX: usize = QUEUE_LEN / 2;

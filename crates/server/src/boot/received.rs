@@ -73,6 +73,21 @@ pub(super) fn remove_partial(snap_dir: &dyn Dir) {
     }
 }
 
+/// Removes checksums of received databases that are gone: installed, refused or removed above.
+pub(super) fn remove_sums(database: &Database<'_>) {
+    let Some(aux) = &database.backend.aux else { return };
+    match backend::remove_orphaned_sums(database.snap_dir.as_ref(), aux.as_ref()) {
+        Ok(names) => {
+            for path in names {
+                tracing::info!(path, "found orphaned checksums of a received database; deleted");
+            }
+        }
+        Err(error) => {
+            tracing::warn!(error = %error, "failed to remove orphaned checksums");
+        }
+    }
+}
+
 /// What stays costs room and nothing else.
 fn remove(snap_dir: &dyn Dir, name: &str) {
     if let Err(error) = snap_dir.remove(name) {

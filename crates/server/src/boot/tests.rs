@@ -16,6 +16,10 @@ const CLUSTER: &str =
 
 fn options(folder: &Path, name: &str) -> BootOptions {
     std::fs::create_dir_all(folder.join(name)).unwrap();
+    options_in(folder, name)
+}
+
+pub(super) fn options_in(folder: &Path, name: &str) -> BootOptions {
     BootOptions {
         data_dir: folder.join(name),
         wal_dir: None,
@@ -40,9 +44,12 @@ fn options(folder: &Path, name: &str) -> BootOptions {
     }
 }
 
-/// Nobody is asked: the others' addresses lead nowhere at once.
 fn boot(options: &BootOptions) -> Result<Booted, BootError> {
-    let opened = open(options)?;
+    boot_opened(open(options)?, options)
+}
+
+/// Nobody is asked: the others' addresses lead nowhere at once.
+pub(super) fn boot_opened(opened: Opened, options: &BootOptions) -> Result<Booted, BootError> {
     let mut origin = None;
     if !opened.has_log() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -87,14 +94,17 @@ fn a_member_is_who_it_was_after_a_restart() {
 
 /// Makes the database of index 10, term 2, under a name.
 fn make_database(snap: &Path, name: &str) {
-    let dir = OsDir::open(snap).unwrap();
-    let backend = Backend::open(&dir, name, &backend::Options::default()).unwrap();
+    make_database_in(&OsDir::open(snap).unwrap(), name);
+}
+
+pub(super) fn make_database_in(snap: &Arc<dyn Dir>, name: &str) {
+    let backend = Backend::open(snap, name, &backend::Options::default()).unwrap();
     backend.apply(backend::Batch::applied(AT));
     backend.commit().unwrap();
 }
 
-const AT: LogPosition = LogPosition { index: Index(10), term: Term(2) };
-const RECEIVED: &str = "000000000000000a.snap.db";
+pub(super) const AT: LogPosition = LogPosition { index: Index(10), term: Term(2) };
+pub(super) const RECEIVED: &str = "000000000000000a.snap.db";
 
 /// A member that was sent a snapshot; `commit` is what its log says of it.
 fn receiving(folder: &Path, commit: u64) -> BootOptions {
@@ -121,6 +131,10 @@ fn a_received_snapshot_becomes_the_database() {
     make_database(&snap, RECEIVED);
     std::fs::write(snap.join("tmp123"), "half").unwrap();
     std::fs::write(snap.join("0000000000000007.snap.db"), "older").unwrap();
+    let aux = folder.path().join("a/member/aux");
+    for index in ["0000000000000007", "0000000000000005"] {
+        std::fs::write(aux.join(format!("{index}.snap.db.sum")), "of what is gone").unwrap();
+    }
     for _ in 0..2 {
         let booted = boot(&options).unwrap();
         assert_eq!(booted.state.applied(), AT);
@@ -130,6 +144,8 @@ fn a_received_snapshot_becomes_the_database() {
         let mut names: Vec<String> = OsDir::open(&snap).unwrap().list().unwrap();
         names.retain(|name| name != "db");
         assert_eq!(names, [""; 0], "nothing else is left");
+        let sums: Vec<String> = OsDir::open(&aux).unwrap().list().unwrap();
+        assert!(sums.iter().all(|name| !name.contains(".snap.db")), "{sums:?}");
     }
 }
 

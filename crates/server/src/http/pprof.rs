@@ -13,6 +13,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{StatusCode, header};
 use axum::response::Response;
+use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use prost::Message as _;
@@ -72,6 +73,14 @@ pub(super) async fn answer(uri: &http::Uri) -> Response {
         "block" | "mutex" => encoded(name_of(name), &Profile::empty("contentions", "count")),
         _ => not_found(),
     }
+}
+
+/// As `answer`, for programs that serve these paths on a port of their own: the proxy.
+pub async fn profile(uri: &http::Uri) -> http::Response<Bytes> {
+    let (head, body) = answer(uri).await.into_parts();
+    // Everything is in memory already.
+    let body = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
+    http::Response::from_parts(head, body)
 }
 
 /// What Go tells who asks for a second profile meanwhile.

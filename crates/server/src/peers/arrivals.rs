@@ -68,7 +68,7 @@ impl Arrivals {
             let prepared = arrivals.prepare(&name, meta.position, &data);
             if prepared.is_err() {
                 // Nothing of it can be used.
-                let _removed = arrivals.snap_dir.remove(&name);
+                let _removed = arrivals.backend.remove_incoming(&name);
             }
             // The sender may go away; what is stored under this name is nobody else's until then.
             Ok(Arrived { received: Box::new(prepared?), alone })

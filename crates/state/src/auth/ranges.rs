@@ -8,9 +8,11 @@
 use bytes::Bytes;
 use proto::authpb::Permission;
 
+use super::tree::Tree;
+
 /// Where a range ends.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum End {
+pub(super) enum End {
     /// Before this key.
     Before(Bytes),
     /// Behind the last key there can be.
@@ -27,7 +29,7 @@ impl End {
         }
     }
 
-    fn is_behind(&self, key: &[u8]) -> bool {
+    pub(super) fn is_behind(&self, key: &[u8]) -> bool {
         match self {
             Self::Before(end) => key < &end[..],
             Self::Never => true,
@@ -37,9 +39,9 @@ impl End {
 
 /// One range that is allowed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Range {
-    start: Bytes,
-    end: End,
+pub(super) struct Range {
+    pub(super) start: Bytes,
+    pub(super) end: End,
 }
 
 /// What is allowed.
@@ -47,23 +49,26 @@ struct Range {
 pub(crate) struct Ranges {
     /// Disjoint and not touching, in order.
     merged: Vec<Range>,
-    /// As granted, in order.
-    granted: Vec<Range>,
+    /// As granted.
+    granted: Tree,
 }
 
 impl Ranges {
     /// The union of permissions, whatever their kind.
     pub(crate) fn union<'p>(permissions: impl Iterator<Item = &'p Permission>) -> Self {
-        let mut granted: Vec<Range> = permissions.filter_map(range).collect();
-        granted.sort_unstable();
-        granted.dedup();
+        let mut ranges: Vec<Range> = permissions.filter_map(range).collect();
+        let mut granted = Tree::default();
+        for range in &ranges {
+            granted.insert(range.clone());
+        }
+        ranges.sort_unstable();
         let mut merged: Vec<Range> = Vec::new();
-        for range in &granted {
+        for range in ranges {
             match merged.last_mut() {
-                Some(last) if last.end.is_behind(&range.start) || touches(last, range) => {
-                    last.end = last.end.clone().max(range.end.clone());
+                Some(last) if last.end.is_behind(&range.start) || touches(last, &range) => {
+                    last.end = last.end.clone().max(range.end);
                 }
-                Some(_) | None => merged.push(range.clone()),
+                Some(_) | None => merged.push(range),
             }
         }
         Self { merged, granted }
@@ -86,10 +91,10 @@ impl Ranges {
     }
 
     /// A range whose end is not behind its key holds nothing. All the same every member must judge
-    /// it alike, and etcd's lets it pass only where one permission has both ends inside.
+    /// it alike, and etcd's lets it pass where it finds a permission around the key.
     fn cover_inverted(&self, key: &Bytes, end: &End) -> bool {
         let End::Before(end) = end else { return false };
-        self.granted.iter().any(|range| range.start < *end && range.end.is_behind(key))
+        self.granted.finds(key, end)
     }
 }
 
@@ -151,13 +156,21 @@ mod tests {
         assert!(covers(&ranges(&[("\0", "\0")]), "\0", "\0"));
     }
 
+    /// as etcd 3.7.1 answers.
     #[test]
-    fn an_inverted_range_needs_one_permission_around_it() {
+    fn an_inverted_range_needs_a_permission_around_its_key_that_etcd_finds() {
         let union = ranges(&[("a", "m"), ("m", "z")]);
-        assert!(covers(&union, "d", "b"));
-        assert!(!covers(&union, "p", "b"));
-        assert!(!covers(&union, "d", "a"));
+        for (key, end) in [("d", "b"), ("d", "d"), ("d", "a"), ("p", "b"), ("p", "p")] {
+            assert!(covers(&union, key, end), "{key} {end}");
+        }
+        assert!(!covers(&union, "p", "a"));
+        assert!(!covers(&union, "zz", "b"));
         assert!(!covers(&union, "", ""));
+        // The one in the middle is the root: etcd does not look below it if it lies between.
+        let union = ranges(&[("a", "z"), ("c", "d"), ("e", "f")]);
+        assert!(covers(&union, "d", "cc"));
+        assert!(!covers(&union, "d", "b"));
+        assert!(!covers(&union, "d", "c"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Content of one file: what programs see, what would survive, and which sectors differ.
 //!
-//! Invariant: outside the dirty sectors both images are equal (or behind the end of one of them).
+//! Invariant: outside the dirty and the lost sectors both images are equal (or behind the end of one
+//! of them), and no page has both.
 //! Pages that were never written are not kept; they are zeros.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -94,6 +95,8 @@ pub(super) struct Content {
     /// What dirty sectors held before their newest write, oldest first: the kernel may have written
     /// that back, and then not the newest.
     between: BTreeMap<u64, Vec<[u8; 512]>>,
+    /// Sectors that a failed sync did not write, and that no other will.
+    lost: BTreeSet<u64>,
 }
 
 /// How many contents of one sector between the synced one and the newest are remembered.
@@ -128,6 +131,13 @@ impl Content {
 
     /// Called before these bytes change.
     fn soil(&mut self, from: u64, to: u64) {
+        // Kernels write back whole pages.
+        let (first, end) = (from / PAGE * PAGE / SECTOR, to.div_ceil(PAGE) * PAGE / SECTOR);
+        let again: Vec<u64> = self.lost.range(first..end).copied().collect();
+        for sector in again {
+            self.lost.remove(&sector);
+            self.dirty.insert(sector);
+        }
         for sector in from / SECTOR..to.div_ceil(SECTOR) {
             if self.dirty.insert(sector) {
                 continue;
@@ -152,6 +162,23 @@ impl Content {
         self.dirty.clear();
         self.between.clear();
         self.durable.len = self.live.len;
+    }
+
+    /// A sync failed: programs see what they saw, but what was not written is taken for written. What
+    /// had reached the disk is `random`'s choice. Zeros are what changes of length left, which file
+    /// systems have in their journals.
+    pub(super) fn fail_sync(&mut self, random: &mut Random) {
+        self.durable.set_len(self.live.len);
+        for sector in std::mem::take(&mut self.dirty) {
+            let mut newest = [0; 512];
+            self.live.read(&mut newest, sector * SECTOR);
+            if newest == [0; 512] || random.coin() {
+                self.durable.put_sector(sector, &newest);
+            } else {
+                self.lost.insert(sector);
+            }
+        }
+        self.between.clear();
     }
 
     /// Changes bits of one byte in both images, each if it is that long.

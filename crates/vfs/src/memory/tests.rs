@@ -146,3 +146,33 @@ fn sector_written_twice_may_keep_its_first_content() {
     file.sync_data().unwrap();
     assert_eq!(content(&disk.crash(1), "a"), [2; 512]);
 }
+
+/// D9: after a failed sync the next one says that all is well, and what the first did not write is
+/// written only if its page is.
+#[test]
+fn what_a_failed_sync_lost_is_kept_by_no_later_one() {
+    let mut kept = [0, 0];
+    for seed in 0..64 {
+        for (nth, rewrites) in [false, true].into_iter().enumerate() {
+            let disk = MemoryDir::new();
+            let file = disk.open("a", Open::Create).unwrap();
+            Dir::sync(&disk).unwrap();
+            file.write_at(b"old", 0).unwrap();
+            file.sync_data().unwrap();
+            file.write_at(b"new", 0).unwrap();
+            disk.fail_sync(file.identity().unwrap(), seed);
+            let mut seen = [0; 3];
+            file.read_exact_at(&mut seen, 0).unwrap();
+            assert_eq!(&seen, b"new");
+            if rewrites {
+                file.write_at(b"!", 4000).unwrap();
+            }
+            file.sync_data().unwrap();
+            let after = disk.crash(seed);
+            after.open("a", Open::Read).unwrap().read_exact_at(&mut seen, 0).unwrap();
+            kept[nth] += u32::from(&seen == b"new");
+        }
+    }
+    assert!((1..64).contains(&kept[0]), "{kept:?}");
+    assert_eq!(kept[1], 64);
+}

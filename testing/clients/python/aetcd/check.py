@@ -7,9 +7,7 @@ import time
 
 import aetcd
 from aetcd import exceptions, rpc, rtypes
-
-# Seconds that something may take that must happen.
-EVENTUALLY = 60
+from expectations import EVENTUALLY
 
 
 async def refused(error, text, call):

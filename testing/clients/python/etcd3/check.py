@@ -3,31 +3,11 @@
 import io
 import sys
 import threading
-import time
 
 import etcd3
 import grpc
 from etcd3 import events, exceptions
-
-# Seconds that something may take that must happen.
-EVENTUALLY = 60
-
-
-def refused(error, call):
-    """The call is refused with this error, which is returned."""
-    try:
-        call()
-    except error as refusal:
-        return refusal
-    raise AssertionError(f"{call} is not refused with {error.__name__}")
-
-
-def eventually(holds):
-    """Waits until something holds."""
-    end = time.monotonic() + EVENTUALLY
-    while not holds():
-        assert time.monotonic() < end, "it never happened"
-        time.sleep(0.1)
+from expectations import EVENTUALLY, eventually, refused
 
 
 def keys(client):

@@ -146,7 +146,7 @@ fn discovery_replaces_the_default_cluster() {
     assert_eq!(v3.endpoints, ["http://a:1", "http://b:1"]);
 }
 
-/// SRV-007, R3.
+/// SRV-007, SRV-015, R3.
 #[test]
 fn variables_are_read_and_unknown_ones_are_told() {
     let given = Given::flags(&[]).variables(&[

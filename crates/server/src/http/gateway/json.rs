@@ -146,7 +146,7 @@ pub(super) fn error(status: &Status) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proto::etcdserverpb::{PutRequest, RangeRequest, StatusResponse};
+    use proto::etcdserverpb::{PutRequest, StatusResponse};
 
     fn put(text: &str) -> Result<PutRequest, Status> {
         let form = Form::of("/etcdserverpb.KV/Put").unwrap();

@@ -14,6 +14,7 @@ use axum::http::{Method, StatusCode, header};
 use base64::Engine as _;
 use proto::v2pb;
 use serde::{Deserialize, Serialize};
+use v2store::text::to_bytes;
 use v2store::{Code, Error};
 
 use super::now;
@@ -151,9 +152,10 @@ impl Patterns {
     /// V2-164: for a whole subtree only a pattern with a star counts.
     fn allow(&self, key: &str, write: bool, recursive: bool) -> bool {
         let patterns = if write { &self.write } else { &self.read };
+        let key = to_bytes(key);
         patterns.iter().flatten().any(|pattern| match pattern.strip_suffix('*') {
-            Some(prefix) => key.starts_with(prefix),
-            None => !recursive && key == pattern,
+            Some(prefix) => key.starts_with(prefix.as_bytes()),
+            None => !recursive && *key == *pattern.as_bytes(),
         })
     }
 }
@@ -217,7 +219,7 @@ impl Accounts {
 
     pub(super) fn user(&self, name: &str) -> Result<User, AuthError> {
         let value = self.value(&format!("/2/users/{name}"));
-        let user = value.and_then(|value| serde_json::from_str::<User>(&value).ok());
+        let user = value.and_then(|value| serde_json::from_slice::<User>(&to_bytes(&value)).ok());
         let missing = || refused(StatusCode::NOT_FOUND, &format!("User {name} does not exist."));
         user.map(User::with_own_role).ok_or_else(missing)
     }
@@ -227,7 +229,7 @@ impl Accounts {
             return Ok(Role::everything(ROOT));
         }
         let value = self.value(&format!("/2/roles/{name}"));
-        let role = value.and_then(|value| serde_json::from_str(&value).ok());
+        let role = value.and_then(|value| serde_json::from_slice(&to_bytes(&value)).ok());
         let missing = || refused(StatusCode::NOT_FOUND, &format!("Role {name} does not exist."));
         role.ok_or_else(missing)
     }
@@ -523,6 +525,10 @@ mod tests {
             assert_eq!(patterns.allow(key, false, recursive), expected, "{key} {recursive}");
         }
         assert!(!patterns.allow("/a", true, false));
+        let patterns = Patterns { read: list(&["/\u{10ffff}*"]), write: None };
+        let key = v2store::text::of_bytes("/\u{10ffff}/x".as_bytes());
+        assert!(patterns.allow(&key, false, true));
+        assert!(!patterns.allow(&v2store::text::of_bytes(b"/\xff/x"), false, true));
         assert!(Role::everything(ROOT).allows("/x", true, true));
     }
 

@@ -54,7 +54,7 @@ fn character(byte: u8) -> String {
 }
 
 /// What the next byte has to be.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Value,
     ValueOrClose,
@@ -251,10 +251,12 @@ impl Scanner {
                 State::ExponentDigits
             }
             _ => {
-                let context = match state {
-                    State::Minus => "in numeric literal",
-                    State::Point => "after decimal point in numeric literal",
-                    _ => "in exponent of numeric literal",
+                let context = if state == State::Minus {
+                    "in numeric literal"
+                } else if state == State::Point {
+                    "after decimal point in numeric literal"
+                } else {
+                    "in exponent of numeric literal"
                 };
                 if !is_number_that_may_end(state) {
                     return Err(NotJson::Character { byte, context });
