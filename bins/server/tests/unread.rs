@@ -1,5 +1,5 @@
-//! Clients that ask and do not read what they are answered: they cost the server bounded memory, and
-//! other clients their patience at most (reliability 1.3: G22).
+//! Clients that ask and do not read what they are answered: they cost the server bounded memory,
+//! and other clients their patience at most (reliability 1.3: G22).
 
 use std::io::Write as _;
 use std::net::TcpStream;

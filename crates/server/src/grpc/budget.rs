@@ -93,8 +93,8 @@ impl Budget {
         Arc::new(Self { room: Mutex::new(room), row_bytes: AtomicUsize::new(KEY_ROW_BYTES) })
     }
 
-    /// Waits for room for a reply of about this many bytes to a connection: first for its own share,
-    /// so that it is not in the way of others.
+    /// Waits for room for a reply of about this many bytes to a connection: first for its own
+    /// share, so that it is not in the way of others.
     pub(crate) async fn admit(
         self: &Arc<Self>,
         load: &Load,
