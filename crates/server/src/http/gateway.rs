@@ -236,7 +236,7 @@ fn framed(message: &[u8]) -> Bytes {
 /// The answer with one message.
 async fn unary<B>(form: &Form, reply: http::Response<B>) -> Result<Response, Status>
 where
-    B: http_body::Body<Data = Bytes, Error = Status>,
+    B: http_body::Body<Error = Status>,
 {
     let (head, body) = reply.into_parts();
     ended(&head.headers)?;
