@@ -29,6 +29,11 @@ pub(crate) enum Change {
     Remove(u64),
 }
 
+/// Why a cluster calls itself unhealthy: it looks for connections that have lasted.
+const OUT_OF_TOUCH: &str = "too few of the voting members have been in touch for 5 seconds with the one that was asked; right \
+     after a start or a change ask again, otherwise `etcdctl endpoint health --cluster` tells who is \
+     away";
+
 /// The failure of a change of members, with what is behind it.
 pub(crate) async fn refused(
     client: &client::Client,
@@ -37,9 +42,13 @@ pub(crate) async fn refused(
 ) -> Failure {
     let text = error.to_string();
     let failure = Failure::error(&text);
-    let is_known =
-        text.contains("not enough started members") || text.contains("unhealthy cluster");
-    if !is_known || !are_wanted() {
+    if !are_wanted() {
+        return failure;
+    }
+    if text.contains("unhealthy cluster") {
+        return Failure::error(format!("{text}\nhint: {OUT_OF_TOUCH}"));
+    }
+    if !text.contains("not enough started members") {
         return failure;
     }
     let request = MemberListRequest { linearizable: false };

@@ -16,6 +16,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     server::logging::init();
     panics::abort();
+    server::survive_file_size_limit();
     let reading = config::read_process();
     match reading.outcome {
         Ok(Invocation::Start(config)) => start(&config, &reading.notices),

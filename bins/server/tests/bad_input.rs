@@ -533,10 +533,20 @@ async fn floods_of_frames_disturb_nobody() -> anyhow::Result<()> {
             [frame(1, 4, stream, &[0x83, 0x86, 0x84]), frame(3, 0, stream, &[0, 0, 0, 8])].concat()
         })
         .collect();
+    // Heads of `/etcdserverpb.KV/Range` whose bodies never come.
+    let path = "/etcdserverpb.KV/Range";
+    let path_len = u8::try_from(path.len())?;
+    let kind = "application/grpc";
+    let kind_len = u8::try_from(kind.len())?;
+    let head = [&[0x83, 0x86, 0x04, path_len][..], path.as_bytes()].concat();
+    let head = [&head[..], &[0x0F, 0x10, kind_len], kind.as_bytes()].concat();
+    let heads: Vec<u8> =
+        (0..300_000_u32).flat_map(|number| frame(1, 4, number * 2 + 1, &head)).collect();
     // A head that never ends.
     let endless = [frame(1, 0, 1, &[0x82]), frame(9, 0, 1, &[]).repeat(20_000)].concat();
+    let before = resident_bytes(&server)?;
     let mut threads = Vec::new();
-    for flood in [pings, settings, windows, resets, endless] {
+    for flood in [pings, settings, windows, resets, heads, endless] {
         let port = server.client_port();
         threads.push(std::thread::spawn(move || -> std::io::Result<()> {
             let mut stream = TcpStream::connect(("127.0.0.1", port))?;
@@ -555,7 +565,19 @@ async fn floods_of_frames_disturb_nobody() -> anyhow::Result<()> {
     for thread in threads {
         anyhow::ensure!(thread.join().is_ok_and(|sent| sent.is_ok()), "the server is gone");
     }
-    expect_service(&server).await
+    expect_service(&server).await?;
+    let grown = resident_bytes(&server)? - before;
+    println!("resident memory grew by {} MiB", grown >> 20);
+    anyhow::ensure!(grown < 256 << 20, "grew by {} MiB", grown >> 20);
+    Ok(())
+}
+
+/// The most that the server's memory ever was.
+fn resident_bytes(server: &Server) -> anyhow::Result<i64> {
+    let status = fs::read_to_string(format!("/proc/{}/status", server.pid()))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kibibytes = line.and_then(|line| line.split_whitespace().next());
+    Ok(kibibytes.unwrap_or_default().parse::<i64>()? * 1024)
 }
 
 /// L11: without descriptors new connections wait or are refused, old ones go on.

@@ -85,7 +85,7 @@ async fn a_database_without_its_log_is_refused() -> anyhow::Result<()> {
     // A second try finds the same: nothing was made up by the first.
     for _ in 0..2 {
         let refusal = Ended::refusal(&mut server.command())?;
-        assert_names(&refusal, &["log missing", &database, "index 2", "restore", "remove this"]);
+        assert_names(&refusal, &["log missing", &database, "index 2", "restore", "only voter"]);
     }
     if wal.exists() {
         fs::remove_dir_all(&wal)?;
@@ -230,7 +230,7 @@ async fn a_flipped_byte_of_the_log_is_found_and_named() -> anyhow::Result<()> {
         let refusal = Ended::refusal(&mut server.command())?;
         let name = segment.display().to_string();
         assert_names(&refusal, &[&name, "damaged at offset ", "behind entry ", "checksum"]);
-        assert_names(&refusal, &["restore this member"]);
+        assert_names(&refusal, &["only voter: restore it from a snapshot"]);
         fs::write(segment, &good)?;
     }
     server.restart(Path::new(OURS))?;
@@ -349,5 +349,51 @@ fn a_data_folder_that_is_a_file_is_refused() -> anyhow::Result<()> {
         let refusal = Ended::refusal(command.env_clear().arg("--data-dir").arg(&path))?;
         assert_names(&refusal, &["data directory", &path.display().to_string(), "--data-dir"]);
     }
+    Ok(())
+}
+
+/// D11: a file that reaches the limit of its size is an error with a name, not a silent end.
+#[tokio::test]
+async fn a_limit_of_file_sizes_is_told() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut server = Server::start(Path::new(OURS), folder.path(), options(&[]))?;
+    server.stop()?;
+    fs::remove_dir_all(server.data_dir())?;
+    let command = server.command();
+    // In blocks of a kibibyte or half of one: the database cannot be made.
+    let mut limited = std::process::Command::new("sh");
+    limited.env_clear().args(["-c", "ulimit -f 8; exec \"$0\" \"$@\""]);
+    limited.arg(command.get_program()).args(command.get_args());
+    let refusal = Ended::refusal(&mut limited)?;
+    let data_dir = server.data_dir().display().to_string();
+    assert_names(&refusal, &[&data_dir, "too large", "ulimit -f", "LimitFSIZE="]);
+    Ok(())
+}
+
+/// D15: checksums that speak of another state than the database, as after a program that keeps none,
+/// are made anew, and that is told, once.
+#[tokio::test]
+async fn checksums_of_another_state_are_told() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut server = Server::start(Path::new(OURS), folder.path(), options(&[]))?;
+    put_all(&server, 10).await?;
+    server.stop()?;
+    let sums = server.data_dir().join("member/aux/db.sum");
+    let old = fs::read(&sums)?;
+    server.restart(Path::new(OURS))?;
+    put_all(&server, 20).await?;
+    server.stop()?;
+    fs::write(&sums, old)?;
+    let told = |server: &Server| {
+        server.log().matches("the page checksums in member/aux speak of another state").count()
+    };
+    assert_eq!(told(&server), 0);
+    server.restart(Path::new(OURS))?;
+    expect_all(&server, 20).await?;
+    assert_eq!(told(&server), 1);
+    server.stop()?;
+    server.restart(Path::new(OURS))?;
+    expect_all(&server, 20).await?;
+    assert!(told(&server) <= 1);
     Ok(())
 }

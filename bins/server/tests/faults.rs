@@ -48,8 +48,8 @@ scenarios! {
     paused_follower_returns_without_a_new_term: |setup| {
         scenarios::paused_follower(setup, pause())
     };
-    /// C10.
-    terminated_leader_ends_well: |setup| scenarios::terminated_leader(setup);
+    /// C10, G16.
+    terminated_leader_hands_over_and_ends_well: |setup| scenarios::terminated_leader(setup);
     /// N1.
     isolated_members_refuse_and_return: |setup| scenarios::isolation(setup);
     /// N2.

@@ -7,23 +7,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use retcd_conformance::{Answer, Server, ServerOptions, ask, real_etcd};
+use retcd_conformance::{Answer, Server, ask, real_etcd};
 use serde_json::Value;
 
 const OURS: &str = env!("CARGO_BIN_EXE_etcd");
 
-fn start(program: &Path, flags: &[&str]) -> anyhow::Result<(Server, tempfile::TempDir)> {
-    let folder = tempfile::tempdir()?;
-    let options = ServerOptions { flags: flags.iter().map(|&flag| flag.to_owned()).collect() };
-    Ok((Server::start(program, folder.path(), options)?, folder))
-}
-
-fn address(server: &Server) -> anyhow::Result<SocketAddr> {
-    let endpoint = server.endpoint();
-    Ok(endpoint.strip_prefix("http://").context("no TLS here")?.parse()?)
-}
-
-/// GW-02 to GW-08, GW-10, GW-11 to GW-14, GW-17 to GW-22, GW-27: requests in order, on one store.
+/// G-003, GW-02 to GW-14, GW-17 to GW-22, GW-27: requests in order, on one store.
 const REQUESTS: &[(&str, &str, &str)] = &[
     ("POST", "/v3/kv/put", r#"{"key":"Zm9v","value":"YmFy"}"#),
     ("POST", "/v3/kv/put", r#"{"key":"Zm9v","value":"_w==","prev_kv":true}"#),
@@ -57,6 +46,17 @@ const REQUESTS: &[(&str, &str, &str)] = &[
     ("POST", "/v3/kv/rangestream", "{}"),
     ("POST", "/v3/kv/put/", "{}"),
     ("POST", "/v3", "{}"),
+    ("GET", "/v3", ""),
+    ("POST", "/v3//kv/range", "{}"),
+    ("GET", "//v3/kv/../kv/range", ""),
+    ("POST", "/v3/kv/r%61nge", r#"{"key":"Zm9v"}"#),
+    ("POST", "/v3/kv/put", r#"{"key":"YQ==","key":"YQ=="}"#),
+    ("POST", "/v3/kv/put", r#"{"key":"YQ==","lease":7.5}"#),
+    ("POST", "/v3/kv/put", r#"{"key":"YQ","lease":"-0.0"}"#),
+    ("POST", "/v3/kv/txn", r#"{"compare":[{"version":1,"lease":1}]}"#),
+    ("POST", "/v3/kv/txn", r#"{"compare":[null]}"#),
+    ("POST", "/v3/kv/put", "[]"),
+    ("POST", "/v3/kv/put", r#"{"key":"YQ=="]"#),
     ("POST", "/v3/", "{}"),
     ("POST", "/v3alpha/kv/range", "{}"),
     ("POST", "/v3beta/kv/range", r#"{"key":"YQ=="}"#),
@@ -77,7 +77,17 @@ const REQUESTS: &[(&str, &str, &str)] = &[
     ("POST", "/v3/maintenance/defragment", "{}"),
     ("POST", "/v3/maintenance/hashkv", r#"{"revision":"0"}"#),
     ("POST", "/v3/maintenance/transfer-leadership", r#"{"targetID":"1"}"#),
+    ("POST", "/v3/maintenance/downgrade", r#"{"action":9}"#),
     ("POST", "/v3/auth/status", "{}"),
+    ("POST", "/v3/auth/role/add", r#"{"name":"r"}"#),
+    ("POST", "/v3/auth/role/add", r#"{"name":"r"}"#),
+    ("POST", "/v3/auth/role/grant", r#"{"name":"r","perm":{"permType":"READ","key":"YQ=="}}"#),
+    ("POST", "/v3/auth/role/get", r#"{"role":"r"}"#),
+    ("POST", "/v3/auth/role/list", "{}"),
+    ("POST", "/v3/auth/role/revoke", r#"{"role":"r","key":"YQ=="}"#),
+    ("POST", "/v3/auth/role/revoke", r#"{"role":"r","key":"YQ=="}"#),
+    ("POST", "/v3/auth/role/delete", r#"{"role":"r"}"#),
+    ("POST", "/v3/auth/role/delete", r#"{"role":"r"}"#),
     ("POST", "/v3/lock/lock", r#"{"name":"bG9jaw==","lease":"123"}"#),
     ("POST", "/v3/lock/unlock", "{}"),
     ("POST", "/v3/lock/unlock", r#"{"key":"bG9jaw=="}"#),
@@ -96,6 +106,13 @@ const REQUESTS: &[(&str, &str, &str)] = &[
 
 /// What differs between two clusters is taken away, and blanks with it (GW-15).
 fn comparable(mut answer: Answer) -> anyhow::Result<(Answer, Value)> {
+    // Built with Go 1.26, as 3.7.1 is, etcd sends on with 307.
+    if answer.status == 301 {
+        answer.status = 307;
+        answer.body = answer.body.replace("Moved Permanently", "Temporary Redirect");
+    }
+    // Which blank follows is another one in every build of protojson.
+    answer.body = answer.body.replace('\u{a0}', " ");
     for header in ["date", "content-length", "transfer-encoding"] {
         answer.headers.remove(header);
     }
@@ -131,26 +148,66 @@ fn blank(value: &mut Value) {
 /// VER-11, VER-15: errors as the second gateway's, under `/v3` and `/v3beta`, not `/v3alpha`.
 #[test]
 fn answers_are_etcds() -> anyhow::Result<()> {
-    let Some(real) = real_etcd("3.5") else { return Ok(()) };
-    let (ours, _ours) = start(Path::new(OURS), &[])?;
-    let (theirs, _theirs) = start(&real.join("etcd"), &[])?;
-    for (method, path, body) in REQUESTS {
-        let request = format!("{method} {path} {body}");
-        let ours =
-            comparable(ask(address(&ours)?, method, path, body)?).context(request.clone())?;
-        let theirs = comparable(ask(address(&theirs)?, method, path, body)?)?;
-        assert_eq!(ours, theirs, "{request}");
+    for real in ["3.5", "3.7"].into_iter().filter_map(real_etcd) {
+        let (ours, _ours) = Server::fresh(Path::new(OURS), &[])?;
+        let (theirs, _theirs) = Server::fresh(&real.join("etcd"), &[])?;
+        for (method, path, body) in REQUESTS {
+            let request = format!("{method} {path} {body}");
+            let ours =
+                comparable(ask(ours.address(), method, path, body)?).context(request.clone())?;
+            let theirs = comparable(ask(theirs.address(), method, path, body)?)?;
+            assert_eq!(ours, theirs, "{request}");
+        }
     }
+    Ok(())
+}
+
+/// G-003: two answers have no header, and so nothing at all.
+#[test]
+fn two_answers_are_empty() -> anyhow::Result<()> {
+    let (server, _folder) = Server::fresh(Path::new(OURS), &[])?;
+    let address = server.address();
+    let status = ask(address, "POST", "/v3/maintenance/status", "{}")?;
+    let status: Value = serde_json::from_str(&status.body)?;
+    let own = status["leader"].as_str().context("it leads")?;
+    let target = format!("{{\"targetID\":\"{own}\"}}");
+    for (path, body) in
+        [("/v3/maintenance/defragment", "{}"), ("/v3/maintenance/transfer-leadership", &target)]
+    {
+        let answer = ask(address, "POST", path, body)?;
+        assert_eq!((answer.status, answer.body.as_str()), (200, "{}"), "{path}");
+    }
+    Ok(())
+}
+
+/// G-007, GW-29: an answer may be longer than any request.
+#[test]
+fn only_requests_are_bounded() -> anyhow::Result<()> {
+    let (server, _folder) = Server::fresh(Path::new(OURS), &[])?;
+    let address = server.address();
+    let value = "A".repeat(1_600_000);
+    for key in ["MQ==", "Mg==", "Mw==", "NA==", "NQ=="] {
+        let put = format!(r#"{{"key":"{key}","value":"{value}"}}"#);
+        assert_eq!(ask(address, "POST", "/v3/kv/put", &put)?.status, 200);
+    }
+    let all = ask(address, "POST", "/v3/kv/range", r#"{"key":"AA==","range_end":"AA=="}"#)?;
+    assert_eq!(all.status, 200);
+    assert!(5 * value.len() < all.body.len(), "{}", all.body.len());
+    let put = format!(r#"{{"key":"MQ==","value":"{}"}}"#, "A".repeat(2_800_000));
+    let refused = ask(address, "POST", "/v3/kv/put", &put)?;
+    let text = "grpc: received message larger than max (2100008 vs. 2097152)";
+    assert_eq!(refused.status, 429, "{refused:?}");
+    assert!(refused.body.contains(text), "{refused:?}");
     Ok(())
 }
 
 /// GW-13, GW-14: the order of the fields is that of their declaration.
 #[test]
 fn rows_come_as_curl_users_know_them() -> anyhow::Result<()> {
-    let (server, _folder) = start(Path::new(OURS), &[])?;
-    let put = ask(address(&server)?, "POST", "/v3/kv/put", r#"{"key":"Zm9v","value":"YmFy"}"#)?;
+    let (server, _folder) = Server::fresh(Path::new(OURS), &[])?;
+    let put = ask(server.address(), "POST", "/v3/kv/put", r#"{"key":"Zm9v","value":"YmFy"}"#)?;
     assert_eq!(put.status, 200, "{put:?}");
-    let range = ask(address(&server)?, "POST", "/v3/kv/range", r#"{"key":"Zm9v"}"#)?;
+    let range = ask(server.address(), "POST", "/v3/kv/range", r#"{"key":"Zm9v"}"#)?;
     let rows = r#""kvs":[{"key":"Zm9v","create_revision":"2","mod_revision":"2","version":"1","value":"YmFy"}],"count":"1"}"#;
     assert!(range.body.ends_with(rows), "{}", range.body);
     Ok(())
@@ -159,14 +216,14 @@ fn rows_come_as_curl_users_know_them() -> anyhow::Result<()> {
 /// GW-17: what is no message is answered with the place and the cause.
 #[test]
 fn bad_fields_are_named() -> anyhow::Result<()> {
-    let (server, _folder) = start(Path::new(OURS), &[])?;
+    let (server, _folder) = Server::fresh(Path::new(OURS), &[])?;
     for (body, cause) in [
         (r#"{"key":"%%"}"#, "proto: (line 1:"),
         (r#"{"key":1}"#, "proto: (line 1:"),
         (r#"{"lease":"x"}"#, "proto: (line 1:"),
-        ("[1]", "proto: (line 1:"),
+        ("[1]", "proto: syntax error (line 1:1): unexpected token ["),
     ] {
-        let answer = ask(address(&server)?, "POST", "/v3/kv/put", body)?;
+        let answer = ask(server.address(), "POST", "/v3/kv/put", body)?;
         let error: Value = serde_json::from_str(&answer.body)?;
         assert_eq!((answer.status, &error["code"]), (400, &Value::from(3)), "{body}");
         let text = error["message"].as_str().unwrap_or_default();
@@ -205,13 +262,13 @@ impl Lines {
 /// GW-03, GW-16: a watch lasts although its request has ended.
 #[test]
 fn a_watch_is_a_line_for_each_reply() -> anyhow::Result<()> {
-    let mut servers = vec![start(Path::new(OURS), &[])?];
+    let mut servers = vec![Server::fresh(Path::new(OURS), &[])?];
     if let Some(real) = real_etcd("3.5") {
-        servers.push(start(&real.join("etcd"), &[])?);
+        servers.push(Server::fresh(&real.join("etcd"), &[])?);
     }
     let mut seen = Vec::new();
     for (server, _folder) in &servers {
-        let address = address(server)?;
+        let address = server.address();
         let mut lines = Lines::of(address, "/v3/watch", r#"{"create_request":{"key":"Zm9v"}}"#)?;
         let mut replies = vec![lines.next()?];
         for value in ["MQ==", "Mg=="] {
@@ -243,8 +300,8 @@ fn a_watch_is_a_line_for_each_reply() -> anyhow::Result<()> {
 /// GW-06: a snapshot is a stream of parts.
 #[test]
 fn a_snapshot_comes_in_lines() -> anyhow::Result<()> {
-    let (server, _folder) = start(Path::new(OURS), &[])?;
-    let answer = ask(address(&server)?, "POST", "/v3/maintenance/snapshot", "{}")?;
+    let (server, _folder) = Server::fresh(Path::new(OURS), &[])?;
+    let answer = ask(server.address(), "POST", "/v3/maintenance/snapshot", "{}")?;
     assert_eq!(answer.status, 200);
     let lines: Vec<Value> =
         answer.body.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
@@ -256,8 +313,8 @@ fn a_snapshot_comes_in_lines() -> anyhow::Result<()> {
 /// GW-01.
 #[test]
 fn the_gateway_can_be_turned_off() -> anyhow::Result<()> {
-    let (server, _folder) = start(Path::new(OURS), &["--enable-grpc-gateway=false"])?;
-    let answer = ask(address(&server)?, "POST", "/v3/kv/range", r#"{"key":"Zm9v"}"#)?;
+    let (server, _folder) = Server::fresh(Path::new(OURS), &["--enable-grpc-gateway=false"])?;
+    let answer = ask(server.address(), "POST", "/v3/kv/range", r#"{"key":"Zm9v"}"#)?;
     assert_eq!((answer.status, answer.body.as_str()), (404, "404 page not found\n"));
     Ok(())
 }
@@ -265,8 +322,8 @@ fn the_gateway_can_be_turned_off() -> anyhow::Result<()> {
 /// GW-28: etcd has nothing at this path.
 #[test]
 fn the_gateway_describes_itself() -> anyhow::Result<()> {
-    let (server, _folder) = start(Path::new(OURS), &[])?;
-    let answer = ask(address(&server)?, "GET", "/v3/openapi.json", "")?;
+    let (server, _folder) = Server::fresh(Path::new(OURS), &[])?;
+    let answer = ask(server.address(), "GET", "/v3/openapi.json", "")?;
     assert_eq!(answer.status, 200);
     let document: Value = serde_json::from_str(&answer.body)?;
     let paths = document["paths"].as_object().context("it has paths")?;

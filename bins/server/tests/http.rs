@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -28,14 +28,7 @@ const TOO_MANY_FILES: i32 = 24;
 
 /// A server of ours with these flags, and the folder its data is in.
 fn start(flags: &[&str]) -> anyhow::Result<(Server, tempfile::TempDir)> {
-    let folder = tempfile::tempdir()?;
-    let options = ServerOptions { flags: flags.iter().map(|&flag| flag.to_owned()).collect() };
-    Ok((Server::start(Path::new(OURS), folder.path(), options)?, folder))
-}
-
-fn address(server: &Server) -> anyhow::Result<SocketAddr> {
-    let endpoint = server.endpoint();
-    Ok(endpoint.strip_prefix("http://").context("no TLS here")?.parse()?)
+    Server::fresh(Path::new(OURS), flags)
 }
 
 async fn kv(server: &Server) -> anyhow::Result<KvClient<Channel>> {
@@ -84,7 +77,7 @@ const PLAIN: &[(&str, &str, Option<&str>)] = &[
 #[test]
 fn plain_answers_are_etcds() -> anyhow::Result<()> {
     let (ours, _folder) = start(&[])?;
-    let ours = address(&ours)?;
+    let ours = ours.address();
     let mut answers = Vec::new();
     for (method, path, body) in PLAIN {
         let answer = ask(ours, method, path, "")?;
@@ -96,7 +89,7 @@ fn plain_answers_are_etcds() -> anyhow::Result<()> {
     let Some(real) = real_etcd("3.5") else { return Ok(()) };
     let folder = tempfile::tempdir()?;
     let theirs = Server::start(&real.join("etcd"), folder.path(), ServerOptions::default())?;
-    let theirs = address(&theirs)?;
+    let theirs = theirs.address();
     for ((method, path, body), mut ours) in PLAIN.iter().zip(answers) {
         let mut answer = ask(theirs, method, path, "")?;
         for answer in [&mut ours, &mut answer] {
@@ -117,7 +110,7 @@ fn plain_answers_are_etcds() -> anyhow::Result<()> {
 #[test]
 fn a_ready_member_says_why() -> anyhow::Result<()> {
     let (server, _folder) = start(&[])?;
-    let address = address(&server)?;
+    let address = server.address();
     let verbose = ask(address, "GET", "/readyz?verbose", "")?;
     assert_eq!(
         verbose.body,
@@ -151,7 +144,7 @@ fn a_ready_member_says_why() -> anyhow::Result<()> {
 #[tokio::test]
 async fn a_member_without_space_is_not_healthy() -> anyhow::Result<()> {
     let (server, _folder) = start(&[])?;
-    let address = address(&server)?;
+    let address = server.address();
     let mut maintenance =
         pb::maintenance_client::MaintenanceClient::connect(server.endpoint()).await?;
     let raise = |alarm: pb::AlarmType| pb::AlarmRequest {
@@ -200,7 +193,7 @@ fn the_port_for_metrics_serves_little() -> anyhow::Result<()> {
 #[test]
 fn the_level_of_the_log_is_changed_at_run_time() -> anyhow::Result<()> {
     let (server, _folder) = start(&[])?;
-    let address = address(&server)?;
+    let address = server.address();
     let put = |body: &str| ask(address, "PUT", "/config/local/log", body);
     assert_eq!(put("{\"Level\":\"DEBUG\"}")?.status, 204);
     let bad = put("{\"Level\":\"zz\"}")?;
@@ -247,7 +240,7 @@ fn watch_and_vanish(endpoint: String, address: SocketAddr) -> anyhow::Result<()>
 #[tokio::test]
 async fn requests_are_counted() -> anyhow::Result<()> {
     let (server, _folder) = start(&["--metrics", "extensive"])?;
-    let address = address(&server)?;
+    let address = server.address();
     let mut kv = kv(&server).await?;
     for key in ["a", "b", "c"] {
         let key = Bytes::from(key);
@@ -336,7 +329,7 @@ async fn calls_are_checked_before_the_services_see_them() -> anyhow::Result<()> 
     let refused = kv.put(asked).await.unwrap_err();
     assert_eq!(refused.message(), "malformed grpc-timeout: \"soon\"");
     let named = "etcd_server_client_requests_total{client_api_version=\"3.5.30\",type=\"unary\"}";
-    assert_eq!(metric(address(&server)?, named)?, 1.0);
+    assert_eq!(metric(server.address(), named)?, 1.0);
     Ok(())
 }
 
@@ -347,7 +340,7 @@ fn requests_for_other_hosts_are_refused() -> anyhow::Result<()> {
         let folder = tempfile::tempdir()?;
         let flags = vec!["--host-whitelist=localhost,good.example,::1".to_owned()];
         let server = Server::start(program, folder.path(), ServerOptions { flags })?;
-        let mut stream = TcpStream::connect(address(&server)?)?;
+        let mut stream = TcpStream::connect(server.address())?;
         stream.set_read_timeout(Some(Duration::from_secs(60)))?;
         write!(stream, "GET /version HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
         let mut answer = String::new();
@@ -385,7 +378,77 @@ async fn a_deadline_ends_a_stream() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// G-016, A-03, A-04.
+/// What members ask one another: method, path, body; status, and the text that is always the same.
+const OF_MEMBERS: &[(&str, &str, &str, u16, &str)] = &[
+    ("GET", "/version", "", 200, ""),
+    ("POST", "/version", "", 405, "Method Not Allowed\n"),
+    ("GET", "/members", "", 200, ""),
+    ("POST", "/members", "", 405, "Method Not Allowed\n"),
+    ("GET", "/members/", "", 404, "404 page not found\n"),
+    ("GET", "/leases", "", 405, "Method Not Allowed\n"),
+    ("POST", "/leases", "\x08\x01", 404, "lease not found\n"),
+    ("POST", "/leases/internal", "\n\x02\x08\x01", 404, "lease not found\n"),
+    ("GET", "/members/hashkv", "x", 400, "error unmarshalling request\n"),
+    ("POST", "/members/hashkv", "{}", 405, "Method Not Allowed\n"),
+    (
+        "GET",
+        "/members/hashkv",
+        "{\"revision\":9}",
+        400,
+        "mvcc: required revision is a future revision\n",
+    ),
+    ("GET", "/downgrade/enabled", "", 200, "false"),
+    ("GET", "/health", "", 404, "404 page not found\n"),
+    ("GET", "/metrics", "", 404, "404 page not found\n"),
+];
+
+/// HTTP-30, HTTP-31, HTTP-34 to HTTP-36: seen alike at etcd 3.7.1.
+#[test]
+fn the_port_of_members_answers_as_etcds() -> anyhow::Result<()> {
+    let mut programs = vec![PathBuf::from(OURS)];
+    programs.extend(real_etcd("3.7").map(|folder| folder.join("etcd")));
+    for program in programs {
+        let (folder, peer) = (tempfile::tempdir()?, ports::free_address()?);
+        let flags = vec![
+            format!("--listen-peer-urls=http://{peer}"),
+            format!("--initial-advertise-peer-urls=http://{peer}"),
+            format!("--initial-cluster=m0=http://{peer}"),
+        ];
+        let _server = Server::start(&program, folder.path(), ServerOptions { flags })?;
+        for (method, path, body, status, expected) in OF_MEMBERS {
+            let answer = ask(peer, method, path, body)?;
+            let request = format!("{}: {method} {path}", program.display());
+            assert_eq!(answer.status, *status, "{request}: {answer:?}");
+            if !expected.is_empty() {
+                assert_eq!(answer.body, *expected, "{request}");
+            }
+            let names_cluster = *status == 200 && *path != "/version";
+            assert_eq!(
+                answer.headers.contains_key("x-etcd-cluster-id"),
+                names_cluster,
+                "{request}"
+            );
+        }
+        let version = ask(peer, "GET", "/version", "")?.body;
+        assert!(
+            version.starts_with("{\"etcdserver\":\"3.7.1\",\"etcdcluster\":\"3.7.0\""),
+            "{version}"
+        );
+        let members = ask(peer, "GET", "/members", "")?.body;
+        assert!(members.starts_with("[{\"id\":") && members.ends_with("}]\n"), "{members}");
+        assert!(
+            members.contains(&format!("\"peerURLs\":[\"http://{peer}\"],\"name\":\"m0\"")),
+            "{members}"
+        );
+        let hash = ask(peer, "GET", "/members/hashkv", "{\"revision\":0}")?.body;
+        let hashed = "\"compact_revision\":-1,\"hash_revision\":1}";
+        assert!(hash.starts_with("{\"header\":{\"revision\":1},\"hash\":"), "{hash}");
+        assert!(hash.ends_with(hashed), "{hash}");
+    }
+    Ok(())
+}
+
+/// G-016, G-018, A-03, A-04.
 #[tokio::test]
 async fn health_and_auth_answer() -> anyhow::Result<()> {
     let (server, _folder) = start(&[])?;
@@ -406,6 +469,7 @@ async fn health_and_auth_answer() -> anyhow::Result<()> {
     let refused = auth.auth_enable(pb::AuthEnableRequest {}).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
     assert_eq!(refused.message(), "etcdserver: root user does not exist");
+    assert!(refused.details().is_empty(), "code and text say all");
     // A service that nobody offers.
     let channel = Channel::from_shared(server.endpoint())?.connect().await?;
     let mut nobody = KvClient::with_origin(channel, format!("{}/v9", server.endpoint()).parse()?);
@@ -482,7 +546,7 @@ fn resident_bytes(server: &Server) -> anyhow::Result<i64> {
     Ok(kibibytes * 1024)
 }
 
-/// G22: forty clients read forty megabytes each at the same time.
+/// G22, G-008: forty clients read forty megabytes each at the same time.
 #[tokio::test(flavor = "multi_thread")]
 async fn large_reads_wait_for_room() -> anyhow::Result<()> {
     let (server, _folder) = start(&[])?;
@@ -523,7 +587,7 @@ const FLOODED: &str = "RETCD_TEST_FLOODED";
 #[test]
 fn connections_of_one_address_are_bounded() -> anyhow::Result<()> {
     let (server, _folder) = start(&[])?;
-    let address = address(&server)?;
+    let address = server.address();
     // Where fewer files than that may be open, all connections together are bounded first.
     let refused = ["address", "total"]
         .map(|reason| format!("retcd_network_connections_refused_total{{reason=\"{reason}\"}}"));

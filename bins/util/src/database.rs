@@ -8,10 +8,12 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use backend::ReadOnly;
+use backend::{Backend, CheckError, Checksums, OpenError, Options, ReadOnly};
 use cli::exit::Failure;
 use cli::os::error_text;
 use vfs::{Dir, File, Lock, Open, OsDir};
+
+use crate::log;
 
 /// What the operating system refused, in Go's words.
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +84,37 @@ pub(crate) enum DatabaseError {
     },
     /// The file is no database.
     #[error(transparent)]
-    Open(#[from] backend::OpenError),
+    Open(#[from] OpenError),
+    /// It was one.
+    #[error(transparent)]
+    Damaged(#[from] Damage),
+}
+
+/// The first page that is not what was written.
+#[derive(Debug, thiserror::Error)]
+#[error("{page}{}", hint(*is_known))]
+pub(crate) struct Damage {
+    /// Where, and how it was noticed.
+    pub(crate) page: CheckError,
+    /// Whether the member's checksums say so: then it is certain that the file changed.
+    is_known: bool,
+}
+
+/// What to do about a member's database that was damaged.
+const REMEDY: &str = "\nhint: what the member wrote there has changed since, and the checksums in \
+                      member/aux know it; look after the device, then replace a member of several \
+                      (etcdctl member remove, member add, start with an empty data directory) and \
+                      restore a lone one from a snapshot";
+
+impl Damage {
+    /// What to do about it, on a line of its own; empty for a file that is no member's.
+    pub(crate) fn hint(&self) -> &'static str {
+        hint(self.is_known)
+    }
+}
+
+fn hint(is_known: bool) -> &'static str {
+    if is_known { REMEDY } else { "" }
 }
 
 /// How often a locked file is tried again.
@@ -105,14 +137,45 @@ pub(crate) fn lock(
     Ok(())
 }
 
-/// Opens a database for reading, once no member has it.
+/// Opens a database for reading, once no member has it. That of a data directory is read with the
+/// checksums that the member keeps of it, so that nothing that changed since is taken for the truth.
 pub(crate) fn read(
     file: Arc<dyn File>,
     path: &Path,
     timeout: Option<Duration>,
 ) -> Result<ReadOnly, DatabaseError> {
     lock(&*file, path, Lock::WholeFileShared, timeout)?;
-    Ok(ReadOnly::open(file, &path.display().to_string())?)
+    let beside = backend::sums_beside(path);
+    let sums = beside.as_ref().map(|(aux, name)| (&**aux, name.as_str()));
+    let opened = ReadOnly::open_with(file, &path.display().to_string(), sums);
+    let database = opened.map_err(|error| match error {
+        OpenError::Damaged { page, what, .. } if beside.is_some() => {
+            DatabaseError::Damaged(Damage { page: CheckError { page, what }, is_known: true })
+        }
+        OpenError::Damaged { .. } | OpenError::Locked { .. } | OpenError::Io { .. } => error.into(),
+    })?;
+    if database.checksums() == Checksums::Foreign {
+        let text = "the checksums in member/aux speak of another state than that of the database, \
+                    as after a program that keeps none; a value that has changed on the device is \
+                    not noticed";
+        log::warn(text, &[("path", path.display().to_string().into())]);
+    }
+    Ok(database)
+}
+
+/// Opens a member's database for writing, once no member has it. If there are checksums of it, every
+/// page is compared with them before, and they are kept.
+pub(crate) fn write(path: &Path, timeout: Option<Duration>) -> Result<Backend, DatabaseError> {
+    let mut options = Options { lock_timeout: timeout, ..Options::default() };
+    let (folder, name) = place(path)?;
+    if let Some((aux, known_name)) = backend::sums_beside(path) {
+        let database = read(open_file(path, Open::Read)?, path, timeout)?;
+        if database.checksums() == Checksums::Matching {
+            check(&database)?;
+            options.aux = Some(aux).filter(|_| name == known_name);
+        }
+    }
+    Ok(Backend::open(&folder, &name, &options)?)
 }
 
 /// The database of a member.
@@ -121,11 +184,9 @@ pub(crate) fn path_in(data_dir: &Path) -> PathBuf {
 }
 
 /// Checks every page.
-pub(crate) fn check(database: &ReadOnly) -> Result<(), Failure> {
-    database.check().map_err(|error| {
-        let text = "snapshot file integrity check failed. 1 errors found.";
-        Failure::error(format!("{text}\n{error}"))
-    })
+pub(crate) fn check(database: &ReadOnly) -> Result<(), Damage> {
+    let is_known = database.checksums() == Checksums::Matching;
+    database.check().map_err(|page| Damage { page, is_known })
 }
 
 /// A failure that tells the whole chain of causes.

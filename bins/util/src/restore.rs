@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backend::{Bucket, CheckError, ReadError, ReadOnly};
+use backend::{Bucket, ReadError, ReadOnly};
 use base::{ClusterId, Index, LogPosition, MemberId, Revision, Term};
 use proto::raftpb;
 use raft::{ConfState, Entry, EntryKind, HardState};
@@ -30,7 +30,7 @@ use vfs::{Dir, Open};
 use wal::{Mark, Metadata, Wal};
 
 use crate::cluster::Founders;
-use crate::database::{self, DatabaseError, FileError};
+use crate::database::{self, Damage, DatabaseError, FileError};
 use crate::log;
 use crate::restore::places::Places;
 use crate::rewrite::{Edits, RewriteError, rewrite};
@@ -76,7 +76,7 @@ pub(crate) enum RestoreError {
     Database(#[from] DatabaseError),
     /// A page of the snapshot.
     #[error("snapshot file integrity check failed. 1 errors found.\n{0}")]
-    Check(CheckError),
+    Check(Damage),
     /// A page of the snapshot.
     #[error("reading the snapshot")]
     Read(#[from] ReadError),
@@ -133,7 +133,7 @@ impl Restore {
         let file = database::open_file(&self.snapshot, Open::Read)?;
         digest::verify(&*file, &self.snapshot, self.skip_hash_check)?;
         let source = database::read(file, &self.snapshot, self.lock_timeout)?;
-        source.check().map_err(RestoreError::Check)?;
+        database::check(&source).map_err(RestoreError::Check)?;
         let edits = self.edits(&source)?;
 
         let failed = |source| RestoreError::Place { path: self.data_dir.clone(), source };
@@ -208,7 +208,7 @@ impl Restore {
     fn build(&self, places: &Places, source: &ReadOnly, edits: &Edits) -> Result<(), RestoreError> {
         let failed = |source| RestoreError::Place { path: self.data_dir.clone(), source };
         let db = places.snap.open("db", Open::Create).map_err(failed)?;
-        rewrite(source, edits, db)?;
+        rewrite(source, edits, db, None)?;
 
         let members = &self.founders.members;
         let voters: BTreeSet<MemberId> = members.iter().map(|member| member.id).collect();

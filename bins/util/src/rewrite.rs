@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use backend::bulk::Bulk;
 use backend::{Bucket, ReadError, ReadOnly};
-use vfs::File;
+use vfs::{Dir, File};
 
 /// What is to differ from the source.
 #[derive(Clone, Debug, Default)]
@@ -47,16 +47,21 @@ impl Edits {
 }
 
 /// Writes all buckets of `source`, and those of etcd that it lacks, with the edits, to an empty file,
-/// and makes it durable. Returns its length.
+/// and makes it durable. Returns its length. `sums` is the folder for its checksums and its name there.
 pub(crate) fn rewrite(
     source: &ReadOnly,
     edits: &Edits,
     file: Arc<dyn File>,
+    sums: Option<(Arc<dyn Dir>, &str)>,
 ) -> Result<u64, RewriteError> {
     let known = Bucket::ALL.iter().map(|bucket| bucket.name().to_owned());
     let names: BTreeSet<String> = source.buckets().into_iter().chain(known).collect();
+    let bulk = Bulk::new(file, source.page_bytes());
     let mut rewriter = Rewriter {
-        bulk: Bulk::new(file, source.page_bytes()),
+        bulk: match sums {
+            Some((aux, name)) => bulk.with_sums(aux, name),
+            None => bulk,
+        },
         names: names.into_iter().collect::<Vec<_>>().into_iter(),
         edits,
         bucket: String::new(),

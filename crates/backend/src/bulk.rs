@@ -7,12 +7,13 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use vfs::File;
+use vfs::{Dir, File};
 
 use crate::meta::{Meta, NO_FREELIST};
 use crate::num::to_count;
 use crate::pack::{End, Node, Packer};
 use crate::page::{BUCKET_FLAG, Kind, Page, PageId};
+use crate::sums::{SumFile, Table, sums_of};
 use crate::tree::{Entry, Tree};
 use crate::writer::encode_entry;
 
@@ -60,6 +61,15 @@ pub struct Bulk {
     written: u64,
     done: Vec<Entry>,
     open: Option<Open>,
+    sums: Option<Sums>,
+}
+
+/// The checksums of what is being written.
+#[derive(Debug)]
+struct Sums {
+    dir: Arc<dyn Dir>,
+    name: String,
+    table: Table,
 }
 
 /// The bucket that takes rows now.
@@ -83,7 +93,14 @@ impl Bulk {
         assert!(known, "a page size of {page_bytes}");
         let written = 2 * to_count(page_bytes);
         let (buffer, done) = (Vec::new(), Vec::new());
-        Self { file, page_bytes, next: 2, buffer, written, done, open: None }
+        Self { file, page_bytes, next: 2, buffer, written, done, open: None, sums: None }
+    }
+
+    /// Keeps checksums in `aux` for a file of this name, which count once the file is finished.
+    #[must_use]
+    pub fn with_sums(self, aux: Arc<dyn Dir>, name: &str) -> Self {
+        let sums = Sums { dir: aux, name: SumFile::name(name), table: Table::default() };
+        Self { sums: Some(sums), ..self }
     }
 
     /// Ends the bucket before and starts one; names must ascend.
@@ -160,13 +177,23 @@ impl Bulk {
             freelist: NO_FREELIST,
             high_water: self.next,
             number: 2,
-            marked: false,
+            marked: self.sums.is_some(),
+        };
+        let sum_file = match &self.sums {
+            Some(Sums { dir, name, table }) => {
+                let file = SumFile::create(&**dir, name, table)?;
+                file.announce(&meta)?;
+                file.sync()?;
+                Some(file)
+            }
+            None => None,
         };
         let mut metas = meta.encode(0);
         metas.append(&mut Meta { number: 1, ..meta }.encode(1));
         self.file.write_at(&metas, 0)?;
         self.file.set_len(self.written)?;
         self.file.sync_data()?;
+        sum_file.map_or(Ok(()), |file| file.confirm(&meta))?;
         Ok(self.written)
     }
 
@@ -243,6 +270,10 @@ impl Bulk {
 
     fn flush(&mut self) -> io::Result<()> {
         self.file.write_at(&self.buffer, self.written)?;
+        if let Some(Sums { table, .. }) = &self.sums {
+            let first = self.written / to_count(self.page_bytes);
+            table.set(first, &sums_of(first, &self.buffer, self.page_bytes));
+        }
         self.written += to_count(self.buffer.len());
         self.buffer.clear();
         Ok(())

@@ -7,6 +7,7 @@
 //! Lock order: the writer's, then the state's.
 
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use crate::num::to_count;
 use crate::page::Page;
 use crate::pages::Pages;
 use crate::rows::{Change, RowKey};
+use crate::sums::Checksums;
 use crate::tree::{Cursor, Root, find_leaf};
 use crate::walk::inspect;
 use crate::writer::{Touch, Writer};
@@ -84,6 +86,8 @@ pub struct Backend {
 #[derive(Debug)]
 struct Inner {
     home: Home,
+    /// Which there were when the file was opened.
+    checksums: Checksums,
     state: RwLock<State>,
     writer: Mutex<Writer>,
 }
@@ -111,7 +115,7 @@ struct State {
 
 impl State {
     fn new(opened: open::Opened) -> (Self, Writer) {
-        let open::Opened { pages, writer, root, applied, has_known_sums: _ } = opened;
+        let open::Opened { pages, writer, root, applied, checksums: _ } = opened;
         let sizes = sizes(&pages, &writer, &root);
         let state = Self {
             pages: Arc::new(pages),
@@ -189,9 +193,24 @@ impl Backend {
     }
 
     pub(crate) fn of(home: Home, opened: open::Opened) -> Self {
+        let checksums = opened.checksums;
         let (state, writer) = State::new(opened);
         let (state, writer) = (RwLock::new(state), Mutex::new(writer));
-        Self { inner: Arc::new(Inner { home, state, writer }) }
+        Self { inner: Arc::new(Inner { home, checksums, state, writer }) }
+    }
+
+    /// Which checksums there were when the file was opened; [`Checksums::Missing`] without
+    /// [`Options::aux`].
+    #[must_use]
+    pub fn checksums(&self) -> Checksums {
+        self.inner.checksums
+    }
+
+    /// The file, for messages.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        let Home { dir, name, .. } = self.home();
+        dir.path().join(name)
     }
 
     pub(crate) fn home(&self) -> &Home {
@@ -205,7 +224,8 @@ impl Backend {
         other: Self,
         place: impl FnOnce() -> Result<(), E>,
     ) -> Result<(), E> {
-        let Ok(Inner { home: _, state, writer }) = Arc::try_unwrap(other.inner) else {
+        let Ok(Inner { home: _, checksums: _, state, writer }) = Arc::try_unwrap(other.inner)
+        else {
             panic!("a database that comes in has one owner");
         };
         // A commit that runs ends first: it is still one of the old file.

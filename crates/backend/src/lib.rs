@@ -42,3 +42,4 @@ pub use db::{Backend, Commit, Options, Sizes};
 pub use error::{CheckError, CommitError, OpenError, ReadError};
 pub use read_only::ReadOnly;
 pub use replace::{Incoming, ReplaceError, remove_orphaned_sums};
+pub use sums::{Checksums, rename_with_sums, sums_beside};

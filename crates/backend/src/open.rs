@@ -21,7 +21,7 @@ use crate::num::{to_count, to_len};
 use crate::pack::{End, Packer};
 use crate::page::{BUCKET_FLAG, HEADER, Kind, Page, PageId};
 use crate::pages::Pages;
-use crate::sums::{SumFile, Table, sums_of};
+use crate::sums::{Checksums, Found, SumFile, Table, sums_of};
 use crate::tree::{Entry, Root, Tree};
 use crate::walk::{complement, freelist_run, inspect, survey};
 use crate::writer::{Writer, encode_entry};
@@ -37,8 +37,8 @@ pub(crate) struct Opened {
     pub(crate) writer: Writer,
     pub(crate) root: Arc<Root>,
     pub(crate) applied: LogPosition,
-    /// Whether there were checksums that speak of the state that was found.
-    pub(crate) has_known_sums: bool,
+    /// Which checksums there were.
+    pub(crate) checksums: Checksums,
 }
 
 /// Opens or makes `name` in `dir` for reading and writing.
@@ -85,15 +85,15 @@ pub(crate) fn open_file(
     verify_length(&meta, file_len).map_err(read)?;
     let page_bytes = to_len(u64::from(meta.page_bytes));
     let known = match &options.aux {
-        Some(aux) => SumFile::open(&**aux, sum_name, &meta).map_err(io)?,
-        None => None,
+        Some(aux) => SumFile::open(&**aux, sum_name, &meta, Open::Write).map_err(io)?,
+        None => Found::Missing,
     };
     let cache = Cache::new(options.cache_bytes_max);
     let mut pages = Pages { file, page_bytes, cache, sums: None };
     let mut sum_file = None;
-    let has_known_sums = known.is_some();
+    let checksums = known.kind();
     let (root, free) = match (known, &options.aux) {
-        (Some((file, table)), _) => {
+        (Found::Matching(file, table), _) => {
             sum_file = Some(file);
             pages.sums = Some(table);
             let root = Root::load(&pages, &meta).map_err(read)?;
@@ -110,14 +110,14 @@ pub(crate) fn open_file(
             };
             (root, free)
         }
-        (None, Some(aux)) => {
+        (Found::Missing | Found::Foreign, Some(aux)) => {
             let (used, table) = verify(&pages, &meta).map_err(read)?;
             sum_file = Some(SumFile::create(&**aux, sum_name, &table).map_err(io)?);
             pages.sums = Some(table);
             let root = Root::load(&pages, &meta).map_err(read)?;
             (root, complement(&used, meta.high_water))
         }
-        (None, None) => {
+        (Found::Missing | Found::Foreign, None) => {
             let root = Root::load(&pages, &meta).map_err(read)?;
             let used = match trust {
                 Trust::Structure => survey(&pages, &meta, &root),
@@ -141,7 +141,7 @@ pub(crate) fn open_file(
         shrunk_to: PageId::MAX,
         shrink_steps: 0,
     };
-    Ok(Opened { pages, writer, root: Arc::new(root), applied, has_known_sums })
+    Ok(Opened { pages, writer, root: Arc::new(root), applied, checksums })
 }
 
 /// Writes the meta pages where they are, for the sync that follows: if the last process ended by a

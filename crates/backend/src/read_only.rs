@@ -7,15 +7,16 @@ use std::time::Duration;
 
 use base::LogPosition;
 use bytes::Bytes;
-use vfs::{File, Lock};
+use vfs::{Dir, File, Lock, Open};
 
 use crate::cache::Cache;
 use crate::copy::{Visit, hash_all, scan_all};
 use crate::db::Sizes;
-use crate::meta::Meta;
+use crate::meta::{Meta, Metas};
 use crate::num::{to_count, to_len};
 use crate::open::{applied, find_metas, lock, verify_length};
 use crate::pages::Pages;
+use crate::sums::{Checksums, Found, SumFile};
 use crate::tree::{Cursor, Root};
 use crate::walk::{inspect, survey};
 use crate::{Bucket, CheckError, OpenError, ReadError};
@@ -29,6 +30,7 @@ pub struct ReadOnly {
     pages: Pages,
     root: Root,
     meta: Meta,
+    checksums: Checksums,
 }
 
 impl ReadOnly {
@@ -38,17 +40,53 @@ impl ReadOnly {
     ///
     /// `Locked` if a server has it open; `Damaged` if the meta pages or the buckets cannot be read.
     pub fn open(file: Arc<dyn File>, name: &str) -> Result<Self, OpenError> {
+        Self::open_with(file, name, None)
+    }
+
+    /// As [`ReadOnly::open`], with the folder of checksums and the database's name there, see
+    /// [`sums_beside`](crate::sums_beside): if they speak of this state, no byte that changed since
+    /// is read unnoticed.
+    ///
+    /// # Errors
+    ///
+    /// As [`ReadOnly::open`].
+    pub fn open_with(
+        file: Arc<dyn File>,
+        name: &str,
+        sums: Option<(&dyn Dir, &str)>,
+    ) -> Result<Self, OpenError> {
         let io = |source| OpenError::Io { file: name.to_owned(), source };
         let read = |error: ReadError| error.while_opening(name);
         if !lock(&*file, Lock::WholeFileShared, Some(Duration::ZERO)).map_err(io)? {
             return Err(OpenError::Locked { file: name.to_owned() });
         }
-        let meta = find_metas(&*file).map_err(read)?.current;
+        let Metas { current: mut meta, other } = find_metas(&*file).map_err(read)?;
+        let mut found = Found::Missing;
+        if let Some((aux, database)) = sums {
+            let sum_name = SumFile::name(database);
+            if other.is_none() {
+                // It was damaged; its writer writes it again.
+                let lost = SumFile::lost_meta(aux, &sum_name, &meta).map_err(io)?;
+                meta = lost.unwrap_or(meta);
+            }
+            found = SumFile::open(aux, &sum_name, &meta, Open::Read).map_err(io)?;
+        }
         verify_length(&meta, file.len().map_err(io)?).map_err(read)?;
         let page_bytes = to_len(u64::from(meta.page_bytes));
-        let pages = Pages { file, page_bytes, cache: Cache::new(CACHE_BYTES_MAX), sums: None };
+        let checksums = found.kind();
+        let sums = match found {
+            Found::Matching(_, table) => Some(table),
+            Found::Missing | Found::Foreign => None,
+        };
+        let pages = Pages { file, page_bytes, cache: Cache::new(CACHE_BYTES_MAX), sums };
         let root = Root::load(&pages, &meta).map_err(read)?;
-        Ok(Self { pages, root, meta })
+        Ok(Self { pages, root, meta, checksums })
+    }
+
+    /// Which checksums were found.
+    #[must_use]
+    pub fn checksums(&self) -> Checksums {
+        self.checksums
     }
 
     /// The value of a key.

@@ -21,7 +21,7 @@ use vfs::{Dir, File, Lock, Open};
 
 use crate::db::Home;
 use crate::open::{Trust, lock, open_file};
-use crate::sums::SumFile;
+use crate::sums::{Checksums, SumFile, rename_with_sums};
 use crate::{Backend, Bucket, CommitError, OpenError, Options, ReadError};
 
 /// A received database, whole and not yet in use.
@@ -57,7 +57,7 @@ impl Incoming {
             return Err(OpenError::Locked { file: path });
         }
         let opened = open_file(file, &path, &SumFile::name(name), options, Trust::Nothing)?;
-        let is_known = opened.has_known_sums;
+        let is_known = opened.checksums == Checksums::Matching;
         let home = Home { dir: Arc::clone(dir), name: name.to_owned(), options: options.clone() };
         let backend = Backend::of(home, opened);
         if options.aux.is_some() && !is_known {
@@ -189,14 +189,7 @@ impl Backend {
 }
 
 fn rename(from: &Home, to: &str) -> Result<(), ReplaceError> {
-    let renamed = || {
-        if let Some(aux) = &from.options.aux {
-            aux.rename(&SumFile::name(&from.name), &SumFile::name(to))?;
-            aux.sync()?;
-        }
-        from.dir.rename(&from.name, to)?;
-        from.dir.sync()
-    };
+    let renamed = rename_with_sums(&*from.dir, from.options.aux.as_deref(), &from.name, to);
     let path = |name: &str| from.dir.path().join(name).display().to_string();
-    renamed().map_err(|source| ReplaceError { from: path(&from.name), to: path(to), source })
+    renamed.map_err(|source| ReplaceError { from: path(&from.name), to: path(to), source })
 }

@@ -19,14 +19,15 @@
 //! ```
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
-use vfs::{Dir, File, Open};
+use vfs::{Dir, File, Open, OsDir};
 
 use crate::ReadError;
 use crate::meta::{Meta, NO_FREELIST};
-use crate::num::{read_u32, read_u64, to_len};
+use crate::num::{read_u32, read_u64, to_count, to_len};
 use crate::page::PageId;
 
 const MAGIC: &[u8; 8] = b"retcdsum";
@@ -34,6 +35,8 @@ const VERSION: u32 = 1;
 const SLOT_BYTES: usize = 56;
 /// Slots lie in different sectors, so that a torn write hurts one.
 const SLOT_STRIDE: u64 = 512;
+/// Both slots with what lies between them.
+const SLOTS_BYTES: usize = 1024;
 const SUMS_START: u64 = 4096;
 const SUM_BYTES: u64 = 4;
 
@@ -57,7 +60,12 @@ impl Table {
             return Ok(());
         }
         let expected = expected.unwrap_or(0);
-        let what = format!("its checksum is {found:#010x} instead of {expected:#010x}");
+        let offset = id * to_count(bytes.len());
+        let what = format!(
+            "the checksum of the {} bytes at offset {offset} is {found:#010x} instead of \
+             {expected:#010x}",
+            bytes.len()
+        );
         Err(ReadError::damaged(id, what))
     }
 
@@ -79,6 +87,37 @@ struct Slot {
     durable: bool,
 }
 
+/// Which checksums there are for a database that was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checksums {
+    /// They speak of the state that was found: a byte that changed since is noticed.
+    Matching,
+    /// There are none, or none that ever counted.
+    Missing,
+    /// They speak of another state. The file was written by a program that keeps none, like Go
+    /// etcd, or is a copy that was put here: what changed before is not noticed.
+    Foreign,
+}
+
+/// What is found beside a database.
+#[derive(Debug)]
+pub(crate) enum Found {
+    Matching(SumFile, Table),
+    Missing,
+    Foreign,
+}
+
+impl Found {
+    /// The same for the users of the database.
+    pub(crate) fn kind(&self) -> Checksums {
+        match self {
+            Self::Matching(..) => Checksums::Matching,
+            Self::Missing => Checksums::Missing,
+            Self::Foreign => Checksums::Foreign,
+        }
+    }
+}
+
 /// The file of checksums.
 #[derive(Debug)]
 pub(crate) struct SumFile {
@@ -91,28 +130,37 @@ impl SumFile {
         format!("{database}.sum")
     }
 
-    /// Opens the file if it speaks of the state `meta`, and reads its sums.
-    pub(crate) fn open(
-        dir: &dyn Dir,
-        name: &str,
-        meta: &Meta,
-    ) -> io::Result<Option<(Self, Table)>> {
-        let file = match dir.open(name, Open::Write) {
+    /// Opens the file, and reads its sums if it speaks of the state `meta`.
+    pub(crate) fn open(dir: &dyn Dir, name: &str, meta: &Meta, how: Open) -> io::Result<Found> {
+        let file = match dir.open(name, how) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Missing),
             Err(error) => return Err(error),
         };
         let this = Self { file };
+        if this.never_counted()? {
+            return Ok(Found::Missing);
+        }
         let known =
             meta.marked && this.slot(meta.page())?.is_some_and(|slot| same(&slot.meta, meta));
         let wanted = SUMS_START + meta.high_water * SUM_BYTES;
         if !known || this.file.len()? < wanted {
-            return Ok(None);
+            return Ok(Found::Foreign);
         }
         let mut bytes = vec![0; to_len(wanted - SUMS_START)];
         this.file.read_exact_at(&mut bytes, SUMS_START)?;
         let sums = bytes.chunks_exact(4).map(|sum| read_u32(sum, 0)).collect();
-        Ok(Some((this, Table { sums: RwLock::new(sums) })))
+        Ok(Found::Matching(this, Table { sums: RwLock::new(sums) }))
+    }
+
+    /// Whether no commit followed since the file was made.
+    fn never_counted(&self) -> io::Result<bool> {
+        let mut slots = [0; SLOTS_BYTES];
+        match self.file.read_exact_at(&mut slots, 0) {
+            Ok(()) => Ok(slots.iter().all(|byte| *byte == 0)),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Writes the file anew, without any slot: it counts from the next commit on.
@@ -210,6 +258,47 @@ fn decode(bytes: &[u8; SLOT_BYTES]) -> Option<Slot> {
         marked: true,
     };
     valid.then(|| Slot { meta, durable: read_u32(bytes, 48) == 1 })
+}
+
+/// Gives a database and its checksums in `aux`, if it has some, other names; durable on return. A
+/// crash may leave what had the name with checksums that do not speak of it.
+///
+/// # Errors
+///
+/// The operating system's; which of the two has the name is then unknown.
+pub fn rename_with_sums(
+    dir: &dyn Dir,
+    aux: Option<&dyn Dir>,
+    from: &str,
+    to: &str,
+) -> io::Result<()> {
+    if let Some(aux) = aux {
+        aux.rename(&SumFile::name(from), &SumFile::name(to))?;
+        aux.sync()?;
+    }
+    dir.rename(from, to)?;
+    dir.sync()
+}
+
+/// The folder of checksums of the database at `path`, with the name that the database has for them;
+/// `None` if it does not lie in a data directory, or in one that has no checksums of it.
+#[must_use]
+pub fn sums_beside(path: &Path) -> Option<(Arc<dyn Dir>, String)> {
+    let beside = |path: &Path| {
+        let name = path.file_name()?.to_str()?.to_owned();
+        let folder = match path.parent()? {
+            folder if folder.as_os_str().is_empty() => Path::new("."),
+            folder => folder,
+        };
+        let folder = folder.canonicalize().ok()?;
+        let aux = folder.parent()?.join("aux");
+        let is_there = folder.ends_with("snap") && aux.join(SumFile::name(&name)).is_file();
+        is_there.then_some(())?;
+        let aux: Arc<dyn Dir> = OsDir::open(aux).ok()?;
+        Some((aux, name))
+    };
+    // The file's name may lead elsewhere: here from a folder that has the checksums, or to it.
+    beside(path).or_else(|| beside(&path.canonicalize().ok()?))
 }
 
 /// Sums of the pages in a run of bytes.

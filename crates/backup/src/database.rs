@@ -4,13 +4,14 @@ use std::fs;
 use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use backend::{Backend, Batch, Bucket, Options};
+use backend::{Backend, Batch, Bucket, CheckError, Checksums, OpenError, Options, ReadOnly};
 use base::LogPosition;
 use serde_json::json;
-use vfs::{Lock, Open, OsDir};
+use vfs::{File, Lock, Open, OsDir};
 
 use crate::{BackupError, Owner, Told, file_name, parent_of};
 
@@ -39,6 +40,7 @@ pub(crate) fn copy(
         }
         thread::sleep(LOCK_POLL);
     }
+    check(&file, source)?;
     let copy = || -> io::Result<()> {
         fs::copy(source, target)?;
         fs::File::open(target)?.sync_all()
@@ -46,6 +48,25 @@ pub(crate) fn copy(
     let copied = copy().map_err(BackupError::path("write", target));
     drop(file);
     copied
+}
+
+/// Compares every page with the checksums that the member keeps of its database, if it keeps some.
+fn check(file: &Arc<dyn File>, path: &Path) -> Result<(), BackupError> {
+    let Some((aux, name)) = backend::sums_beside(path) else { return Ok(()) };
+    let damaged = |page, what| BackupError::Damaged { path: path.to_owned(), page, what };
+    let opened = ReadOnly::open_with(
+        Arc::clone(file),
+        &path.display().to_string(),
+        Some((&*aux, name.as_str())),
+    );
+    let database = opened.map_err(|error| match error {
+        OpenError::Damaged { page, what, .. } => damaged(page, what),
+        OpenError::Locked { .. } | OpenError::Io { .. } => BackupError::Database(error),
+    })?;
+    if database.checksums() != Checksums::Matching {
+        return Ok(());
+    }
+    database.check().map_err(|CheckError { page, what }| damaged(page, what))
 }
 
 /// Leaves out the old members of the database `folder/db` and enters the new one. `applied` is how

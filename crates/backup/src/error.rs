@@ -36,6 +36,16 @@ pub enum BackupError {
     /// The copy of the log.
     #[error("writing the copy of the log")]
     Append(#[from] wal::AppendError),
+    /// The member's database has changed since it was written.
+    #[error("database {} is damaged at page {page}: {what}", path.display())]
+    Damaged {
+        /// The database.
+        path: PathBuf,
+        /// The first page that is not what was written.
+        page: u64,
+        /// How that is known.
+        what: String,
+    },
     /// The copy of the database.
     #[error("opening the copy of the database")]
     Database(#[from] backend::OpenError),
@@ -72,6 +82,12 @@ impl BackupError {
                     path.display()
                 ))
             }
+            Self::Damaged { .. } => Some(
+                "nothing of this database is copied; look after the device, then replace a member \
+                 of several (etcdctl member remove, member add, start with an empty data \
+                 directory) and restore a lone one from a snapshot"
+                    .to_owned(),
+            ),
             Self::Path { .. }
             | Self::Log(_)
             | Self::NewLog(_)

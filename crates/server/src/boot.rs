@@ -15,6 +15,7 @@ mod force;
 mod join;
 pub(crate) mod origin;
 mod received;
+mod remedy;
 mod restart;
 mod shrink;
 pub(crate) mod srv;
@@ -39,6 +40,7 @@ pub(crate) use discovery::founders_of;
 pub use error::BootError;
 pub(crate) use join::members_of;
 pub(crate) use origin::{DiscoveryService, Origin, OriginOptions};
+use remedy::Remedy;
 pub use srv::SrvError;
 pub(crate) use v2_discovery::founders_of_token;
 
@@ -146,8 +148,12 @@ fn open_in(data_dir: &dyn Dir, options: &BootOptions) -> Result<Opened, BootErro
     backend_options.aux = Some(member_dir.subdir("aux").map_err(dir_error)?);
     // Whatever is acknowledged later is below these names.
     member_dir.sync().and_then(|()| data_dir.sync()).map_err(dir_error)?;
-    let database =
-        Database { snap_dir: &snap_dir, backend: backend_options, state: &options.state };
+    let database = Database {
+        snap_dir: &snap_dir,
+        backend: backend_options,
+        state: &options.state,
+        remedy: &|| Remedy::of_log(&*wal_parent, &wal_name),
+    };
     let open = || match &received {
         Some(received) => received.open(&database),
         None => database.open(),
@@ -171,6 +177,7 @@ fn open_in(data_dir: &dyn Dir, options: &BootOptions) -> Result<Opened, BootErro
     let applied = state.applied().index;
     if !has_log && applied > Index(0) {
         return Err(BootError::LogMissing {
+            remedy: Remedy::of_members(&state.members(), MemberId::NONE),
             db: database.path("db"),
             applied,
             wal: wal_parent.path().join(&wal_name).display().to_string(),
@@ -220,6 +227,8 @@ struct Database<'a> {
     snap_dir: &'a Arc<dyn Dir>,
     backend: backend::Options,
     state: &'a state::Options,
+    /// What to do if it cannot be used; reads the log.
+    remedy: &'a dyn Fn() -> Remedy,
 }
 
 impl Database<'_> {
@@ -227,18 +236,31 @@ impl Database<'_> {
         let db = || self.path("db");
         let backend = Backend::open(self.snap_dir, "db", &self.backend);
         let backend = backend.map_err(|source| match source {
-            backend::OpenError::Damaged { .. } => BootError::DatabaseDamaged { db: db(), source },
+            backend::OpenError::Damaged { .. } => {
+                BootError::DatabaseDamaged { db: db(), remedy: (self.remedy)(), source }
+            }
             backend::OpenError::Locked { .. } | backend::OpenError::Io { .. } => {
                 BootError::Backend(source)
             }
         })?;
+        if backend.checksums() == backend::Checksums::Foreign {
+            tracing::warn!(
+                path = db(),
+                "the page checksums in member/aux speak of another state than that of the \
+                 database, which another program wrote or which is a copy: the structure of every \
+                 page was verified and new checksums were made; a value that changed on the device \
+                 before is not noticed"
+            );
+        }
         let state = State::open(&backend, self.state).map_err(|source| match &source {
             state::OpenError::TooNew { storage } => {
                 BootError::TooNew { db: db(), storage: storage.clone(), source }
             }
             state::OpenError::Keys(_)
             | state::OpenError::Backend(_)
-            | state::OpenError::Damaged { .. } => BootError::State { db: db(), source },
+            | state::OpenError::Damaged { .. } => {
+                BootError::State { db: db(), remedy: (self.remedy)(), source }
+            }
         })?;
         Ok((backend, state))
     }

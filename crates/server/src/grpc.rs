@@ -10,7 +10,9 @@ mod codec;
 mod election;
 mod health;
 mod kv;
+mod large;
 mod lease;
+mod load;
 mod lock;
 mod maintenance;
 mod messages;
@@ -48,6 +50,7 @@ use call::{Arriving, Reply};
 pub(crate) use health::Serving;
 pub(crate) use kv::ReplyFuture;
 use kv::{Kv, KvMethod};
+use load::Load;
 use messages::Messages;
 pub(crate) use methods::{CallKind, METHODS, Method, MethodIndex};
 pub(crate) use reply_body::ReplyBody;
@@ -84,6 +87,8 @@ struct Shared {
     /// Changes while no leader has been seen for three elections.
     leader_lost: channel::Receiver<u64>,
     kv: Arc<Kv>,
+    /// Of the connection.
+    load: Arc<Load>,
     watch: Watch,
     lease: LeaseServer<lease::Leases>,
     cluster: ClusterServer<cluster::Cluster>,
@@ -112,13 +117,15 @@ impl Services {
                     .max_decoding_message_size(max)
             };
         }
+        let load = Load::new();
         let recipes = Recipes::new(handle.clone());
         let shared = Shared {
             slow,
             tracer,
             message_bytes_max: max,
             leader_lost,
-            kv: Arc::new(Kv::new(handle.clone(), slow)),
+            kv: Arc::new(Kv::new(handle.clone(), slow, load.clone())),
+            load,
             metrics: Arc::new(handle.metrics().clone()),
             watch: Watch::new(handle.clone()),
             lease: service!(LeaseServer, lease::Leases::new(handle.clone())),
@@ -139,13 +146,20 @@ impl Services {
     /// The same services, for one connection: its calls share counters of references that no other
     /// thread touches. `local` is where it arrives, if that is an address; asked only for traces.
     pub(crate) fn for_connection(&self, local: impl FnOnce() -> Option<SocketAddr>) -> Self {
+        let load = self.shared.load.beside();
         let shared = Shared {
             tracer: self.shared.tracer.as_ref().map(|tracer| tracer.at(local())),
-            kv: Arc::new(Kv::clone(&self.shared.kv)),
+            kv: Arc::new(self.shared.kv.for_connection(load.clone())),
+            load,
             metrics: Arc::new(Arc::clone(self.shared.handle.metrics())),
             ..Shared::clone(&self.shared)
         };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// Returns when the connection asks for more than it may have, and takes nothing.
+    pub(crate) async fn broken_off(&self) {
+        self.shared.load.broken_off().await;
     }
 
     /// Whether the certificate of a request's connection would be its user, were it a call.
@@ -175,6 +189,7 @@ impl Services {
             leader_lost: &shared.leader_lost,
             method,
             remote,
+            load: &shared.load,
             tracer: shared.tracer.as_ref(),
         };
         arriving.answer(request, |request, caller| self.dispatch(method, remote, caller, request))
@@ -194,8 +209,9 @@ impl Services {
         let shared = &self.shared;
         let lean = |request: http::Request<B>| {
             let (head, body) = request.into_parts();
-            let metrics = shared.metrics.clone();
-            Messages::new(&head.headers, body, metrics, method, shared.message_bytes_max)
+            let (metrics, load) = (shared.metrics.clone(), shared.load.clone());
+            let max = shared.message_bytes_max;
+            Messages::new(&head.headers, body, metrics, load, method, max)
         };
         let path = method.method().path;
         let unary = match path {
@@ -223,8 +239,8 @@ impl Services {
     {
         let shared = &self.shared;
         let request = request.map(|body| {
-            let metrics = shared.metrics.clone();
-            RequestBody::new(body, metrics, method, shared.message_bytes_max)
+            let (metrics, load) = (shared.metrics.clone(), shared.load.clone());
+            RequestBody::new(body, metrics, load, method, shared.message_bytes_max)
         });
         let path = method.method().path;
         match method.method().service() {

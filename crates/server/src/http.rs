@@ -6,6 +6,7 @@
 mod gateway;
 mod health;
 mod log_level;
+mod path;
 mod peers;
 mod pprof;
 mod v2;
@@ -191,7 +192,15 @@ impl Shared {
         response
     }
 
-    async fn route(&self, remote: Remote, request: http::Request<Incoming>) -> Response {
+    async fn route(&self, remote: Remote, mut request: http::Request<Incoming>) -> Response {
+        if let Some(v2) = &self.v2
+            && v2::is_path(request.uri().path())
+        {
+            return v2.answer(request).await;
+        }
+        if let Some(answer) = path::settle(&mut request) {
+            return answer;
+        }
         if let Some(gateway) = &self.gateway
             && Gateway::is_path(request.uri().path())
         {
@@ -199,11 +208,6 @@ impl Shared {
         }
         let is_get = request.method() == Method::GET;
         let path = request.uri().path();
-        if let Some(v2) = &self.v2
-            && v2::is_path(path)
-        {
-            return v2.answer(request).await;
-        }
         match (self.port, path) {
             (Port::Calls, _) => text(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,

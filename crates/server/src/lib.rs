@@ -53,6 +53,6 @@ pub use handle::ProposeError;
 pub use http::profile;
 pub use node::NodeError;
 pub use security::SecurityError;
-pub use signals::{Signal, notify_ready, wait as wait_for_signal};
+pub use signals::{Signal, notify_ready, survive_file_size_limit, wait as wait_for_signal};
 pub use snapshots::SnapshotError;
 pub use start::{StartError, run};

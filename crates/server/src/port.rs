@@ -101,8 +101,9 @@ impl hyper::service::Service<http::Request<Incoming>> for Served {
             request.extensions_mut().insert(secured.clone());
         }
         let content_type = request.headers().get(http::header::CONTENT_TYPE);
-        let is_grpc =
-            content_type.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+        // As etcd's doors; what only looks like a call is the gateway's to answer.
+        let is_grpc = request.version() == http::Version::HTTP_2
+            && content_type.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
         match &self.services {
             Some(services) if is_grpc => Answering::Grpc(services.call(self.remote, request)),
             Some(_) | None => {
@@ -262,14 +263,25 @@ async fn connection<S>(
     let (stream, drain) = Coalescing::new(Forgiving::new(stream));
     let counted = Counted::new(stream, begun.clone());
     let io = TokioIo::new(Policed::new(counted, pings));
-    let afterwards = served.afterwards.clone();
+    let (afterwards, services) = (served.afterwards.clone(), served.services.clone());
     let serving = builder.serve_connection_with_upgrades(io, served).into_owned();
     let whole = async {
         let _counted = permit;
         begun.run(watcher.watch(serving)).await;
         afterwards.run().await;
     };
-    drain.flushing(whole).await;
+    let broken_off = async {
+        match services {
+            Some(services) => services.broken_off().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = drain.flushing(whole) => {}
+        () = broken_off => {
+            tracing::warn!("closed a connection whose client asks on and takes no answer");
+        }
+    }
 }
 
 fn builder(limits: PortLimits) -> auto::Builder<TokioExecutor> {

@@ -1,5 +1,6 @@
 //! A member's threads: the node loop, the store thread and the one that prepares log segments.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -44,6 +45,8 @@ pub(crate) struct Running {
     node_queue: NodeQueue,
     committer_queue: CommitterQueue,
     peer_thread: PeerThread,
+    /// The database's file, for messages.
+    database: PathBuf,
 }
 
 /// The parts of a member, joined and not yet running.
@@ -68,6 +71,7 @@ impl Running {
         booted: Booted,
         dial: Arc<dyn Dial>,
     ) -> Result<Self, StartError> {
+        let database = booted.backend.path();
         let peer_thread = PeerThread::start().map_err(StartError::Threads)?;
         let Joined { handle, answers, node, committer, preparer, node_queue, committer_queue } =
             Joined::new(options, booted, dial, &peer_thread);
@@ -96,6 +100,7 @@ impl Running {
             node_queue,
             committer_queue,
             peer_thread,
+            database,
         })
     }
 
@@ -126,7 +131,7 @@ impl Running {
         self.committer_queue.stop();
         let committer = self.committer.join().expect("the store thread does not panic: it aborts");
         node.map_err(StartError::Node)?;
-        committer.map_err(StartError::Commit)
+        committer.map_err(|source| StartError::Commit { path: self.database, source })
     }
 }
 

@@ -1,5 +1,8 @@
 //! What the operating system and the supervisor say, and what they are told.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
 use tokio::signal::unix::{SignalKind, signal};
 
 /// A signal that ended the server.
@@ -21,6 +24,16 @@ impl Signal {
         if let Err(error) = signal_hook::low_level::emulate_default_handler(number) {
             tracing::warn!(error = %error, "cannot end by the signal");
         }
+    }
+}
+
+/// Keeps the process alive when a file reaches the limit of its size (`ulimit -f`), so that the write
+/// fails and its error is told (D11); by default the system ends the process without a word.
+pub fn survive_file_size_limit() {
+    // Nobody looks at the flag: that there is a handler is what counts.
+    let seen = Arc::new(AtomicBool::new(false));
+    if let Err(error) = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, seen) {
+        tracing::warn!(error = %error, "cannot listen for the signal of the file size limit");
     }
 }
 

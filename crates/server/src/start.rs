@@ -3,7 +3,9 @@
 //! Order (SRV-154): open the data, start the store thread and the node loop, tell the cluster who
 //! this member is, then serve clients and say so.
 
+use std::error::Error;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -75,8 +77,14 @@ pub enum StartError {
     #[error("the member failed")]
     Node(#[source] NodeError),
     /// The store thread.
-    #[error("the database failed")]
-    Commit(#[source] backend::CommitError),
+    #[error("the database {} failed", path.display())]
+    Commit {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: backend::CommitError,
+    },
     /// The member never got to know itself.
     #[error("publishing the member")]
     Publish(#[source] ProposeError),
@@ -129,12 +137,37 @@ impl StartError {
             | Self::Listen(_)
             | Self::Threads(_)
             | Self::Node(_)
-            | Self::Commit(_)
+            | Self::Commit { .. }
             | Self::Corrupt { .. }
             | Self::ProxyFolder { .. }
             | Self::ProxyFile { .. }
-            | Self::Publish(_) => logging::log_failure("failed to start etcd", self),
+            | Self::Publish(_) => self.log_failure(),
         }
+    }
+
+    fn log_failure(&self) {
+        const TEXT: &str = "failed to start etcd";
+        if self.is_file_too_large() {
+            let remedy = "raise the limit of the size of a file: \"ulimit -f\" in a shell, \
+                          LimitFSIZE= in a unit of systemd, or that of the file system";
+            let error: &(dyn Error + 'static) = self;
+            tracing::error!(target: logging::FATAL, error, remedy, "{TEXT}");
+        } else {
+            logging::log_failure(TEXT, self);
+        }
+    }
+
+    /// D11: whether a file reached the limit of its size.
+    fn is_file_too_large(&self) -> bool {
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            let source = error.downcast_ref::<io::Error>();
+            if source.is_some_and(|source| source.kind() == io::ErrorKind::FileTooLarge) {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
     }
 }
 
@@ -300,7 +333,7 @@ fn boot(options: &Options, runtime: &Runtime, dial: Arc<dyn Dial>) -> Result<Boo
     }
     let booted = opened.boot(&options.boot, origin);
     if let Err(error @ BootError::Removed { .. }) = &booted {
-        let error: &(dyn std::error::Error + 'static) = error;
+        let error: &(dyn Error + 'static) = error;
         tracing::warn!(error, "server error");
         tracing::warn!("data-dir used by this member must be removed");
     }

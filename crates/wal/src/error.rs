@@ -95,10 +95,7 @@ pub struct ReleaseError {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// No segment is there.
-    #[error(
-        "no log in {folder:?}; if the database is kept, restore the member from a snapshot or \
-         remove it from the cluster and add it again"
-    )]
+    #[error("no log in {folder:?}; if the database is kept, {REBUILD}")]
     Missing {
         /// The log's folder.
         folder: PathBuf,
@@ -267,9 +264,11 @@ pub enum OpenError {
     },
 }
 
-/// What an operator does about a log that cannot be used.
-const REBUILD: &str = "restore this member from a snapshot, or remove it from the cluster and \
-                       add it again with an empty data folder";
+/// What an operator does about a log that cannot be used. A member of several that came back from a
+/// snapshot would have forgotten its votes.
+const REBUILD: &str = "replace this member if the cluster has others (etcdctl member remove, member \
+                       add, start with an empty data folder), and restore it from a snapshot only \
+                       if it has none";
 
 /// What is wrong with a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

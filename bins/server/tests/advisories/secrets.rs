@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use proto::authpb::UserAddOptions;
 use proto::etcdserverpb as pb;
 use proto::etcdserverpb::auth_client::AuthClient;
 use proto::etcdserverpb::maintenance_client::MaintenanceClient;
@@ -95,6 +96,44 @@ async fn no_password_is_told_or_kept() -> anyhow::Result<()> {
         "\"msg\":\"changed a password of a user\",\"user-name\":\"alice\"",
     ] {
         assert!(log.contains(line), "{line}");
+    }
+    Ok(())
+}
+
+/// CVE-2020-15115, as etcd 3.7.1 does it: a password of any length is taken, even none; but only an
+/// empty one that a user was made with opens the door, and never one that it was changed to.
+#[tokio::test]
+async fn passwords_have_no_least_length() -> anyhow::Result<()> {
+    const WRONG: &str = "etcdserver: authentication failed, invalid user ID or password";
+    let (server, _folder) = start(&["--bcrypt-cost=4"])?;
+    let Callers { root, .. } = protect(&server).await?;
+    let mut auth = AuthClient::new(root.channel.clone());
+    for (name, password) in [("short", "1"), ("empty", ""), ("emptied", "x")] {
+        let (name, password) = (name.to_owned(), password.to_owned());
+        let request = pb::AuthUserAddRequest { name, password, ..Default::default() };
+        auth.user_add(root.ask(request)).await?;
+    }
+    let options = Some(UserAddOptions { no_password: true });
+    let name = "none".to_owned();
+    let request = pb::AuthUserAddRequest { name, options, ..Default::default() };
+    auth.user_add(root.ask(request)).await?;
+    let name = "emptied".to_owned();
+    let change = pb::AuthUserChangePasswordRequest { name, ..Default::default() };
+    auth.user_change_password(root.ask(change)).await?;
+
+    for (name, password, refused) in [
+        ("short", "1", None),
+        ("short", "", Some(WRONG)),
+        ("short", "2", Some(WRONG)),
+        ("empty", "", None),
+        ("empty", "1", Some(WRONG)),
+        ("emptied", "", Some(WRONG)),
+        ("emptied", "x", Some(WRONG)),
+        ("none", "", Some("auth: authentication failed, password was given for no password user")),
+    ] {
+        let answer = login(&root.channel, name, password).await.map(drop);
+        let said = answer.as_ref().map_err(tonic::Status::message).err();
+        assert_eq!(said, refused, "{name:?} with {password:?}");
     }
     Ok(())
 }

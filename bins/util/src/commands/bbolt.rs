@@ -41,9 +41,9 @@ fn run(call: &Call) -> Result<(), Failure> {
     let file = database::open_file(&path, Open::Read).map_err(Failure::error)?;
     let database = database::read(file, &path, call.lock_timeout());
     let database = database.map_err(|error| database::failure(&error))?;
-    if let Err(error) = database.check() {
-        println!("{error}\n1 errors found");
-        return Err(Failure::error("invalid value"));
+    if let Err(damage) = database::check(&database) {
+        println!("{}\n1 errors found", damage.page);
+        return Err(Failure::error(format!("invalid value{}", damage.hint())));
     }
     println!("OK");
     Ok(())

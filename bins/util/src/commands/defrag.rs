@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use backend::{CheckError, ReadError, ReadOnly, Sizes};
+use backend::{Checksums, ReadError, ReadOnly, Sizes};
 use cli::exit::Failure;
 use cli::flag::Flag;
 use cli::size;
@@ -17,7 +17,7 @@ use vfs::{Dir, Lock, Open};
 
 use super::Command;
 use crate::call::Call;
-use crate::database::{self, DatabaseError, FileError};
+use crate::database::{self, Damage, DatabaseError, FileError};
 use crate::log;
 use crate::rewrite::{Edits, RewriteError, rewrite};
 
@@ -41,8 +41,8 @@ enum DefragError {
     #[error(transparent)]
     Database(#[from] DatabaseError),
     /// A page of the database.
-    #[error("the database is damaged, restore it first")]
-    Check(#[from] CheckError),
+    #[error("the database is damaged")]
+    Check(#[from] Damage),
     /// Its sizes.
     #[error("reading the database")]
     Read(#[from] ReadError),
@@ -56,7 +56,9 @@ fn run(call: &Call) -> Result<(), Failure> {
     let path = database::path_in(&call.folder("data-dir"));
     defragment(&path, call.lock_timeout()).map_err(|error| {
         let why = database::chain(&error);
-        Failure::error(format!("Failed to defragment etcd data[{data_dir}] ({why})"))
+        // A hint is a line of its own.
+        let (why, hint) = why.split_at(why.find("\nhint: ").unwrap_or(why.len()));
+        Failure::error(format!("Failed to defragment etcd data[{data_dir}] ({why}){hint}"))
     })
 }
 
@@ -68,7 +70,7 @@ fn defragment(path: &Path, lock_timeout: Option<Duration>) -> Result<(), DefragE
     database::lock(&*file, path, Lock::WholeFile, lock_timeout)?;
     // From here on the lock is a shared one, which keeps members out as well.
     let source = database::read(Arc::clone(&file), path, lock_timeout)?;
-    source.check()?;
+    database::check(&source)?;
     let before = source.sizes()?;
     let mut fields = vec![("path", Value::from(path.display().to_string()))];
     fields.extend(size_fields(before, None));
@@ -94,13 +96,17 @@ fn replace(
     let failed = FileError::of("write", &staged_path);
     let staged = folder.open(STAGED, Open::CreateOrWrite).map_err(&failed)?;
     staged.set_len(0).map_err(&failed)?;
-    let written = rewrite(source, &Edits::default(), Arc::clone(&staged));
+    // Those that speak of another state are left as they are: the member then says so.
+    let is_known = source.checksums() == Checksums::Matching;
+    let aux = backend::sums_beside(path).filter(|_| is_known).map(|(aux, _)| aux);
+    let sums = aux.clone().map(|aux| (aux, STAGED));
+    let written = rewrite(source, &Edits::default(), Arc::clone(&staged), sums);
     if written.is_err() {
         drop(folder.remove(STAGED));
     }
     written?;
     let sizes = database::read(staged, &staged_path, None)?.sizes()?;
-    let renamed = folder.rename(STAGED, name).and_then(|()| folder.sync());
+    let renamed = backend::rename_with_sums(folder, aux.as_deref(), STAGED, name);
     renamed.map_err(FileError::of("rename", path))?;
     Ok(sizes)
 }

@@ -2,7 +2,6 @@
 //!
 //! etcd: `etcdutl/etcdutl/hashkv_command.go`.
 
-use backend::{Backend, Options};
 use cli::exit::Failure;
 use cli::flag::Flag;
 use cli::json::Object;
@@ -24,9 +23,7 @@ fn run(call: &Call) -> Result<(), Failure> {
     let format = call.format()?;
     let path = call.file("hashkv requires exactly one argument")?;
     database::require(&path)?;
-    let (folder, name) = database::place(&path).map_err(Failure::error)?;
-    let options = Options { lock_timeout: call.lock_timeout(), ..Options::default() };
-    let backend = Backend::open(&folder, &name, &options);
+    let backend = database::write(&path, call.lock_timeout());
     let backend = backend.map_err(|error| database::failure(&error))?;
     let store = Store::open(&backend, &mvcc::Options::default());
     let store = store.map_err(|error| database::failure(&error))?;

@@ -8,7 +8,7 @@
 
 use std::path::Path;
 
-use backend::{Backend, Batch, Bucket, CommitError, Options};
+use backend::{Backend, Batch, Bucket, CommitError};
 use bytes::Bytes;
 use cli::exit::Failure;
 use cli::flag::Flag;
@@ -79,9 +79,7 @@ fn run(call: &Call) -> Result<(), Failure> {
     let data_dir = call.folder("data-dir");
     let path = database::path_in(&data_dir);
     database::require(&path)?;
-    let (folder, name) = database::place(&path).map_err(Failure::error)?;
-    let options = Options { lock_timeout: call.lock_timeout(), ..Options::default() };
-    let backend = Backend::open(&folder, &name, &options);
+    let backend = database::write(&path, call.lock_timeout());
     let backend = backend.map_err(|error| database::failure(&error))?;
     let force = call.flags.bool("force");
     migrate(&backend, &data_dir, target, force).map_err(|error| database::failure(&error))

@@ -31,7 +31,7 @@ fn rewritten(filled: &[(Bucket, &str, &str)], edits: &Edits) -> Vec<String> {
     drop(backend);
     let source = ReadOnly::open(dir.open("db", Open::Read).unwrap(), "db").unwrap();
     let file = dir.open("new", Open::Create).unwrap();
-    rewrite(&source, edits, Arc::clone(&file)).unwrap();
+    rewrite(&source, edits, Arc::clone(&file), None).unwrap();
     let written = ReadOnly::open(file, "new").unwrap();
     written.check().unwrap();
     assert_eq!(written.buckets(), source.buckets());

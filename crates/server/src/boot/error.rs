@@ -5,6 +5,7 @@ use std::io;
 use base::{ClusterId, Index, MemberId, version};
 
 use super::origin::OriginError;
+use super::remedy::Remedy;
 
 /// Why a member does not start. Each text names what to do next.
 #[derive(Debug, thiserror::Error)]
@@ -25,19 +26,23 @@ pub enum BootError {
     #[error("shrinking the database, which --bootstrap-defrag-threshold-megabytes asks for")]
     Shrink(#[source] backend::CommitError),
     /// G11.
-    #[error("the database {db} cannot be used: {DATABASE_REMEDY}")]
+    #[error("the database {db} cannot be used: {FROM_LOG}{remedy}")]
     DatabaseDamaged {
         /// Where it is.
         db: String,
+        /// What to do.
+        remedy: Remedy,
         /// Its damage.
         #[source]
         source: backend::OpenError,
     },
     /// The state in it.
-    #[error("the state in the database {db} cannot be used: {DATABASE_REMEDY}")]
+    #[error("the state in the database {db} cannot be used: {FROM_LOG}{remedy}")]
     State {
         /// Where it is.
         db: String,
+        /// What to do.
+        remedy: Remedy,
         /// Its damage.
         #[source]
         source: state::OpenError,
@@ -62,15 +67,28 @@ pub enum BootError {
     /// The log.
     #[error("opening the log")]
     Log(#[source] wal::OpenError),
+    /// G10. The log holds what was never written, or not all of what was.
+    #[error("the log {wal} cannot be used: {remedy}")]
+    LogDamaged {
+        /// Where it is.
+        wal: String,
+        /// What to do.
+        remedy: Remedy,
+        /// Its damage.
+        #[source]
+        source: Box<wal::OpenError>,
+    },
     /// A new log.
     #[error("making the log")]
     NewLog(#[source] wal::CreateError),
     /// G12.
     #[error(
         "log missing for the database at {db}, which is applied up to index {applied}: restore the \
-         log folder {wal}, or restore from a snapshot, or remove this member and add it again"
+         log folder {wal}, or else {remedy}"
     )]
     LogMissing {
+        /// What to do without it.
+        remedy: Remedy,
         /// The database.
         db: String,
         /// How far it is applied.
@@ -81,10 +99,12 @@ pub enum BootError {
     /// D19, D20.
     #[error(
         "the log ends at index {last} but the database is applied up to index {applied}: the log is \
-         older than the database or its newest segments are missing; restore both from the same \
-         backup, or remove this member and add it again"
+         older than the database or its newest segments are missing; put those back that the \
+         member wrote last, or else {remedy}"
     )]
     LogBehind {
+        /// What to do without them.
+        remedy: Remedy,
         /// The log's last entry.
         last: Index,
         /// How far the database is applied.
@@ -93,10 +113,12 @@ pub enum BootError {
     /// D19.
     #[error(
         "the database is applied only up to index {applied}, but the log goes on only behind a newer snapshot: \
-         failed to find database snapshot file (snap: snapshot file doesn't exist); restore both \
-         from the same backup, or remove this member and add it again"
+         failed to find database snapshot file (snap: snapshot file doesn't exist); put the file \
+         back, or else {remedy}"
     )]
     DatabaseBehind {
+        /// What to do without it.
+        remedy: Remedy,
         /// How far the database is applied.
         applied: Index,
         /// What the log said.
@@ -105,9 +127,11 @@ pub enum BootError {
     },
     /// D18.
     #[error(
-        "the database {db} is missing and the log in {wal} begins only behind index {needed}, so the state cannot be made from it: restore a database that is applied up to index {needed} or further, or restore from a snapshot, or remove this member and add it again"
+        "the database {db} is missing and the log in {wal} begins only behind index {needed}, so the state cannot be made from it: put back the database that is applied up to index {needed} or further, or else {remedy}"
     )]
     DatabaseMissing {
+        /// What to do without it.
+        remedy: Remedy,
         /// Where the database should be.
         db: String,
         /// The log.
@@ -185,7 +209,6 @@ pub enum BootError {
     Origin(#[from] OriginError),
 }
 
-/// What an operator does about a database that cannot be used.
-const DATABASE_REMEDY: &str = "move the file away and start again if the log holds everything from its first entry on (a \
-     start says so if it does not), else restore from a snapshot, or remove this member and add it \
-     again";
+/// What an operator tries first about a database that cannot be used.
+const FROM_LOG: &str = "move the file away and start again if the log holds everything from its \
+                        first entry on (a start says so if it does not), else ";

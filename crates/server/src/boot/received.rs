@@ -147,8 +147,9 @@ impl Received {
                 BootError::Backend(source)
             }
         })?;
-        let state = State::open(incoming.backend(), database.state)
-            .map_err(|source| damaged(BootError::State { db: file.clone(), source }))?;
+        let state = State::open(incoming.backend(), database.state).map_err(|source| {
+            damaged(BootError::State { db: file.clone(), remedy: (database.remedy)(), source })
+        })?;
         let applied = state.applied().index;
         if applied < self.index {
             return Err(BootError::ReceivedBehind { file, applied, needed: self.index });

@@ -15,6 +15,7 @@ use state::members::MemberObject;
 use vfs::Dir;
 use wal::{Mark, Metadata, Replay, Wal};
 
+use super::remedy::Remedy;
 use super::{BootError, Booted, Opened, force};
 
 /// Whether a log holds everything from the first entry on, before a database is made from it.
@@ -32,12 +33,42 @@ pub(super) fn check_complete(
         Ok(_) => Ok(()),
         Err(wal::OpenError::NoMark { .. } | wal::OpenError::MarkMissing { .. }) => {
             Err(BootError::DatabaseMissing {
+                remedy: Remedy::of_log(&**wal_parent, wal_name),
                 db: snap_dir.path().join("db").display().to_string(),
                 wal: wal_parent.path().join(wal_name).display().to_string(),
                 needed: needed.get(),
             })
         }
-        Err(error) => Err(BootError::Log(error)),
+        Err(source) => Err(unusable(wal_parent, wal_name, Remedy::Unknown, source)),
+    }
+}
+
+/// Why a log does not open. What the operating system refused is no damage.
+fn unusable(
+    wal_parent: &Arc<dyn Dir>,
+    wal_name: &str,
+    remedy: Remedy,
+    source: wal::OpenError,
+) -> BootError {
+    match source {
+        wal::OpenError::Folder { .. }
+        | wal::OpenError::File { .. }
+        | wal::OpenError::InUse { .. }
+        | wal::OpenError::OtherOwner { .. }
+        | wal::OpenError::Repair { .. } => BootError::Log(source),
+        wal::OpenError::Missing { .. }
+        | wal::OpenError::Read { .. }
+        | wal::OpenError::SegmentGap { .. }
+        | wal::OpenError::Damaged { .. }
+        | wal::OpenError::EntryGap { .. }
+        | wal::OpenError::GoesBack { .. }
+        | wal::OpenError::NoMark { .. }
+        | wal::OpenError::MarkMissing { .. }
+        | wal::OpenError::MarkTerm { .. }
+        | wal::OpenError::CommittedLost { .. } => {
+            let wal = wal_parent.path().join(wal_name).display().to_string();
+            BootError::LogDamaged { wal, remedy, source: Box::new(source) }
+        }
     }
 }
 
@@ -80,6 +111,8 @@ fn concerns(entry: &Entry, member: MemberId) -> bool {
 /// Opens the log at the newest mark whose state the database has.
 fn open_log(opened: &Opened) -> Result<(Wal, Replay), BootError> {
     let applied = opened.state.applied();
+    // Who the member is, the log alone says.
+    let remedy = || Remedy::of_members(&opened.state.members(), MemberId::NONE);
     let newest = Cell::new(Index(0));
     let newest_below = |marks: &[Mark]| {
         newest.set(marks.last().map_or(Index(0), |mark| mark.position.index));
@@ -88,15 +121,26 @@ fn open_log(opened: &Opened) -> Result<(Wal, Replay), BootError> {
     let (wal, replay) = match Wal::open(&opened.wal_parent, &opened.wal_name, newest_below) {
         Ok(log) => log,
         Err(source @ wal::OpenError::NoMark { .. }) => {
-            return Err(BootError::DatabaseBehind { applied: applied.index, source });
+            return Err(BootError::DatabaseBehind {
+                remedy: remedy(),
+                applied: applied.index,
+                source,
+            });
         }
         // A snapshot that was received leaves a gap behind what this database has applied.
         Err(source @ (wal::OpenError::EntryGap { .. } | wal::OpenError::CommittedLost { .. }))
             if applied.index < newest.get() =>
         {
-            return Err(BootError::DatabaseBehind { applied: applied.index, source });
+            return Err(BootError::DatabaseBehind {
+                remedy: remedy(),
+                applied: applied.index,
+                source,
+            });
         }
-        Err(error) => return Err(BootError::Log(error)),
+        Err(source) => {
+            let Opened { wal_parent, wal_name, .. } = opened;
+            return Err(unusable(wal_parent, wal_name, remedy(), source));
+        }
     };
     if let Some(repaired) = &replay.repaired {
         tracing::warn!(
@@ -122,7 +166,8 @@ pub(super) fn restart(mut opened: Opened, force_new_cluster: bool) -> Result<Boo
     let start = replay.start.position;
     let last = replay.entries.last().map_or(start.index, |entry| entry.index);
     if last < applied.index {
-        return Err(BootError::LogBehind { last, applied: applied.index });
+        let remedy = Remedy::of_members(&opened.state.members(), member);
+        return Err(BootError::LogBehind { remedy, last, applied: applied.index });
     }
     super::v2::take_over(&mut opened, start, &replay.entries);
     let written = replay.hard_state;

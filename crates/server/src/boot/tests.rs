@@ -92,6 +92,54 @@ fn a_member_is_who_it_was_after_a_restart() {
     assert!(again.restarted);
 }
 
+/// G11: one of several never comes back from a snapshot; one that is alone has nothing else.
+#[test]
+fn the_remedy_for_a_damaged_database_depends_on_the_others() {
+    let alone = CLUSTER.split(',').next().unwrap();
+    for (cluster, wanted, others) in [
+        (CLUSTER, "the cluster has 3 voters: remove this member and add it again", true),
+        (alone, "this member is the only voter: restore it from a snapshot", false),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut options = options(folder.path(), "a");
+        options.origin.cluster = InitialCluster::parse(cluster).unwrap();
+        let mut booted = boot(&options).unwrap();
+        let commit = booted.restored.entries.last().unwrap().index;
+        let hard_state = HardState { term: Term(1), vote: MemberId::NONE, commit };
+        booted.wal.append_and_sync(&[], Some(&hard_state), true).unwrap();
+        let member = booted.member;
+        drop(booted);
+        std::fs::write(snap(folder.path()).join("db"), [7; 8192]).unwrap();
+        let error = boot(&options).unwrap_err();
+        assert!(matches!(error, BootError::DatabaseDamaged { .. }), "{error:?}");
+        let text = error.to_string();
+        assert!(text.contains(wanted), "{text}");
+        assert_eq!(text.contains(&format!("etcdctl member remove {member}")), others, "{text}");
+        assert_eq!(text.contains("etcdutl snapshot restore"), !others, "{text}");
+    }
+}
+
+/// G10: so does that for a damaged log. Learners have no data of their own to give.
+#[test]
+fn the_remedy_for_a_damaged_log_depends_on_the_others() {
+    let member = |id: u64, is_learner| MemberObject {
+        id: MemberId(id),
+        is_learner,
+        ..MemberObject::default()
+    };
+    let remedy = |members: &[MemberObject]| Remedy::of_members(members, MemberId::NONE).to_string();
+    assert_eq!(Remedy::of_members(&[], MemberId::NONE), Remedy::Unknown);
+    assert_eq!(
+        Remedy::of_members(&[member(1, false), member(2, true)], MemberId::NONE),
+        Remedy::Alone
+    );
+    let several = remedy(&[member(1, false), member(2, false)]);
+    assert!(several.starts_with("the cluster has 2 voters: remove this member"), "{several}");
+    assert!(several.contains("never restore"), "{several}");
+    let unknown = remedy(&[]);
+    assert!(unknown.contains("member remove ID") && unknown.contains("only if"), "{unknown}");
+}
+
 /// Makes the database of index 10, term 2, under a name.
 fn make_database(snap: &Path, name: &str) {
     make_database_in(&OsDir::open(snap).unwrap(), name);

@@ -28,7 +28,19 @@ pub enum FileError {
         /// Why.
         source: io::Error,
     },
-    /// It is no YAML, or has a key twice.
+    /// A key stands there twice.
+    #[error("{}:{line}:{column}: {} set twice", .path.display(), twice(key.as_deref()))]
+    Duplicate {
+        /// The file.
+        path: PathBuf,
+        /// Of the second one, from 1.
+        line: u64,
+        /// From 1.
+        column: u64,
+        /// The key as it stands there; `None` if it is no text.
+        key: Option<String>,
+    },
+    /// It is no YAML.
     #[error("{}:{line}:{column}: {why}", .path.display())]
     Syntax {
         /// The file.
@@ -83,11 +95,21 @@ impl FileError {
             Self::Syntax { .. } => {
                 "write one 'key: value' per line, indented with blanks and not with tabs".to_owned()
             }
+            Self::Duplicate { line, key: Some(key), .. } => {
+                format!("keep one of the lines that set {key}, for example without line {line}")
+            }
+            Self::Duplicate { line, key: None, .. } => {
+                format!("remove the key on line {line}, or the one before that is equal to it")
+            }
             Self::Type { key, expected, .. } | Self::Value { key, expected, .. } => {
                 format!("set {key} to {expected}")
             }
         }
     }
+}
+
+fn twice(key: Option<&str>) -> String {
+    key.map_or_else(|| "a key is".to_owned(), |key| format!("{key} is"))
 }
 
 /// Keys that are no flags, and keys in blocks: the path and the flag it sets.
@@ -173,7 +195,11 @@ fn syntax(path: &Path, text: &str, error: &serde_saphyr::Error) -> FileError {
         return refuse(line, column, "a tab in the indentation");
     }
     let (line, column) = error.location().map_or((1, 1), |at| (at.line(), at.column()));
-    let why = error.without_snippet().to_string();
+    let error = error.without_snippet();
+    if let serde_saphyr::Error::DuplicateMappingKey { key, .. } = error {
+        return FileError::Duplicate { path: path.to_owned(), line, column, key: key.clone() };
+    }
+    let why = error.to_string();
     refuse(line, column, why.lines().next().unwrap_or_default())
 }
 

@@ -3,7 +3,8 @@
 //! A reply that a client reads slowly stays in memory until it is sent. Small ones are nobody's
 //! business; a large one asks for room before it is read from the store and gives it back when the
 //! connection has taken it. Who finds no room waits in line; a line that is too long, or does not
-//! move, turns requests away.
+//! move, turns requests away. A reply that its client does not take is broken off after a while
+//! (large.rs), and no connection has more than a share of the room.
 //!
 //! Invariant: what is granted before a read never exceeds the capacity, but for a reply that alone
 //! is larger; what a read turns out to hold beyond its estimate is added without asking, so it
@@ -17,8 +18,9 @@ use std::time::Duration;
 use mvcc::{RangeQuery, Row, Want};
 use parking_lot::Mutex;
 use proto::etcdserverpb as pb;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::load::Load;
 use crate::handle::{Handle, ProposeError};
 
 /// Replies below this many bytes are not counted.
@@ -28,10 +30,13 @@ pub(crate) const LARGE_REPLY_BYTES: usize = 1 << 20;
 /// under way the server stays within 256 MiB.
 const CAPACITY_BYTES: usize = 128 << 20;
 
+/// What one connection may have of it; it may always have one reply, however large.
+pub(crate) const CHARGED_PER_CONNECTION_KIB: usize = CAPACITY_BYTES / 4 / 1024;
+
 /// Requests that may wait for room.
 const WAITING_MAX: usize = 256;
 
-/// How long one may wait.
+/// How long one may wait while nobody before it gets room.
 const WAIT_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// A row keeps at least the page alive that it lies in.
@@ -54,6 +59,8 @@ struct Room {
     free: i64,
     capacity: i64,
     waiting: VecDeque<Waiting>,
+    /// How often one of those got room.
+    granted: u64,
 }
 
 #[derive(Debug)]
@@ -67,6 +74,8 @@ struct Waiting {
 pub(crate) struct Charge {
     budget: Arc<Budget>,
     bytes: i64,
+    /// Of the connection's share.
+    share: Option<OwnedSemaphorePermit>,
 }
 
 fn signed(bytes: usize) -> i64 {
@@ -80,19 +89,37 @@ impl Budget {
 
     fn with_capacity(capacity: usize) -> Arc<Self> {
         let capacity = signed(capacity);
-        let room = Room { free: capacity, capacity, waiting: VecDeque::new() };
+        let room = Room { free: capacity, capacity, waiting: VecDeque::new(), granted: 0 };
         Arc::new(Self { room: Mutex::new(room), row_bytes: AtomicUsize::new(KEY_ROW_BYTES) })
     }
 
-    /// Waits for room for a reply of about this many bytes.
-    pub(crate) async fn admit(self: &Arc<Self>, bytes: usize) -> Result<Charge, ProposeError> {
+    /// Waits for room for a reply of about this many bytes to a connection: first for its own
+    /// share, so that it is not in the way of others.
+    pub(crate) async fn admit(
+        self: &Arc<Self>,
+        load: &Load,
+        bytes: usize,
+    ) -> Result<Charge, ProposeError> {
+        let kib = (bytes / 1024).min(CHARGED_PER_CONNECTION_KIB);
+        let kib = u32::try_from(kib).expect("a share is below 4 TiB");
+        let share = {
+            let _waiting = load.wait()?;
+            let share = load.charged().clone().acquire_many_owned(kib);
+            while_it_moves(share, || load.taken()).await?
+        };
+        let mut charge = self.grant(bytes).await?;
+        charge.share = Some(share.map_err(|_| ProposeError::Overloaded)?);
+        Ok(charge)
+    }
+
+    async fn grant(self: &Arc<Self>, bytes: usize) -> Result<Charge, ProposeError> {
         let granted = {
             let mut room = self.room.lock();
             // A reply larger than everything gets everything.
             let bytes = i64::try_from(bytes).unwrap_or(i64::MAX).min(room.capacity);
             if room.waiting.is_empty() && bytes <= room.free {
                 room.free -= bytes;
-                return Ok(Charge { budget: self.clone(), bytes });
+                return Ok(Charge { budget: self.clone(), bytes, share: None });
             }
             if WAITING_MAX <= room.waiting.len() {
                 return Err(ProposeError::Overloaded);
@@ -101,10 +128,8 @@ impl Budget {
             room.waiting.push_back(Waiting { bytes, granted: sender });
             granted
         };
-        match tokio::time::timeout(WAIT_TIME_MAX, granted).await {
-            Ok(Ok(charge)) => Ok(charge),
-            Ok(Err(_)) | Err(_) => Err(ProposeError::Overloaded),
-        }
+        let granted = while_it_moves(granted, || self.room.lock().granted).await?;
+        granted.map_err(|_| ProposeError::Overloaded)
     }
 
     /// Makes a charge what the reply really holds; small replies hold none.
@@ -112,7 +137,8 @@ impl Budget {
         if bytes < LARGE_REPLY_BYTES {
             return None;
         }
-        let mut charge = charge.unwrap_or_else(|| Charge { budget: self.clone(), bytes: 0 });
+        let mut charge =
+            charge.unwrap_or_else(|| Charge { budget: self.clone(), bytes: 0, share: None });
         charge.adjust(signed(bytes));
         Some(charge)
     }
@@ -129,15 +155,16 @@ impl Budget {
                 room.free,
                 room.capacity
             );
-            let Room { free, waiting, .. } = &mut *room;
+            let Room { free, waiting, granted: times, .. } = &mut *room;
             while let Some(next) = waiting.pop_front_if(|next| next.bytes <= *free) {
                 *free -= next.bytes;
+                *times += 1;
                 granted.push(next);
             }
         }
         // Outside the lock: who has given up drops the charge, and that comes back here.
         for Waiting { bytes, granted } in granted {
-            let _gone = granted.send(Charge { budget: self.clone(), bytes });
+            let _gone = granted.send(Charge { budget: self.clone(), bytes, share: None });
         }
     }
 
@@ -182,6 +209,11 @@ impl Budget {
 }
 
 impl Charge {
+    /// Whether others wait for what this holds.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.budget.room.lock().waiting.iter().any(|waiting| !waiting.granted.is_closed())
+    }
+
     fn adjust(&mut self, bytes: i64) {
         let before = std::mem::replace(&mut self.bytes, bytes);
         self.budget.release(before - bytes);
@@ -191,6 +223,22 @@ impl Charge {
 impl Drop for Charge {
     fn drop(&mut self) {
         self.budget.release(self.bytes);
+    }
+}
+
+/// Waits in a line as long as that goes on: `moves` must change from time to time.
+async fn while_it_moves<T>(
+    wait: impl Future<Output = T>,
+    moves: impl Fn() -> u64,
+) -> Result<T, ProposeError> {
+    let mut wait = std::pin::pin!(wait);
+    loop {
+        let before = moves();
+        match tokio::time::timeout(WAIT_TIME_MAX, wait.as_mut()).await {
+            Ok(done) => return Ok(done),
+            Err(_) if before != moves() => {}
+            Err(_) => return Err(ProposeError::Overloaded),
+        }
     }
 }
 
@@ -218,10 +266,10 @@ mod tests {
     #[tokio::test]
     async fn who_finds_no_room_waits_in_line() {
         let budget = Budget::with_capacity(10 * MIB);
-        let first = budget.admit(8 * MIB).await.unwrap();
+        let first = budget.grant(8 * MIB).await.unwrap();
         let waits = |bytes| {
             let budget = budget.clone();
-            tokio::spawn(async move { budget.admit(bytes).await.unwrap() })
+            tokio::spawn(async move { budget.grant(bytes).await.unwrap() })
         };
         let second = waits(4 * MIB);
         tokio::task::yield_now().await;
@@ -239,14 +287,14 @@ mod tests {
     #[tokio::test]
     async fn a_line_that_is_full_turns_away() {
         let budget = Budget::with_capacity(MIB);
-        let held = budget.admit(5 * MIB).await.unwrap();
+        let held = budget.grant(5 * MIB).await.unwrap();
         let mut line = Vec::new();
         for _ in 0..WAITING_MAX {
             let budget = budget.clone();
-            line.push(tokio::spawn(async move { budget.admit(1).await.map(drop) }));
+            line.push(tokio::spawn(async move { budget.grant(1).await.map(drop) }));
             tokio::task::yield_now().await;
         }
-        assert!(matches!(budget.admit(1).await, Err(ProposeError::Overloaded)));
+        assert!(matches!(budget.grant(1).await, Err(ProposeError::Overloaded)));
         drop(held);
         for waiting in line {
             waiting.await.unwrap().unwrap();
@@ -257,12 +305,12 @@ mod tests {
     #[tokio::test]
     async fn a_reply_that_is_larger_than_expected_counts_in_full() {
         let budget = Budget::with_capacity(10 * MIB);
-        let charge = budget.admit(2 * MIB).await.unwrap();
+        let charge = budget.grant(2 * MIB).await.unwrap();
         let charge = budget.settle(Some(charge), 40 * MIB);
         assert_eq!(budget.room.lock().free, signed(10 * MIB) - signed(40 * MIB));
         drop(charge);
         assert_eq!(budget.room.lock().free, signed(10 * MIB));
-        let charge = budget.admit(8 * MIB).await.unwrap();
+        let charge = budget.grant(8 * MIB).await.unwrap();
         assert!(budget.settle(Some(charge), 100).is_none());
         assert_eq!(budget.room.lock().free, signed(10 * MIB));
     }
@@ -273,5 +321,26 @@ mod tests {
         let row = |at: usize| Row(page.slice(at..at + 100));
         assert_eq!(held_bytes(&[row(0), row(200), row(400)]), PAGE_BYTES + 200);
         assert_eq!(held_bytes(&[row(0), row(2 * PAGE_BYTES)]), 2 * PAGE_BYTES);
+    }
+
+    /// G22: one connection leaves room for others, and may still read as much at once as before.
+    #[tokio::test]
+    async fn a_connection_has_a_share() {
+        let budget = Budget::new();
+        let (one, other) = (Load::new(), Load::new());
+        let first = budget.admit(&one, 40 * MIB).await.unwrap();
+        let second = {
+            let (budget, one) = (budget.clone(), one.clone());
+            tokio::spawn(async move { budget.admit(&one, 20 * MIB).await.unwrap() })
+        };
+        tokio::task::yield_now().await;
+        assert!(!second.is_finished() && !first.is_wanted());
+        drop(budget.admit(&other, 40 * MIB).await.unwrap());
+        drop(first);
+        let second = second.await.unwrap();
+        drop(budget.admit(&one, 10 * MIB).await.unwrap());
+        drop(second);
+        drop(budget.admit(&one, 2 * CAPACITY_BYTES).await.unwrap());
+        assert_eq!(budget.room.lock().free, signed(CAPACITY_BYTES));
     }
 }

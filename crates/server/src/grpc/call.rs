@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use tonic::{Code, Status};
 
 use super::codec::Framed;
 use super::kv::{HttpReply, ReplyFuture, UnaryReply};
+use super::load::Load;
 use super::methods::{CallKind, MethodIndex};
 use super::reply_body::{self, Account, Limits, ReplyBody, code_of};
 use super::slow::{Remote, SlowCalls, Stats};
@@ -33,6 +35,8 @@ pub(crate) struct Arriving<'a> {
     pub(crate) leader_lost: &'a watch::Receiver<u64>,
     pub(crate) method: MethodIndex,
     pub(crate) remote: Remote,
+    /// Of the connection.
+    pub(crate) load: &'a Arc<Load>,
     /// If calls are traced.
     pub(crate) tracer: Option<&'a Tracer>,
 }
@@ -61,7 +65,8 @@ impl Arriving<'_> {
         // Somebody else's certificate, which says nothing of who asks (CB-77).
         let secured = request.extensions().get().filter(|_| !metadata.is_passed_on);
         let caller = Caller::new(token, secured).traced(account.traced());
-        Call { reply: service(request, caller), account: Some(account), limits, noted }
+        let load = Some(self.load.clone());
+        Call { reply: service(request, caller), account: Some(account), limits, noted, load }
     }
 
     fn check(&self, metadata: &Metadata<'_>) -> Result<Limits, Status> {
@@ -158,6 +163,8 @@ pub(crate) struct Call {
     limits: Limits,
     /// How it is noted when it took long, and whose it is.
     noted: Option<Box<(SlowCalls, Remote)>>,
+    /// Where the reply counts; taken once.
+    load: Option<Arc<Load>>,
 }
 
 /// What a service answers with.
@@ -178,6 +185,7 @@ impl Call {
             account,
             limits: Limits::none(),
             noted: None,
+            load: None,
         }
     }
 
@@ -212,7 +220,14 @@ impl Call {
             account.end(Code::Ok);
             self.note(&account);
         }
-        reply_body::ok_with(ReplyBody::of_message(message))
+        reply_body::ok_with(self.counted(ReplyBody::of_message(message)))
+    }
+
+    fn counted(&mut self, body: ReplyBody) -> ReplyBody {
+        match self.load.take() {
+            Some(load) => body.counted(load),
+            None => body,
+        }
     }
 
     /// Logs a unary call that took long, unless its service does.
@@ -236,7 +251,12 @@ impl Call {
         }
         // A unary answer is complete, so that only sending it is left.
         let limits = if unary { Limits::none() } else { std::mem::take(&mut self.limits) };
-        reply.map(|body| ReplyBody::of_call(body, account, limits))
+        // Streams in both directions stand still as long as their reader likes, in no call's way.
+        let counted = method.kind != CallKind::BidiStream;
+        reply.map(|body| {
+            let body = ReplyBody::of_call(body, account, limits);
+            if counted { self.counted(body) } else { body }
+        })
     }
 }
 

@@ -18,8 +18,9 @@ use tonic::codec::CompressionEncoding;
 use tonic::server::Grpc;
 use tonic::{Request, Response, Status};
 
-use super::budget::{Budget, held_bytes};
+use super::budget::{Budget, Charge, held_bytes};
 use super::codec::{DirectCodec, Framed, Plain, SplicedRange, WriteWire};
+use super::load::Load;
 use super::messages::{Messages, decode};
 use super::slow::{Remote, SlowCalls, Stats, Steps, field};
 use super::status::{self, refused};
@@ -51,14 +52,33 @@ pub(crate) enum KvMethod {
 /// The service; clones share the member.
 #[derive(Clone, Debug)]
 pub(crate) struct Kv {
-    handle: Handle,
-    budget: Arc<Budget>,
+    pub(super) handle: Handle,
+    pub(super) budget: Arc<Budget>,
     slow: SlowCalls,
+    /// Of the connection.
+    load: Arc<Load>,
 }
 
 impl Kv {
-    pub(crate) fn new(handle: Handle, slow: SlowCalls) -> Self {
-        Self { handle, budget: Budget::new(), slow }
+    pub(crate) fn new(handle: Handle, slow: SlowCalls, load: Arc<Load>) -> Self {
+        Self { handle, budget: Budget::new(), slow, load }
+    }
+
+    /// The same service for a connection.
+    pub(crate) fn for_connection(&self, load: Arc<Load>) -> Self {
+        Self { load, ..self.clone() }
+    }
+
+    /// Waits until the connection may be answered `bytes` (0 for few) more.
+    pub(super) async fn room(
+        &self,
+        bytes: impl FnOnce() -> usize,
+    ) -> Result<Option<Charge>, ProposeError> {
+        self.load.room().await?;
+        match bytes() {
+            0 => Ok(None),
+            bytes => self.budget.admit(&self.load, bytes).await.map(Some),
+        }
     }
 
     /// Answers a unary call.
@@ -147,10 +167,7 @@ impl Kv {
         steps.step(AUTHORIZED);
         // A large reply waits for room first and is read then: that is as fresh, and holds nothing
         // while it waits.
-        let charge = match self.budget.estimate(&self.handle, request) {
-            0 => None,
-            bytes => Some(self.budget.admit(bytes).await?),
-        };
+        let charge = self.room(|| self.budget.estimate(&self.handle, request)).await?;
         let metrics = self.handle.metrics();
         let began = Instant::now();
         let reply: Result<RangeReply, _> = self.handle.reads().range(authorized);
@@ -185,8 +202,7 @@ impl Kv {
                         kv.handle.linearize().await?;
                     }
                     let who = kv.handle.enter(&caller, &request).await?;
-                    let chunks =
-                        range_stream::chunks(kv.handle.clone(), kv.budget.clone(), request, who);
+                    let chunks = range_stream::chunks(Arc::clone(&kv), request, who);
                     // Its span is that of the whole stream.
                     let chunks = chunks.inspect(move |_| _ = &caller);
                     Ok::<_, Status>(Response::new(chunks))
@@ -232,6 +248,7 @@ impl Kv {
     ) -> Result<pb::PutResponse, Status> {
         state::check_put(request).map_err(|refusal| refused(&refusal))?;
         let cost_bytes = state::quota::put_cost_bytes(request);
+        self.load.room().await?;
         self.handle.admit_for(&caller, request, cost_bytes).await?;
         let caller = caller.within("put", || about::put(request));
         let reply = self.handle.propose_for(&caller, RequestKind::Put, request).await?;
@@ -263,6 +280,7 @@ impl Kv {
         caller: Caller,
     ) -> Result<pb::DeleteRangeResponse, Status> {
         state::check_delete(request).map_err(|refusal| refused(&refusal))?;
+        self.load.room().await?;
         let caller = caller.within("delete_range", || about::delete(request));
         let reply = self.handle.propose_for(&caller, RequestKind::DeleteRange, request).await?;
         let Reply::Delete(mut response) = reply else {
@@ -328,15 +346,7 @@ impl Kv {
         let authorized =
             self.handle.authorize(&who, request).map_err(|refusal| refused(&refusal))?;
         steps.step(AUTHORIZED);
-        let operations = request.success.iter().chain(&request.failure);
-        let estimates = operations.map(|operation| match &operation.request {
-            Some(Op::RequestRange(range)) => self.budget.estimate(&self.handle, range),
-            Some(_) | None => 0,
-        });
-        let charge = match estimates.fold(0, usize::saturating_add) {
-            0 => None,
-            bytes => Some(self.budget.admit(bytes).await?),
-        };
+        let charge = self.room(|| self.estimate(request)).await?;
         let answer = self.handle.reads().txn(authorized);
         let mut response = answer.map_err(|refusal| refused(&refusal))?;
         self.handle.check_still(&who, request).map_err(|refusal| refused(&refusal))?;
@@ -346,12 +356,23 @@ impl Kv {
         Ok(Plain::charged(response, charge))
     }
 
+    /// About how many bytes the reply to a txn will hold; 0 for few.
+    fn estimate(&self, request: &pb::TxnRequest) -> usize {
+        let operations = request.success.iter().chain(&request.failure);
+        let estimates = operations.map(|operation| match &operation.request {
+            Some(Op::RequestRange(range)) => self.budget.estimate(&self.handle, range),
+            Some(_) | None => 0,
+        });
+        estimates.fold(0, usize::saturating_add)
+    }
+
     async fn propose_txn(
         &self,
         request: &pb::TxnRequest,
         caller: Caller,
     ) -> Result<Plain<pb::TxnResponse>, Status> {
         let cost_bytes = state::quota::txn_cost_bytes(request);
+        self.load.room().await?;
         self.handle.admit_for(&caller, request, cost_bytes).await?;
         let caller = caller.within("txn", || about::txn(request));
         let reply = self.handle.propose_for(&caller, RequestKind::Txn, request).await?;

@@ -233,7 +233,7 @@ impl Service for Maintenance {
         self.handle.enter(&caller(&request), request.get_ref()).await?;
         let request = request.into_inner();
         let action = DowngradeAction::try_from(request.action);
-        let action = action.map_err(|_| status::unknown_action())?;
+        let action = action.map_err(|_| status::unknown_downgrade_action())?;
         let reads = self.handle.reads();
         let mut change = None;
         if action == DowngradeAction::Cancel {

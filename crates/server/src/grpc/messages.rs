@@ -8,6 +8,7 @@
 
 use std::future::Future as _;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -20,6 +21,7 @@ use tonic::codec::{CompressionEncoding, DecodeBuf, Decoder, Streaming};
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
+use super::load::{HalfOpen, Load};
 use super::methods::{CallKind, MethodIndex};
 use super::request_body::{IDLE_TIME_MAX, PREFIX_LEN, RequestBody};
 use super::status;
@@ -47,8 +49,13 @@ struct Plain<B> {
     /// `None` once it has ended.
     body: Option<B>,
     metrics: ConnectionMetrics,
+    load: Arc<Load>,
     method: MethodIndex,
     message_bytes_max: usize,
+    /// Something has arrived.
+    heard: bool,
+    /// While it waits for its message, or its first.
+    half_open: Option<HalfOpen>,
     /// What arrived last and was not taken.
     arrived: Bytes,
     /// The beginning of a message whose end has not arrived.
@@ -65,6 +72,7 @@ where
         headers: &HeaderMap,
         body: B,
         metrics: ConnectionMetrics,
+        load: Arc<Load>,
         method: MethodIndex,
         message_bytes_max: usize,
     ) -> Self {
@@ -73,14 +81,17 @@ where
             None | Some(b"identity") => Source::Plain(Plain {
                 body: Some(body),
                 metrics,
+                load,
                 method,
                 message_bytes_max,
+                heard: false,
+                half_open: None,
                 arrived: Bytes::new(),
                 begun: BytesMut::new(),
                 idle: None,
             }),
             Some(b"gzip") => {
-                let body = RequestBody::new(body, metrics, method, message_bytes_max);
+                let body = RequestBody::new(body, metrics, load, method, message_bytes_max);
                 let encoding = Some(CompressionEncoding::Gzip);
                 let max = Some(message_bytes_max);
                 let messages = Streaming::new_request(AsTheyAre, body, encoding, max);
@@ -164,6 +175,7 @@ where
         self.body = None;
         self.arrived = Bytes::new();
         self.begun = BytesMut::new();
+        self.half_open = None;
     }
 
     /// More bytes than those that were taken; only called when all were.
@@ -172,7 +184,7 @@ where
         loop {
             match Pin::new(&mut *body).poll_frame(context) {
                 Poll::Ready(Some(Ok(frame))) => {
-                    self.idle = None;
+                    (self.heard, self.half_open, self.idle) = (true, None, None);
                     // Trailers of a request say nothing.
                     let Ok(data) = frame.into_data() else { continue };
                     self.arrived = data;
@@ -182,17 +194,21 @@ where
                     return Poll::Ready(Some(Err(Status::from_error(error.into()))));
                 }
                 Poll::Ready(None) => return Poll::Ready(None),
-                Poll::Pending if self.method.method().kind == CallKind::BidiStream => {
-                    return Poll::Pending;
-                }
-                Poll::Pending => {
-                    let idle = self
-                        .idle
-                        .get_or_insert_with(|| Box::pin(tokio::time::sleep(IDLE_TIME_MAX)));
-                    ready!(idle.as_mut().poll(context));
-                    return Poll::Ready(Some(Err(status::request_stalled())));
+                Poll::Pending => {}
+            }
+            let streaming = self.method.method().kind == CallKind::BidiStream;
+            if self.half_open.is_none() && !(streaming && self.heard) {
+                match self.load.half_open() {
+                    Ok(half_open) => self.half_open = Some(half_open),
+                    Err(error) => return Poll::Ready(Some(Err(error.into()))),
                 }
             }
+            if streaming {
+                return Poll::Pending;
+            }
+            let idle = self.idle.get_or_insert_with(|| Box::pin(tokio::time::sleep(IDLE_TIME_MAX)));
+            ready!(idle.as_mut().poll(context));
+            return Poll::Ready(Some(Err(status::request_stalled())));
         }
     }
 
@@ -281,7 +297,6 @@ fn unknown_encoding(name: &[u8]) -> Status {
 mod tests {
     use std::collections::VecDeque;
     use std::convert::Infallible;
-    use std::sync::Arc;
 
     use http_body::Frame;
 
@@ -315,7 +330,7 @@ mod tests {
         }
         let parts = Parts(bytes.chunks(cut).map(Bytes::copy_from_slice).collect());
         let method = MethodIndex::find("/etcdserverpb.Watch/Watch").unwrap();
-        Messages::new(&headers, parts, Arc::new(Metrics::new(false)), method, 100)
+        Messages::new(&headers, parts, Arc::new(Metrics::new(false)), Load::new(), method, 100)
     }
 
     fn message(len: u8) -> Vec<u8> {

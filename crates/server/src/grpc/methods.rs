@@ -153,6 +153,11 @@ mod tests {
             assert_eq!(format!("/{}/{}", found.service(), found.name()), method.path);
         }
         assert_eq!(MethodIndex::find("/etcdserverpb.KV/Get"), None);
+        // G-017: as etcd, this server does not describe itself.
+        for version in ["v1", "v1alpha"] {
+            let path = format!("/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo");
+            assert_eq!(MethodIndex::find(&path), None);
+        }
         assert!(is_service("etcdserverpb.KV"));
         assert!(!is_service("v9.Other"));
     }

@@ -14,10 +14,10 @@ use proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 use state::{Identity, RangeReply};
 use tonic::Status;
 
-use super::budget::{Budget, Charge, held_bytes};
+use super::budget::held_bytes;
 use super::codec::{SplicedRange, WriteWire};
+use super::kv::Kv;
 use super::status::{self, refused};
-use crate::handle::Handle;
 
 /// Keys in the first chunk; later ones have more or fewer by the bytes of the one before.
 const FIRST_CHUNK_KEYS: i64 = 10;
@@ -64,13 +64,12 @@ impl WriteWire for Chunk {
 
 /// Chunks of a checked request.
 pub(crate) fn chunks(
-    handle: Handle,
-    budget: Arc<Budget>,
+    kv: Arc<Kv>,
     request: pb::RangeRequest,
     who: Identity,
 ) -> impl Stream<Item = Result<Chunk, Status>> + Send + 'static {
-    let progress = Progress::new(request, handle.limits().request_bytes_max);
-    let state = Some(Chunks { handle, who, budget, progress, charge: None });
+    let progress = Progress::new(request, kv.handle.limits().request_bytes_max);
+    let state = Some(Chunks { kv, who, progress });
     stream::unfold(state, |state| async {
         let mut chunks = state?;
         match chunks.next().await {
@@ -83,36 +82,29 @@ pub(crate) fn chunks(
 /// A stream under way.
 #[derive(Debug)]
 struct Chunks {
-    handle: Handle,
+    kv: Arc<Kv>,
     who: Identity,
-    budget: Arc<Budget>,
     progress: Progress,
-    /// Of the chunk given last, which the connection has taken when it asks for the next.
-    charge: Option<Charge>,
 }
 
 impl Chunks {
     async fn next(&mut self) -> Result<(Chunk, bool), Status> {
         base::probe::failpoint("beforeRangeStreamChunk");
-        self.charge = None;
+        let Kv { handle, budget, .. } = &*self.kv;
         // Each chunk is a read of its own: what is revoked meanwhile ends the stream.
         let denied = |refusal| refused(&refusal);
         let request = &self.progress.request;
-        let authorized = self.handle.authorize(&self.who, request).map_err(denied)?;
-        let estimate = self.budget.estimate(&self.handle, request);
-        let charge = match estimate {
-            0 => None,
-            bytes => Some(self.budget.admit(bytes).await?),
-        };
-        let reads = self.handle.reads();
+        let authorized = handle.authorize(&self.who, request).map_err(denied)?;
+        // Only while the chunk is made: from then on it counts for the connection.
+        let _charge = self.kv.room(|| budget.estimate(handle, request)).await?;
+        let reads = handle.reads();
         let reply = reads.range(authorized).map_err(denied)?;
-        self.handle.check_still(&self.who, request).map_err(denied)?;
+        handle.check_still(&self.who, request).map_err(denied)?;
         let held = held_bytes(&reply.rows);
-        self.budget.learn(reply.rows.len(), held);
-        self.charge = self.budget.settle(charge, held);
+        budget.learn(reply.rows.len(), held);
         let (mut chunk, done) = self.progress.on_reply(reply);
         if done {
-            chunk.header = Some(self.handle.header(self.progress.revision));
+            chunk.header = Some(handle.header(self.progress.revision));
         }
         Ok((Chunk(chunk), done))
     }

@@ -1,5 +1,5 @@
 //! A reply's body on its way to the connection: counted, ended by deadline or loss of the leader,
-//! and holding what the reply was granted until the connection has taken it.
+//! and a large one handed out in pieces as the client takes them ([`Large`]).
 
 use std::future::Future as _;
 use std::pin::Pin;
@@ -15,8 +15,9 @@ use tokio::time::Sleep;
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Code, Status};
 
-use super::budget::Charge;
 use super::codec::Framed;
+use super::large::Large;
+use super::load::{Load, ReplyData};
 use super::methods::{CallKind, MethodIndex};
 use super::request_body::PREFIX_LEN;
 use super::status;
@@ -151,6 +152,8 @@ enum Content {
     Body(tonic::body::Body),
     /// One message, with its prefix, and trailers that say that all is well.
     Message(Bytes),
+    /// Such a message, in pieces.
+    Large(Arc<Large>),
     /// These trailers.
     Trailers,
     Nothing,
@@ -163,9 +166,8 @@ pub(crate) struct ReplyBody {
     call: Option<Account>,
     limits: Limits,
     broken_off: bool,
-    /// Room in the budget of replies. It goes with the bytes: the connection takes the whole body
-    /// long before it has sent it.
-    charge: Option<Arc<Charge>>,
+    /// Where what is handed out counts until it is written.
+    load: Option<Arc<Load>>,
 }
 
 impl ReplyBody {
@@ -174,19 +176,29 @@ impl ReplyBody {
         Self::of(Content::Body(inner), None)
     }
 
-    /// The body of a unary call that succeeded, all of which is counted already.
-    pub(crate) fn of_message(message: Framed) -> Self {
-        Self::of(Content::Message(message.bytes), message.charge)
+    /// Counts what is handed out for this connection.
+    pub(crate) fn counted(mut self, load: Arc<Load>) -> Self {
+        self.load = Some(load);
+        self
     }
 
-    fn of(content: Content, charge: Option<Arc<Charge>>) -> Self {
-        Self { content, call: None, limits: Limits::none(), broken_off: false, charge }
+    /// The body of a unary call that succeeded, all of which is counted already.
+    pub(crate) fn of_message(message: Framed) -> Self {
+        let Framed { bytes, charge } = message;
+        let content = match charge {
+            None => Content::Message(bytes),
+            Some(charge) => Content::Large(Large::begin(bytes, charge)),
+        };
+        Self::of(content, None)
+    }
+
+    fn of(content: Content, call: Option<Account>) -> Self {
+        Self { content, call, limits: Limits::none(), broken_off: false, load: None }
     }
 
     /// The body of a call's reply.
     pub(crate) fn of_call(inner: tonic::body::Body, call: Account, limits: Limits) -> Self {
-        let content = Content::Body(inner);
-        Self { content, call: Some(call), limits, broken_off: false, charge: None }
+        Self { limits, ..Self::of(Content::Body(inner), Some(call)) }
     }
 
     fn on_frame(&mut self, frame: &Frame<Bytes>) {
@@ -207,6 +219,12 @@ impl Content {
         if let Self::Body(body) = self {
             return Pin::new(body).poll_frame(context);
         }
+        if let Self::Large(large) = self {
+            match large.piece() {
+                Some(piece) => return Poll::Ready(Some(piece.map(Frame::data))),
+                None => *self = Self::Trailers,
+            }
+        }
         Poll::Ready(match std::mem::replace(self, Self::Nothing) {
             Self::Message(message) => {
                 *self = Self::Trailers;
@@ -217,14 +235,14 @@ impl Content {
                 trailers.insert("grpc-status", HeaderValue::from_static("0"));
                 Some(Ok(Frame::trailers(trailers)))
             }
-            Self::Body(_) | Self::Nothing => None,
+            Self::Body(_) | Self::Large(_) | Self::Nothing => None,
         })
     }
 
     fn is_end(&self) -> bool {
         match self {
             Self::Body(body) => body.is_end_stream(),
-            Self::Message(_) | Self::Trailers => false,
+            Self::Message(_) | Self::Large(_) | Self::Trailers => false,
             Self::Nothing => true,
         }
     }
@@ -246,19 +264,6 @@ pub(crate) fn trailers_of(status: &Status) -> Result<HeaderMap, Status> {
     Ok(trailers)
 }
 
-/// Bytes that give room back when they are gone.
-struct Charged {
-    data: Bytes,
-    #[allow(dead_code, reason = "it is there to be dropped")]
-    charge: Arc<Charge>,
-}
-
-impl AsRef<[u8]> for Charged {
-    fn as_ref(&self) -> &[u8] {
-        &self.data
-    }
-}
-
 /// The code in a reply's headers or trailers; none is success.
 pub(crate) fn code_of(headers: &HeaderMap) -> Code {
     let code = headers.get("grpc-status");
@@ -266,13 +271,13 @@ pub(crate) fn code_of(headers: &HeaderMap) -> Code {
 }
 
 impl Body for ReplyBody {
-    type Data = Bytes;
+    type Data = ReplyData;
     type Error = Status;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    ) -> Poll<Option<Result<Frame<ReplyData>, Status>>> {
         let this = &mut *self;
         if this.broken_off {
             return Poll::Ready(None);
@@ -305,8 +310,12 @@ impl Body for ReplyBody {
             }
             Poll::Pending => {}
         }
-        let Some(charge) = this.charge.clone() else { return polled };
-        polled.map_ok(|frame| frame.map_data(|data| Bytes::from_owner(Charged { data, charge })))
+        let moved = match &this.content {
+            Content::Large(large) => Some(large.moved()),
+            Content::Body(_) | Content::Message(_) | Content::Trailers | Content::Nothing => None,
+        };
+        let load = &this.load;
+        polled.map_ok(|frame| frame.map_data(|data| ReplyData::new(data, load.clone(), moved)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -317,7 +326,9 @@ impl Body for ReplyBody {
         match &self.content {
             Content::Body(body) => body.size_hint(),
             // The length of a gRPC reply is nobody's business.
-            Content::Message(_) | Content::Trailers | Content::Nothing => SizeHint::default(),
+            Content::Message(_) | Content::Large(_) | Content::Trailers | Content::Nothing => {
+                SizeHint::default()
+            }
         }
     }
 }

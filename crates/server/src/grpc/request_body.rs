@@ -6,6 +6,7 @@
 
 use std::future::Future as _;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::Sleep;
 use tonic::Status;
 
+use super::load::{HalfOpen, Load};
 use super::methods::{CallKind, MethodIndex};
 use super::status;
 use crate::metrics::ConnectionMetrics;
@@ -29,8 +31,13 @@ pub(crate) const PREFIX_LEN: usize = 5;
 pub(crate) struct RequestBody<B> {
     inner: B,
     metrics: ConnectionMetrics,
+    load: Arc<Load>,
     method: MethodIndex,
     message_bytes_max: usize,
+    /// Something has arrived.
+    heard: bool,
+    /// While it waits for its message, or its first.
+    half_open: Option<HalfOpen>,
     position: Position,
     idle: Option<Pin<Box<Sleep>>>,
 }
@@ -85,11 +92,21 @@ impl<B> RequestBody<B> {
     pub(crate) fn new(
         inner: B,
         metrics: ConnectionMetrics,
+        load: Arc<Load>,
         method: MethodIndex,
         message_bytes_max: usize,
     ) -> Self {
-        let position = Position::default();
-        Self { inner, metrics, method, message_bytes_max, position, idle: None }
+        Self {
+            inner,
+            metrics,
+            load,
+            method,
+            message_bytes_max,
+            heard: false,
+            half_open: None,
+            position: Position::default(),
+            idle: None,
+        }
     }
 }
 
@@ -108,7 +125,7 @@ where
         let this = &mut *self;
         match Pin::new(&mut this.inner).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
-                this.idle = None;
+                (this.heard, this.half_open, this.idle) = (true, None, None);
                 let Some(data) = frame.data_ref() else { return Poll::Ready(Some(Ok(frame))) };
                 match this.position.advance(data, this.message_bytes_max) {
                     Ok((0, _)) => {}
@@ -123,8 +140,17 @@ where
                 Poll::Ready(Some(Err(Status::from_error(error.into()))))
             }
             Poll::Ready(None) => Poll::Ready(None),
-            Poll::Pending if this.method.method().kind == CallKind::BidiStream => Poll::Pending,
             Poll::Pending => {
+                let streaming = this.method.method().kind == CallKind::BidiStream;
+                if this.half_open.is_none() && !(streaming && this.heard) {
+                    match this.load.half_open() {
+                        Ok(half_open) => this.half_open = Some(half_open),
+                        Err(error) => return Poll::Ready(Some(Err(error.into()))),
+                    }
+                }
+                if streaming {
+                    return Poll::Pending;
+                }
                 let idle =
                     this.idle.get_or_insert_with(|| Box::pin(tokio::time::sleep(IDLE_TIME_MAX)));
                 match idle.as_mut().poll(context) {

@@ -1,6 +1,8 @@
 //! Every error to the gRPC code and the text that clients match on: the one table of them
 //! (features 2.9; etcd: api/v3rpc/rpctypes/error.go).
 
+use std::sync::Arc;
+
 use state::Refusal;
 use tonic::{Code, Status};
 
@@ -162,6 +164,11 @@ pub(crate) fn bad_member_urls() -> Status {
     status(Code::InvalidArgument, "given member URLs are invalid")
 }
 
+/// Of an action of a downgrade that nobody knows.
+pub(crate) fn unknown_downgrade_action() -> Status {
+    status(Code::Unknown, "unknown method")
+}
+
 /// E-58.
 pub(crate) fn downgrade_format() -> Status {
     status(Code::InvalidArgument, "wrong downgrade target version format")
@@ -180,11 +187,6 @@ pub(crate) fn downgrade_in_progress() -> Status {
 /// E-57.
 pub(crate) fn no_cluster_version() -> Status {
     status(Code::FailedPrecondition, "cluster version not found during downgrade")
-}
-
-/// A number that stands for nothing one could do to a downgrade.
-pub(crate) fn unknown_action() -> Status {
-    status(Code::Unknown, "unknown method")
 }
 
 /// E-63.
@@ -232,6 +234,14 @@ pub(crate) fn malformed_message(error: &prost::DecodeError) -> Status {
 /// A message that began to arrive and then did not go on (G24).
 pub(crate) fn request_stalled() -> Status {
     Status::new(Code::DeadlineExceeded, "the request did not arrive in time")
+}
+
+/// A large reply of which the client took nothing for too long (G22): the stream is reset.
+pub(crate) fn reply_not_taken() -> Status {
+    let text = "the reply was not read in time and others needed the memory";
+    let mut status = Status::new(Code::ResourceExhausted, text);
+    status.set_source(Arc::new(h2::Error::from(h2::Reason::ENHANCE_YOUR_CALM)));
+    status
 }
 
 /// In grpc-go's words.

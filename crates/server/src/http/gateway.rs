@@ -6,6 +6,7 @@
 
 mod arriving;
 mod json;
+mod metadata;
 mod paths;
 mod streaming;
 mod websocket;
@@ -21,9 +22,11 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use tonic::{Code, Status};
 
+use super::path::redirect;
 use crate::grpc::{CallKind, MethodIndex, Remote, Services};
 use arriving::Arriving;
 use json::Form;
+use metadata::metadata;
 
 /// A flag and four bytes of length before every message of gRPC.
 const PREFIX_LEN: usize = 5;
@@ -34,9 +37,6 @@ const COMMON_NAME_IGNORED: &str = "CommonName of client sending a request agains
 
 /// What `/v3/openapi.json` answers: every path of the gateway, described (GW-28).
 const OPENAPI: &str = include_str!("../../../../docs/api/openapi.json");
-
-/// What a browser says in front of metadata (GW-22).
-const METADATA_PREFIX: &str = "grpc-metadata-";
 
 /// The gateway of a member; clones share the services.
 #[derive(Clone, Debug)]
@@ -63,7 +63,8 @@ impl Gateway {
     ) -> Response {
         let path = request.uri().path();
         if path == "/v3" {
-            return moved_to("/v3/");
+            let query = request.uri().query();
+            return redirect(StatusCode::TEMPORARY_REDIRECT, "/v3/", query, request.method());
         }
         if path.starts_with("/v3/") && self.services.takes_for_user(&request) {
             return super::text(StatusCode::BAD_REQUEST, COMMON_NAME_IGNORED);
@@ -75,7 +76,7 @@ impl Gateway {
             return websocket::answer(self, remote, request);
         }
         let asked = match find(path) {
-            Ok(asked) if request.method() == Method::POST => asked,
+            Ok(asked) if is_post(&request) => asked,
             found => {
                 pass_over(request.into_body()).await;
                 let otherwise = || Status::unimplemented("Method Not Allowed");
@@ -83,7 +84,10 @@ impl Gateway {
             }
         };
         let (head, body) = request.into_parts();
-        let headers = metadata(&head.headers);
+        let headers = match metadata(&head.headers) {
+            Ok(headers) => headers,
+            Err(status) => return refused(&status),
+        };
         if let CallKind::BidiStream = asked.kind {
             return self.converse(remote, asked, headers, body).await;
         }
@@ -109,7 +113,10 @@ impl Gateway {
             Ok(asked) => asked,
             Err(status) => return refused(&status),
         };
-        let headers = metadata(&headers);
+        let headers = match metadata(&headers) {
+            Ok(headers) => headers,
+            Err(status) => return refused(&status),
+        };
         if let CallKind::BidiStream = asked.kind {
             return self.converse(remote, asked, headers, body).await;
         }
@@ -188,6 +195,15 @@ fn find(path: &str) -> Result<Asked, Status> {
     Ok(Asked { method, form, kind: index.method().kind })
 }
 
+/// A form may be said to stand for another method.
+fn is_post<B>(request: &http::Request<B>) -> bool {
+    let header = |name: &str| request.headers().get(name).map(HeaderValue::as_bytes);
+    let is_form = header("content-type") == Some(&b"application/x-www-form-urlencoded"[..]);
+    let meant = header("x-http-method-override").filter(|meant| is_form && !meant.is_empty());
+    request.method() == Method::POST
+        && meant.is_none_or(|meant| meant.eq_ignore_ascii_case(b"POST"))
+}
+
 /// Reads what nobody wants: were the connection closed before, the client might never see the
 /// answer. As much of it as Go's servers read.
 async fn pass_over(body: Incoming) {
@@ -208,28 +224,6 @@ fn call<B>(path: &'static str, headers: HeaderMap, body: B) -> http::Request<B> 
     request
 }
 
-/// What of a request's headers goes into the call's metadata: the token, the time it may take, and
-/// what is said to be metadata.
-fn metadata(headers: &HeaderMap) -> HeaderMap {
-    let mut metadata = HeaderMap::new();
-    for (name, value) in headers {
-        let name = match name.as_str() {
-            "authorization" | "grpc-timeout" => name.clone(),
-            other => match other.strip_prefix(METADATA_PREFIX).map(HeaderName::try_from) {
-                Some(Ok(name)) => name,
-                Some(Err(_)) | None => continue,
-            },
-        };
-        metadata.append(name, value.clone());
-    }
-    let is_grpc = HeaderValue::from_static("application/grpc");
-    metadata.insert(header::CONTENT_TYPE, is_grpc);
-    metadata.insert(header::TE, HeaderValue::from_static("trailers"));
-    metadata.remove("grpc-encoding");
-    metadata.remove("grpc-accept-encoding");
-    metadata
-}
-
 /// A message behind its prefix.
 fn framed(message: &[u8]) -> Bytes {
     let mut framed = BytesMut::with_capacity(PREFIX_LEN + message.len());
@@ -242,7 +236,7 @@ fn framed(message: &[u8]) -> Bytes {
 /// The answer with one message.
 async fn unary<B>(form: &Form, reply: http::Response<B>) -> Result<Response, Status>
 where
-    B: http_body::Body<Data = Bytes, Error = Status>,
+    B: http_body::Body<Error = Status>,
 {
     let (head, body) = reply.into_parts();
     ended(&head.headers)?;
@@ -308,13 +302,6 @@ fn json_response(status: StatusCode, body: impl Into<Body>) -> Response {
     super::with_type(status, "application/json", body)
 }
 
-fn moved_to(path: &'static str) -> Response {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
-    response.headers_mut().insert(header::LOCATION, HeaderValue::from_static(path));
-    response
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -329,23 +316,5 @@ mod tests {
         assert_eq!(statuses(&[0, 1, 2, 3, 4, 5]), [200, 499, 500, 400, 504, 404]);
         assert_eq!(statuses(&[6, 7, 8, 9, 10, 11]), [409, 403, 429, 400, 409, 400]);
         assert_eq!(statuses(&[12, 13, 14, 15, 16]), [501, 500, 503, 500, 401]);
-    }
-
-    /// GW-22, GW-23.
-    #[test]
-    fn metadata_is_what_is_named_so() {
-        let mut headers = HeaderMap::new();
-        for (name, value) in [
-            ("authorization", "token"),
-            ("grpc-metadata-hasleader", "true"),
-            ("grpc-metadata-grpc-encoding", "gzip"),
-            ("cookie", "c"),
-        ] {
-            headers.insert(name, HeaderValue::from_static(value));
-        }
-        let metadata = metadata(&headers);
-        assert_eq!(metadata.get("authorization").unwrap(), "token");
-        assert_eq!(metadata.get("hasleader").unwrap(), "true");
-        assert!(metadata.get("cookie").is_none() && metadata.get("grpc-encoding").is_none());
     }
 }

@@ -58,7 +58,8 @@ pub(super) async fn answer(handle: &Handle, request: http::Request<Incoming>) ->
             if asked.is_some_and(|asked| asked.as_bytes() != own.as_bytes()) {
                 return text(StatusCode::PRECONDITION_FAILED, "cluster ID mismatch");
             }
-            of_cluster(handle, hash(handle, body).await)
+            let answer = hash(handle, body).await;
+            if answer.status() == StatusCode::OK { of_cluster(handle, answer) } else { answer }
         }
         "/leases" | "/leases/internal" => {
             if head.method != Method::POST {
@@ -214,7 +215,8 @@ async fn lease(handle: &Handle, internal: bool, body: Incoming) -> Result<Respon
     let malformed = |_| text(StatusCode::BAD_REQUEST, "error unmarshalling request");
     let failed = |error: ProposeError| {
         if error == ProposeError::Refused(Refusal::LeaseNotFound) {
-            text(StatusCode::NOT_FOUND, "requested lease not found")
+            // As the lessor of etcd calls it, not as clients hear it.
+            text(StatusCode::NOT_FOUND, "lease not found")
         } else if error == ProposeError::ApplyingTooSlow {
             let reason = "waiting for node to catch up its applied index has timed out";
             text(StatusCode::REQUEST_TIMEOUT, reason)

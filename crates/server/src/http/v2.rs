@@ -15,7 +15,6 @@ mod keys;
 mod media_type;
 mod members;
 mod over_v3;
-mod path;
 mod stats;
 mod watch;
 
@@ -29,6 +28,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 
 use self::over_v3::OverV3;
+use super::path::{self, bad_request};
 use super::{not_found, text, with_type};
 use crate::handle::{Handle, ProposeError};
 
@@ -87,7 +87,8 @@ async fn answer(v2: &V2, request: http::Request<Incoming>) -> Response {
             let Some(asked) = path::decode(raw) else { return bad_request() };
             let path = path::clean(&asked);
             if path != asked {
-                return path::redirect(&path, head.uri.query(), &head.method);
+                let status = StatusCode::MOVED_PERMANENTLY;
+                return path::redirect(status, &path, head.uri.query(), &head.method);
             }
             Cow::Owned(path)
         }
@@ -114,14 +115,6 @@ async fn answer(v2: &V2, request: http::Request<Incoming>) -> Response {
         "/v2/stats/store" => stats::store(handle, method),
         _ => not_found(),
     }
-}
-
-/// What Go's server says when it cannot read a request's first line; it hangs up then.
-fn bad_request() -> Response {
-    let kind = "text/plain; charset=utf-8";
-    let mut response = with_type(StatusCode::BAD_REQUEST, kind, "400 Bad Request");
-    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    response
 }
 
 /// Nanoseconds since 1970, by the clock of the wall.

@@ -200,25 +200,42 @@ pub async fn paused_follower(setup: &Setup<'_>, pause: Duration) -> anyhow::Resu
     cluster.finish(load).await
 }
 
-/// C10: the leader is told to end under load: it hands over and ends well.
+/// What a leader logs once another member has taken over from it.
+const HANDED_OVER: &str = "leadership transfer finished";
+
+/// C10, G16: the leader is told to end under load: it hands over and ends well.
 ///
 /// # Errors
 ///
-/// As [`kills`]; it ends badly.
+/// As [`kills`]; it ends badly, or no attempt of a round ends with a hand-over.
 pub async fn terminated_leader(setup: &Setup<'_>) -> anyhow::Result<Verdict> {
     let (mut cluster, load) = setup.start(3).await?;
     for _ in 0..setup.rounds {
-        let (leader, followers) = roles(&cluster).await?;
-        let status = cluster.stop(leader).await?;
-        let ended_well =
-            status.success() || std::os::unix::process::ExitStatusExt::signal(&status) == Some(15);
-        anyhow::ensure!(ended_well, "{status}:\n{}", cluster.member(leader).log_tail());
-        cluster.await_leader(&followers).await?;
-        load.await_answers(&cluster, ANSWERS).await?;
-        cluster.restart(leader)?;
-        load.await_answers(&cluster, ANSWERS).await?;
+        let mut attempts = 0;
+        while !terminate_leader(&mut cluster, &load).await? {
+            attempts += 1;
+            let logs = cluster.logs();
+            anyhow::ensure!(attempts < ATTEMPTS, "no leader handed over:\n{logs}");
+        }
     }
     cluster.finish(load).await
+}
+
+/// Ends the leader and starts it again; whether another member took over from it while it still ran.
+async fn terminate_leader(cluster: &mut Cluster, load: &Load) -> anyhow::Result<bool> {
+    let (leader, followers) = roles(cluster).await?;
+    let transfers = |cluster: &Cluster| cluster.member(leader).log().matches(HANDED_OVER).count();
+    let before = transfers(cluster);
+    let status = cluster.stop(leader).await?;
+    let ended_well =
+        status.success() || std::os::unix::process::ExitStatusExt::signal(&status) == Some(15);
+    anyhow::ensure!(ended_well, "{status}:\n{}", cluster.member(leader).log_tail());
+    let handed_over = before < transfers(cluster);
+    cluster.await_leader(&followers).await?;
+    load.await_answers(cluster, ANSWERS).await?;
+    cluster.restart(leader)?;
+    load.await_answers(cluster, ANSWERS).await?;
+    Ok(handed_over)
 }
 
 /// N1: the leader, then a follower, then every member is cut off from all others.

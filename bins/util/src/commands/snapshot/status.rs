@@ -51,7 +51,10 @@ fn run(call: &Call) -> Result<(), Failure> {
     let file = database::open_file(&path, Open::Read).map_err(Failure::error)?;
     let database = database::read(file, &path, call.lock_timeout());
     let database = database.map_err(|error| database::failure(&error))?;
-    database::check(&database)?;
+    database::check(&database).map_err(|damage| {
+        let text = "snapshot file integrity check failed. 1 errors found.";
+        Failure::error(format!("{text}\n{damage}"))
+    })?;
     Status::read(&database)?.report().print(format)
 }
 

@@ -182,15 +182,29 @@ fn mistakes_are_placed() {
     }
 }
 
-/// B14: duplicate keys and tabs are placed by the YAML reader.
+/// B14. etcd takes the last one without a word.
+#[test]
+fn a_key_that_stands_twice_is_named() {
+    for (text, error, line) in [
+        ("name: abc\nname: def\n", "etcd.yml:2:1: name is set twice", "line 2"),
+        (
+            "peer-transport-security:\n  cert-file: a\n  cert-file: b\n",
+            "etcd.yml:3:3: cert-file is set twice",
+            "line 3",
+        ),
+    ] {
+        let (exit, found, remedy) = Given::file(text).refused();
+        assert_eq!((exit, found.as_str()), (1, error));
+        assert!(remedy.contains(line) && !remedy.contains("tabs"), "{remedy}");
+    }
+}
+
+/// B14: what is no YAML is placed by its reader.
 #[test]
 fn broken_yaml_is_placed() {
-    for (text, place) in [
-        ("name: abc\nname: def\n", "etcd.yml:2:1: "),
-        ("name: abc\n\tfoo: 3\n", "etcd.yml:2:1: "),
-        ("name: [abc\n", "etcd.yml:"),
-        ("peer-transport-security:\n  cert-file: a\n  cert-file: b\n", "etcd.yml:3:3: "),
-    ] {
+    for (text, place) in
+        [("name: abc\n\tfoo: 3\n", "etcd.yml:2:1: "), ("name: [abc\n", "etcd.yml:")]
+    {
         let (exit, error, remedy) = Given::file(text).refused();
         assert_eq!(exit, 1);
         assert!(error.starts_with(place), "{error}");

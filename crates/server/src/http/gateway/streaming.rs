@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use axum::body::Body as AnyBody;
 use axum::http::StatusCode;
 use axum::response::Response;
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt as _;
 use tonic::Status;
@@ -19,7 +19,8 @@ use super::{PREFIX_LEN, ended, http_status, json_response, metadata_of_reply};
 /// of it is told by the status.
 pub(super) async fn answer<B>(form: Form, reply: Result<http::Response<B>, Infallible>) -> Response
 where
-    B: Body<Data = Bytes, Error = Status> + Send + Unpin + 'static,
+    B: Body<Error = Status> + Send + Unpin + 'static,
+    B::Data: Send,
 {
     let Ok(reply) = reply;
     let (head, body) = reply.into_parts();
@@ -28,7 +29,8 @@ where
     }
     let mut lines = Lines { body: Some(body), form, arrived: BytesMut::new(), first: None };
     match lines.frame().await {
-        None => json_response(StatusCode::OK, AnyBody::empty()),
+        // Nobody has said what it would have been.
+        None => Response::new(AnyBody::empty()),
         Some(Err(status)) => json_response(http_status(status.code()), error_line(&status)),
         Some(Ok(frame)) => {
             lines.first = Some(frame);
@@ -71,7 +73,7 @@ impl<B> Lines<B> {
     }
 }
 
-impl<B: Body<Data = Bytes, Error = Status> + Unpin> Body for Lines<B> {
+impl<B: Body<Error = Status> + Unpin> Body for Lines<B> {
     type Data = Bytes;
     type Error = Status;
 
@@ -105,7 +107,7 @@ impl<B: Body<Data = Bytes, Error = Status> + Unpin> Body for Lines<B> {
                 }
             };
             match frame.into_data() {
-                Ok(bytes) => this.arrived.extend_from_slice(&bytes),
+                Ok(bytes) => this.arrived.put(bytes),
                 Err(frame) => {
                     this.body = None;
                     let ended = frame.trailers_ref().map_or(Ok(()), ended);
@@ -122,7 +124,7 @@ struct Told<B> {
     lines: Lines<B>,
 }
 
-impl<B: Body<Data = Bytes, Error = Status> + Unpin> Body for Told<B> {
+impl<B: Body<Error = Status> + Unpin> Body for Told<B> {
     type Data = Bytes;
     type Error = Infallible;
 

@@ -5,7 +5,7 @@
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
 
-use crate::http::with_type;
+use super::with_type;
 
 /// The path without percent signs; `None` if one has no two digits behind it. What is no UTF-8
 /// stands in it as `v2store::text` says.
@@ -53,14 +53,50 @@ pub(super) fn clean(path: &str) -> String {
     cleaned
 }
 
-/// Sends a client to the cleaned path (V2-003).
-pub(super) fn redirect(path: &str, query: Option<&str>, method: &Method) -> Response {
-    let mut location = encode(path);
-    if let Some(query) = query {
-        location.push('?');
-        location.push_str(query);
+/// Has the path of a request decoded; the answer, if the client must ask otherwise. Go 1.26, with
+/// which etcd 3.7.1 is built, has a client repeat its request as it was (307).
+pub(super) fn settle<B>(request: &mut http::Request<B>) -> Option<Response> {
+    let raw = request.uri().path();
+    if is_clean(raw) {
+        return None;
     }
-    let status = StatusCode::MOVED_PERMANENTLY;
+    let Some(decoded) = decode(raw) else { return Some(bad_request()) };
+    let (cleaned, query) = (clean(&decoded), request.uri().query());
+    if cleaned != decoded {
+        let status = StatusCode::TEMPORARY_REDIRECT;
+        return Some(redirect(status, &cleaned, query, request.method()));
+    }
+    let mut parts = request.uri().clone().into_parts();
+    let path = with_query(encode(&decoded), query);
+    parts.path_and_query = Some(path.parse().expect("encoded above"));
+    *request.uri_mut() = parts.try_into().expect("the rest is as it came");
+    None
+}
+
+/// What Go's server says when it cannot read a request's first line; it hangs up then.
+pub(super) fn bad_request() -> Response {
+    let kind = "text/plain; charset=utf-8";
+    let mut response = with_type(StatusCode::BAD_REQUEST, kind, "400 Bad Request");
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+fn with_query(mut path: String, query: Option<&str>) -> String {
+    if let Some(query) = query {
+        path.push('?');
+        path.push_str(query);
+    }
+    path
+}
+
+/// Sends a client to the cleaned path (V2-003).
+pub(super) fn redirect(
+    status: StatusCode,
+    path: &str,
+    query: Option<&str>,
+    method: &Method,
+) -> Response {
+    let location = with_query(encode(path), query);
     let mut response = if [Method::GET, Method::HEAD].contains(method) {
         let shown = location
             .replace('&', "&amp;")
@@ -68,7 +104,8 @@ pub(super) fn redirect(path: &str, query: Option<&str>, method: &Method) -> Resp
             .replace('>', "&gt;")
             .replace('"', "&#34;")
             .replace('\'', "&#39;");
-        let body = format!("<a href=\"{shown}\">Moved Permanently</a>.\n\n");
+        let reason = status.canonical_reason().expect("a status with a name");
+        let body = format!("<a href=\"{shown}\">{reason}</a>.\n\n");
         with_type(status, "text/html; charset=utf-8", body)
     } else {
         let mut response = Response::default();
@@ -118,5 +155,30 @@ mod tests {
             assert!(!is_clean(path), "{path}");
         }
         assert_eq!(encode("/a b%é"), "/a%20b%25%C3%A9");
+    }
+    /// GW-12: of every path, not only of v2's.
+    #[test]
+    fn a_request_is_for_the_decoded_path_or_sent_to_the_clean_one() {
+        let settled = |path: &str| {
+            let mut request = http::Request::get(path).body(()).unwrap();
+            let answer = settle(&mut request);
+            let status = answer.as_ref().map(|answer| answer.status().as_u16());
+            let location = answer.as_ref().and_then(|answer| answer.headers().get("location"));
+            let location = location.map(|location| location.to_str().unwrap().to_owned());
+            (status, location.unwrap_or_else(|| request.uri().to_string()))
+        };
+        for (path, status, place) in [
+            ("/v3/kv/range?x=%2", None, "/v3/kv/range?x=%2"),
+            ("/v3/kv/r%61nge?x", None, "/v3/kv/range?x"),
+            ("/v3/kv/range%2f", None, "/v3/kv/range/"),
+            ("/v3/kv/%3f%20", None, "/v3/kv/%3F%20"),
+            ("/.x", None, "/.x"),
+            ("/v3//kv/range?x", Some(307), "/v3/kv/range?x"),
+            ("/v3/./kv/../kv/range", Some(307), "/v3/kv/range"),
+            ("//v3/kv%2f/range", Some(307), "/v3/kv/range"),
+            ("/v3/%zz", Some(400), "/v3/%zz"),
+        ] {
+            assert_eq!(settled(path), (status, place.to_owned()), "{path}");
+        }
     }
 }
