@@ -2,20 +2,23 @@
 
 mod auth;
 mod cluster;
+mod error;
+mod request;
 mod v2;
 
 pub(crate) use auth::Proposed;
+pub use error::ProposeError;
+pub(crate) use request::RequestKind;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use base::{ClusterId, MemberId};
-use bytes::{Bytes, BytesMut};
-use member::{Answer, Failure, Proposal, RequestIds, Ticket};
+use bytes::Bytes;
+use member::{Answer, Proposal, RequestIds, Ticket};
 use parking_lot::Mutex;
 use prost::Message;
-use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 use proto::etcdserverpb as pb;
 use state::{Applied, Identity, Quota, Reads, Refusal, Reply};
 use tokio::sync::watch;
@@ -26,6 +29,7 @@ use crate::metrics::Metrics;
 use crate::node_queue::{NodeQueue, Question};
 use crate::peers::Peers;
 use crate::traces::Trace;
+use request::encode;
 
 /// The services' access to the member; clones share it.
 #[derive(Clone, Debug)]
@@ -93,74 +97,6 @@ pub(crate) struct Published {
     pub(crate) v2_barred: AtomicBool,
 }
 
-/// Why a request got no answer from the state machine.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ProposeError {
-    /// Every member says no.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// E-25: the encoded request is above the limit.
-    #[error("request is too large")]
-    TooLarge,
-    /// E-26: applying is too far behind committing, or the queue is full.
-    #[error("too many requests")]
-    Overloaded,
-    /// E-44.
-    #[error("no leader")]
-    NoLeader,
-    /// E-46.
-    #[error("leader changed")]
-    LeaderChanged,
-    /// E-48.
-    #[error("server stopped")]
-    Stopped,
-    /// E-49: no answer in 5 s + 2 election timeouts.
-    #[error("request timed out")]
-    TimedOut,
-    /// E-50: the same, and the leader changed meanwhile.
-    #[error("request timed out, possibly due to previous leader failure")]
-    LeaderFailed,
-    /// E-51: the same, and not enough members were connected all the time.
-    #[error("request timed out, possibly due to connection lost")]
-    ConnectionLost,
-    /// E-52: what is committed is not applied within a second.
-    #[error("request timed out, waiting for the applied index took too long")]
-    ApplyingTooSlow,
-    /// Leadership did not go where it was sent.
-    #[error("request timed out, leader transfer took too long")]
-    TransferTooSlow,
-    /// E-45.
-    #[error("not leader")]
-    NotLeader,
-    /// E-56.
-    #[error("bad leader transferee")]
-    BadTransferee,
-    /// E-53.
-    #[error("unhealthy cluster")]
-    Unhealthy,
-    /// E-18.
-    #[error("re-configuration failed due to not enough started members")]
-    NotEnoughStarted,
-    /// E-22.
-    #[error("can only promote a learner member which is in sync with leader")]
-    LearnerNotReady,
-    /// E-55.
-    #[error("rpc not supported for learner")]
-    NotForLearners,
-    /// A-04, in a cluster whose members can only check signatures.
-    #[error("auth: token signing attempted with verify-only key")]
-    VerifyOnly,
-    /// A-04, of a member whose `--auth-token` is empty.
-    #[error("auth: invalid auth options")]
-    NoTokens,
-    /// Go's library takes no longer one, and hashes of it would not be what they seem.
-    #[error("bcrypt: password length exceeds 72 bytes")]
-    PasswordTooLong,
-    /// A member of etcd 3.6 or later would not survive a v2 request.
-    #[error("a member of etcd 3.6 or later, which has no v2 API, is in the cluster")]
-    V2Barred,
-}
-
 /// What the node loop last said about itself.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct NodeStatus {
@@ -175,70 +111,6 @@ pub(crate) struct NodeStatus {
     /// Whether this member has no vote.
     pub(crate) learner: bool,
 }
-
-/// A kind of request, by its field in `InternalRaftRequest`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RequestKind {
-    /// A request of the v2 generation, which goes into the log bare.
-    V2 = 2,
-    /// `PutRequest`.
-    Put = 4,
-    /// `DeleteRangeRequest`.
-    DeleteRange = 5,
-    /// `TxnRequest`.
-    Txn = 6,
-    /// `CompactionRequest`.
-    Compaction = 7,
-    /// `LeaseGrantRequest`.
-    LeaseGrant = 8,
-    /// `LeaseRevokeRequest`.
-    LeaseRevoke = 9,
-    /// `AlarmRequest`.
-    Alarm = 10,
-    /// `AuthEnableRequest`.
-    AuthEnable = 1000,
-    /// `AuthDisableRequest`.
-    AuthDisable = 1011,
-    /// `InternalAuthenticateRequest`.
-    Authenticate = 1012,
-    /// `AuthStatusRequest`.
-    AuthStatus = 1013,
-    /// `AuthUserAddRequest`.
-    AuthUserAdd = 1100,
-    /// `AuthUserDeleteRequest`.
-    AuthUserDelete = 1101,
-    /// `AuthUserGetRequest`.
-    AuthUserGet = 1102,
-    /// `AuthUserChangePasswordRequest`.
-    AuthUserChangePassword = 1103,
-    /// `AuthUserGrantRoleRequest`.
-    AuthUserGrantRole = 1104,
-    /// `AuthUserRevokeRoleRequest`.
-    AuthUserRevokeRole = 1105,
-    /// `AuthUserListRequest`.
-    AuthUserList = 1106,
-    /// `AuthRoleListRequest`.
-    AuthRoleList = 1107,
-    /// `AuthRoleAddRequest`.
-    AuthRoleAdd = 1200,
-    /// `AuthRoleDeleteRequest`.
-    AuthRoleDelete = 1201,
-    /// `AuthRoleGetRequest`.
-    AuthRoleGet = 1202,
-    /// `AuthRoleGrantPermissionRequest`.
-    AuthRoleGrantPermission = 1203,
-    /// `AuthRoleRevokePermissionRequest`.
-    AuthRoleRevokePermission = 1204,
-    /// `ClusterVersionSetRequest`.
-    ClusterVersionSet = 1300,
-    /// `ClusterMemberAttrSetRequest`.
-    ClusterMemberAttrSet = 1301,
-    /// `DowngradeInfoSetRequest`.
-    DowngradeInfoSet = 1302,
-}
-
-/// The header's field in `InternalRaftRequest`.
-const HEADER_FIELD: u32 = 100;
 
 /// The parts of a handle, as start-up puts them together.
 #[derive(Debug)]
@@ -696,26 +568,6 @@ impl Drop for Pending<'_> {
     }
 }
 
-impl ProposeError {
-    /// Whether no other member has to do with it: what the log carries was not even asked.
-    fn is_of_this_member(&self) -> bool {
-        !matches!(self, Self::Refused(refusal) if *refusal != Refusal::InvalidAuthToken)
-    }
-}
-
-impl From<Failure> for ProposeError {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::NoLeader => Self::NoLeader,
-            Failure::Overloaded => Self::Overloaded,
-            Failure::LeaderChanged => Self::LeaderChanged,
-            Failure::NotLeader => Self::NotLeader,
-            Failure::BadTransferee => Self::BadTransferee,
-            Failure::TransferAborted => Self::TransferTooSlow,
-        }
-    }
-}
-
 /// The reply of a request or change that was applied.
 fn applied(answer: Answer) -> Result<Reply, ProposeError> {
     match answer {
@@ -728,36 +580,6 @@ fn applied(answer: Answer) -> Result<Reply, ProposeError> {
     }
 }
 
-/// The bytes of an `InternalRaftRequest` with this one request and this header; the same bytes as
-/// encoding the whole message, without building it.
-fn encode(kind: RequestKind, request: &impl Message, header: &pb::RequestHeader) -> Bytes {
-    let field = kind as u32;
-    let (header_len, request_len) = (header.encoded_len(), request.encoded_len());
-    let mut bytes = BytesMut::with_capacity(
-        key_len(HEADER_FIELD)
-            + encoded_len_varint(header_len as u64)
-            + header_len
-            + key_len(field)
-            + encoded_len_varint(request_len as u64)
-            + request_len,
-    );
-    let mut put = |field: u32, message: &dyn Fn(&mut BytesMut), len: usize| {
-        encode_key(field, WireType::LengthDelimited, &mut bytes);
-        encode_varint(len as u64, &mut bytes);
-        message(&mut bytes);
-    };
-    let body: &dyn Fn(&mut BytesMut) = &|bytes| request.encode_raw(bytes);
-    let head: &dyn Fn(&mut BytesMut) = &|bytes| header.encode_raw(bytes);
-    if field < HEADER_FIELD {
-        put(field, body, request_len);
-        put(HEADER_FIELD, head, header_len);
-    } else {
-        put(HEADER_FIELD, head, header_len);
-        put(field, body, request_len);
-    }
-    bytes.freeze()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -768,33 +590,5 @@ mod tests {
         assert_eq!(backlog_max(RequestKind::LeaseRevoke, true), 10_000);
         assert_eq!(backlog_max(RequestKind::LeaseRevoke, false), 5000);
         assert_eq!(backlog_max(RequestKind::Put, true), 5000);
-    }
-
-    #[test]
-    fn a_request_is_encoded_as_the_whole_message_would_be() {
-        let put = pb::PutRequest {
-            key: Bytes::from_static(b"k"),
-            value: Bytes::from_static(b"v"),
-            lease: 7,
-            ..Default::default()
-        };
-        let header = pb::RequestHeader { id: 99, username: "alice".into(), auth_revision: 3 };
-        let whole = pb::InternalRaftRequest {
-            header: Some(header.clone()),
-            put: Some(put.clone()),
-            ..Default::default()
-        };
-        assert_eq!(encode(RequestKind::Put, &put, &header), whole.encode_to_vec());
-
-        let version = proto::membershippb::ClusterVersionSetRequest { ver: "3.7.0".into() };
-        let whole = pb::InternalRaftRequest {
-            header: Some(header.clone()),
-            cluster_version_set: Some(version.clone()),
-            ..Default::default()
-        };
-        assert_eq!(
-            encode(RequestKind::ClusterVersionSet, &version, &header),
-            whole.encode_to_vec()
-        );
     }
 }
