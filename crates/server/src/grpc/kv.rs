@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
+use backend::CommitError;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use prost::Message;
@@ -402,7 +403,9 @@ impl Kv {
             // As etcd: a crash after the answer does not bring the rows back.
             let backend = self.handle.backend().clone();
             match tokio::task::spawn_blocking(move || backend.commit()).await {
-                Ok(committed) => drop(committed.map_err(|error| status::backend(&error))?),
+                // On a full disk a compaction is the way out: a later commit takes its changes.
+                Ok(Ok(_) | Err(CommitError::NoSpace(_))) => {}
+                Ok(Err(error)) => return Err(status::backend(&error)),
                 Err(_) => return Err(ProposeError::Stopped.into()),
             }
             steps.step("physically toApply compaction");
