@@ -16,6 +16,10 @@ use super::wire;
 /// No line takes so long, on any machine.
 const LINE_TIME_MAX: Duration = Duration::from_secs(120);
 
+/// What another thread of a Go program says when the first one's panic caught it in time.
+const SECOND_PANIC: &str =
+    "panic: runtime error: invalid memory address or nil pointer dereference\n\n";
+
 /// What a run left behind, with names for everything that differs from run to run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Output {
@@ -106,6 +110,7 @@ impl<'a> Side<'a> {
         self.learn_member(&stdout);
         let stderr = raw.stderr.lines().filter(|line| !is_log(line));
         let stderr: String = stderr.map(|line| format!("{line}\n")).collect();
+        let stderr = stderr.replace(SECOND_PANIC, "");
         let stdout = self.names.apply(&stdout);
         let is_status = line.is_offline && words.iter().any(|word| word.starts_with("stat"));
         Output {
