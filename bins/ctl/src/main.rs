@@ -22,6 +22,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    cli::os::survive_file_size_limit();
     let words: Vec<_> = std::env::args_os().skip(1).map(OsStringExt::into_vec).collect();
     let api = std::env::var("ETCDCTL_API").unwrap_or_default();
     if !["", "2", "3"].contains(&api.as_str()) {

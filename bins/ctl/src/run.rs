@@ -51,6 +51,9 @@ fn run_command(invocation: Invocation<Handler>) -> ExitCode {
     };
     if let Some(message) = &failure.message {
         eprintln!("Error: {message}");
+        if let Some(remedy) = cli::os::remedy(message) {
+            eprintln!("hint: {remedy}");
+        }
         if let Some(hint) = hint::about_failure(message, &endpoints).filter(|_| hint::are_wanted())
         {
             hint::give(hint);

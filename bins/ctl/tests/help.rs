@@ -110,3 +110,20 @@ fn what_moved_to_another_tool_says_so() {
         assert!(!said.contains("etcdutl"), "{said}");
     }
 }
+
+/// D11: output that reaches the limit of a file's size is an error with a remedy, not a silent end.
+#[test]
+fn a_limit_of_file_sizes_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new("sh")
+        .args(["-c", "ulimit -f 1; exec \"$0\" completion bash > script"])
+        .arg(env!("CARGO_BIN_EXE_etcdctl"))
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(6), "{said}");
+    for expected in ["/dev/stdout", "ile too large", "hint: ", "ulimit -f"] {
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
+}

@@ -24,6 +24,7 @@ use cli::command::{Invocation, Outcome};
 use crate::call::{Call, Handler};
 
 fn main() -> ExitCode {
+    cli::os::survive_file_size_limit();
     let words: Vec<_> = std::env::args_os().skip(1).map(OsStringExt::into_vec).collect();
     let app = commands::app(&words);
     match app.resolve(&words) {
@@ -46,6 +47,9 @@ fn run(invocation: Invocation<Handler>) -> ExitCode {
     };
     if let Some(message) = &failure.message {
         eprintln!("Error: {message}");
+        if let Some(remedy) = cli::os::remedy(message) {
+            eprintln!("hint: {remedy}");
+        }
     }
     failure.code.into()
 }

@@ -95,8 +95,13 @@ pub(crate) enum RestoreError {
         amount: u64,
     },
     /// The new database.
-    #[error("making the database")]
-    Rewrite(#[from] RewriteError),
+    #[error("making {}", path.display())]
+    Rewrite {
+        /// Its path.
+        path: PathBuf,
+        /// Why not.
+        source: RewriteError,
+    },
     /// The new log.
     #[error("making the log")]
     NewLog(#[from] wal::CreateError),
@@ -208,7 +213,9 @@ impl Restore {
     fn build(&self, places: &Places, source: &ReadOnly, edits: &Edits) -> Result<(), RestoreError> {
         let failed = |source| RestoreError::Place { path: self.data_dir.clone(), source };
         let db = places.snap.open("db", Open::Create).map_err(failed)?;
-        rewrite(source, edits, db, None)?;
+        let path = || places.snap.path().join("db");
+        rewrite(source, edits, db, None)
+            .map_err(|source| RestoreError::Rewrite { path: path(), source })?;
 
         let members = &self.founders.members;
         let voters: BTreeSet<MemberId> = members.iter().map(|member| member.id).collect();

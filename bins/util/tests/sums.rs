@@ -164,6 +164,72 @@ fn checksums_follow_what_is_written() {
     }
 }
 
+/// D15, UTL-11: wherever a defragmentation is cut, the tools and the member take what is there with its
+/// checksums and without a word, and nothing stays of the cut at the next run.
+#[test]
+fn defragmentation_that_is_cut_leaves_a_whole_database() {
+    let names = ["snap/db", "snap/db.tmp.defrag", "aux/db.sum", "aux/db.sum.next"];
+    let staged_sums = "aux/db.tmp.defrag.sum";
+    // Of each name whether it has the old one or the new one.
+    let cuts: [[&str; 5]; 4] = [
+        ["old", "new", "old", "", ""],
+        ["old", "new", "old", "", "new"],
+        ["old", "new", "old", "new", ""],
+        ["new", "", "old", "new", ""],
+    ];
+    for cut in cuts {
+        let member = Member::new();
+        let old = member.files();
+        member.run(&["defrag", "--data-dir", "data"]).ok();
+        let new = member.files();
+        assert!(old != new);
+        for (name, which) in names.into_iter().chain([staged_sums]).zip(cut) {
+            let [database, sums] = if which == "old" { &old } else { &new };
+            let bytes = if name.starts_with("snap") { database } else { sums };
+            drop(fs::remove_file(member.path(name)));
+            if !which.is_empty() {
+                fs::write(member.path(name), bytes).unwrap();
+            }
+        }
+        let said = member.run(&["bbolt", "check", DB]).ok();
+        assert!(!said.stderr.contains("warn"), "{cut:?}: {said:?}");
+        let said = member.run(&["defrag", "--data-dir", "data"]).ok();
+        assert!(!said.stderr.contains("warn"), "{cut:?}: {said:?}");
+        assert_eq!(member.open().checksums(), Checksums::Matching, "{cut:?}");
+        member.open().check().unwrap();
+        let count = |folder| fs::read_dir(member.path(folder)).unwrap().count();
+        assert_eq!(count("aux"), 1, "{cut:?}");
+        assert!(!member.path("snap/db.tmp.defrag").exists(), "{cut:?}");
+    }
+}
+
+/// D11: a file that reaches the limit of its size is an error with a name and a remedy, not a silent
+/// end, and nothing is changed.
+#[test]
+fn a_limit_of_file_sizes_is_told() {
+    let written: [(&[&str], &str); 3] = [
+        (&["defrag", "--data-dir", "data"], "data/member/snap/db.tmp.defrag"),
+        (&["migrate", "--data-dir", "data", "--target-version", "3.6"], DB),
+        (&["snapshot", "restore", "snapshot", "--data-dir", "new"], "new/member.tmp/snap/db"),
+    ];
+    for (command, name) in written {
+        let member = Member::new();
+        let before = member.files();
+        // In blocks of a kibibyte or half of one: no database can be made.
+        let limited = ["-c", "ulimit -f 8; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_etcdutl")];
+        let arguments = [&limited[..], command].concat();
+        let said = support::run(std::path::Path::new("sh"), member.folder.path(), &arguments);
+        assert_eq!(said.code, 1, "{said:?}");
+        for expected in [name, "ile too large", "hint: ", "ulimit -f"] {
+            assert!(said.stderr.contains(expected), "{expected}: {said:?}");
+        }
+        let is_whole = member.files() == before || command[0] == "migrate";
+        assert!(is_whole, "{command:?} changed something");
+        assert_eq!(member.open().checksums(), Checksums::Matching, "{command:?}");
+        member.open().check().unwrap();
+    }
+}
+
 /// Tools that only read change nothing.
 #[test]
 fn reading_changes_nothing() {

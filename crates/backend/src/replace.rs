@@ -118,18 +118,23 @@ impl Incoming {
 /// How the names of received databases end, as etcd has them.
 const RECEIVED: &str = ".snap.db";
 
-/// Removes from `aux`, the folder of checksums, those of received databases that are not in `dir` any
-/// more, and returns their names: of what was refused, or removed by whoever knows of no checksums.
+/// How the names of databases begin that are being made.
+const STAGED: &str = "db.tmp";
+
+/// Removes from `aux`, the folder of checksums, those of received databases and of such that were
+/// being made that are not in `dir` any more, and returns their names: of what was refused, or
+/// removed by whoever knows of no checksums.
 ///
 /// # Errors
 ///
 /// The operating system's.
 pub fn remove_orphaned_sums(dir: &dyn Dir, aux: &dyn Dir) -> io::Result<Vec<String>> {
     let mut orphans = Vec::new();
-    let suffix = SumFile::name(RECEIVED);
-    for name in aux.list()?.into_iter().filter(|name| name.ends_with(&suffix)) {
-        let database = &name[..name.len() - suffix.len() + RECEIVED.len()];
-        if !dir.exists(database)? {
+    let suffix = SumFile::name("");
+    for name in aux.list()? {
+        let Some(database) = name.strip_suffix(&suffix) else { continue };
+        let passes = database.ends_with(RECEIVED) || database.starts_with(STAGED);
+        if passes && !dir.exists(database)? {
             aux.remove(&name)?;
             orphans.push(name);
         }

@@ -130,8 +130,37 @@ impl SumFile {
         format!("{database}.sum")
     }
 
-    /// Opens the file, and reads its sums if it speaks of the state `meta`.
+    /// What a file of this name is called until the database that it speaks of has its place.
+    fn next_name(name: &str) -> String {
+        format!("{name}.next")
+    }
+
+    /// Opens the file, and reads its sums if it speaks of the state `meta`; or the one that waits to
+    /// take its place, if that does. Whoever opens to write ends what a crash left of a replacement.
     pub(crate) fn open(dir: &dyn Dir, name: &str, meta: &Meta, how: Open) -> io::Result<Found> {
+        let (found, next) = (Self::open_one(dir, name, meta, how)?, Self::next_name(name));
+        if !dir.exists(&next)? {
+            return Ok(found);
+        }
+        let writes = how != Open::Read;
+        if let Found::Matching(..) = found {
+            if writes {
+                dir.remove(&next)?;
+            }
+            return Ok(found);
+        }
+        let waiting = Self::open_one(dir, &next, meta, how)?;
+        if !matches!(waiting, Found::Matching(..)) {
+            return Ok(found);
+        }
+        if writes {
+            dir.rename(&next, name)?;
+            dir.sync()?;
+        }
+        Ok(waiting)
+    }
+
+    fn open_one(dir: &dyn Dir, name: &str, meta: &Meta, how: Open) -> io::Result<Found> {
         let file = match dir.open(name, how) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Missing),
@@ -260,8 +289,9 @@ fn decode(bytes: &[u8; SLOT_BYTES]) -> Option<Slot> {
     valid.then(|| Slot { meta, durable: read_u32(bytes, 48) == 1 })
 }
 
-/// Gives a database and its checksums in `aux`, if it has some, other names; durable on return. A
-/// crash may leave what had the name with checksums that do not speak of it.
+/// Gives a database and its checksums in `aux`, if it has some, other names; durable on return.
+/// Whatever has the name after a crash has checksums that speak of it, if it had some: those of the
+/// new database wait beside the others until it has its place.
 ///
 /// # Errors
 ///
@@ -272,12 +302,19 @@ pub fn rename_with_sums(
     from: &str,
     to: &str,
 ) -> io::Result<()> {
+    let sums = SumFile::name(to);
+    let next = SumFile::next_name(&sums);
     if let Some(aux) = aux {
-        aux.rename(&SumFile::name(from), &SumFile::name(to))?;
+        aux.rename(&SumFile::name(from), &next)?;
         aux.sync()?;
     }
     dir.rename(from, to)?;
-    dir.sync()
+    dir.sync()?;
+    if let Some(aux) = aux {
+        aux.rename(&next, &sums)?;
+        aux.sync()?;
+    }
+    Ok(())
 }
 
 /// The folder of checksums of the database at `path`, with the name that the database has for them;

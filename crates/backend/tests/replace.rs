@@ -6,7 +6,7 @@ mod common;
 use std::sync::Arc;
 
 use common::{Model, NAME, Step, assert_same, options, position, revision};
-use retcd_backend::{Backend, Bucket, Incoming, OpenError, remove_orphaned_sums};
+use retcd_backend::{Backend, Bucket, Checksums, Incoming, OpenError, remove_orphaned_sums};
 use vfs::fault::{Failure, FaultDir, FaultPlan, Kind};
 use vfs::memory::MemoryDir;
 use vfs::{Dir, Open};
@@ -213,6 +213,8 @@ fn crash_at_any_point_leaves_one_of_the_two() {
             drop(db);
             let after = disk.crash(nth).shared();
             let db = reopen(&after);
+            // Those of one are never taken for those of the other.
+            assert_ne!(db.checksums(), Checksums::Foreign, "{kind:?} {nth}");
             let model = if db.applied() == position(60) { &new } else { &old };
             assert!(!replaced || db.applied() == position(60), "{kind:?} {nth}");
             assert_same(&db, model);
@@ -222,6 +224,7 @@ fn crash_at_any_point_leaves_one_of_the_two() {
                 finish(&after).unwrap();
             }
             assert_same(&reopen(&after), &new);
+            assert_eq!(after.subdir("aux").unwrap().list().unwrap(), ["db.sum"], "{kind:?} {nth}");
             if replaced {
                 break;
             }

@@ -2,11 +2,31 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// What went wrong with a file: `open /a/b: no such file or directory`.
 #[must_use]
 pub fn path_error(doing: &str, path: &Path, error: &io::Error) -> String {
     format!("{doing} {}: {}", path.display(), error_text(error))
+}
+
+/// Keeps the process alive when a file reaches the limit of its size (`ulimit -f`), so that the write
+/// fails and its error is told; by default the system ends the process without a word.
+pub fn survive_file_size_limit() {
+    // Nobody looks at the flag: that there is a handler is what counts. Without one the process ends
+    // as it did.
+    let seen = Arc::new(AtomicBool::new(false));
+    drop(signal_hook::flag::register(signal_hook::consts::SIGXFSZ, seen));
+}
+
+/// What to do about a failure with this text, if a file reached the limit of its size.
+#[must_use]
+pub fn remedy(text: &str) -> Option<&'static str> {
+    text.contains("ile too large").then_some(
+        "raise the limit of the size of a file: \"ulimit -f\" in a shell, LimitFSIZE= in a unit of \
+         systemd, or that of the file system",
+    )
 }
 
 /// The error without Rust's number behind it, in lower case.

@@ -14,6 +14,7 @@ mod simple;
 mod table;
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use proto::etcdserverpb as pb;
 
@@ -153,7 +154,10 @@ impl Printer {
             .and_then(|()| write_all(&mut io::stdout().lock(), &rendered.stdout));
         written.map_err(|error| match error.kind() {
             io::ErrorKind::BrokenPipe => Failure::silent(ExitCode::Unread),
-            _ => Failure::new(ExitCode::Io, error),
+            _ => {
+                let stdout = Path::new("/dev/stdout");
+                Failure::new(ExitCode::Io, crate::os::path_error("write", stdout, &error))
+            }
         })
     }
 

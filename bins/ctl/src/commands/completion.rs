@@ -62,5 +62,8 @@ pub(crate) fn command() -> Command {
 async fn run(call: Call) -> Result<(), Failure> {
     let script = cli::completion::script(&super::app().root, &call.text(0));
     let written = std::io::Write::write_all(&mut std::io::stdout().lock(), &script);
-    written.map_err(|error| Failure::new(ExitCode::Io, error))
+    written.map_err(|error| {
+        let stdout = std::path::Path::new("/dev/stdout");
+        Failure::new(ExitCode::Io, cli::os::path_error("write", stdout, &error))
+    })
 }

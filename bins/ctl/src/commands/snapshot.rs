@@ -127,7 +127,7 @@ async fn fetch(client: &Client, part: &Path) -> Result<String, String> {
     while let Some(piece) = stream.next().await.map_err(|error| {
         if size == 0 { error.to_string() } else { format!("could not write snapshot: {error}") }
     })? {
-        write(&mut file, &piece)?;
+        write(&mut file, part, &piece)?;
         size += piece.len() as u64;
         progress.set_length(size + stream.remaining_bytes());
         progress.set_position(size);
@@ -140,6 +140,9 @@ async fn fetch(client: &Client, part: &Path) -> Result<String, String> {
     Ok(stream.version().to_owned())
 }
 
-fn write(file: &mut File, piece: &[u8]) -> Result<(), String> {
-    file.write_all(piece).map_err(|error| format!("could not write snapshot: {error}"))
+fn write(file: &mut File, path: &Path, piece: &[u8]) -> Result<(), String> {
+    file.write_all(piece).map_err(|error| {
+        let why = cli::os::path_error("write", path, &error);
+        format!("could not write snapshot: {why}")
+    })
 }

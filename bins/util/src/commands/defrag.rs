@@ -1,10 +1,11 @@
 //! `defrag`: writes a stopped member's database anew, without free pages.
 //!
-//! The new file is made beside the old one and renamed over it; a crash leaves one of them, whole.
+//! The new file is made beside the old one and renamed over it; a crash leaves one of them, whole,
+//! with its checksums.
 //!
 //! etcd: `etcdutl/etcdutl/defrag_command.go`, `server/storage/backend/backend.go`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -47,8 +48,13 @@ enum DefragError {
     #[error("reading the database")]
     Read(#[from] ReadError),
     /// The new one.
-    #[error("making the database")]
-    Rewrite(#[from] RewriteError),
+    #[error("making {}", path.display())]
+    Rewrite {
+        /// Its path.
+        path: PathBuf,
+        /// Why not.
+        source: RewriteError,
+    },
 }
 
 fn run(call: &Call) -> Result<(), Failure> {
@@ -92,6 +98,11 @@ fn replace(
     path: &Path,
     source: &ReadOnly,
 ) -> Result<Sizes, DefragError> {
+    // What a crash left of an earlier run, checksums that nobody would look for.
+    if let Some((aux, _)) = backend::sums_beside(path) {
+        drop(folder.remove(STAGED));
+        drop(backend::remove_orphaned_sums(folder, &*aux));
+    }
     let staged_path = folder.path().join(STAGED);
     let failed = FileError::of("write", &staged_path);
     let staged = folder.open(STAGED, Open::CreateOrWrite).map_err(&failed)?;
@@ -104,7 +115,7 @@ fn replace(
     if written.is_err() {
         drop(folder.remove(STAGED));
     }
-    written?;
+    written.map_err(|source| DefragError::Rewrite { path: staged_path.clone(), source })?;
     let sizes = database::read(staged, &staged_path, None)?.sizes()?;
     let renamed = backend::rename_with_sums(folder, aux.as_deref(), STAGED, name);
     renamed.map_err(FileError::of("rename", path))?;

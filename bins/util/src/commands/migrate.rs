@@ -6,7 +6,7 @@
 //! etcd: `etcdutl/etcdutl/migrate_command.go`, `server/storage/schema/{schema,migration}.go`,
 //! `server/storage/wal/version.go`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use backend::{Backend, Batch, Bucket, CommitError};
 use bytes::Bytes;
@@ -70,8 +70,13 @@ enum MigrateError {
         needed: String,
     },
     /// The database.
-    #[error("committing the new version")]
-    Commit(#[from] CommitError),
+    #[error("committing the new version to {}", path.display())]
+    Commit {
+        /// Its path.
+        path: PathBuf,
+        /// Why not.
+        source: CommitError,
+    },
 }
 
 fn run(call: &Call) -> Result<(), Failure> {
@@ -124,9 +129,10 @@ fn migrate(
         let fields = [("error", database::chain(error).into())];
         log::error("Failed to finalize config", &fields);
     })?;
+    let failed = |source| MigrateError::Commit { path: database::path_in(data_dir), source };
     match plan(current, target, needed.as_deref()) {
         Ok(steps) => {
-            set_version(backend, target)?;
+            set_version(backend, target).map_err(failed)?;
             for step in steps {
                 let fields = [("new-storage-version", step.to_string().into())];
                 log::info("updated storage version", &fields);
@@ -136,7 +142,7 @@ fn migrate(
         Err(error) if force => {
             let fields = [("error", error.to_string().into())];
             log::info("normal migrate failed, trying with force", &fields);
-            set_version(backend, target)?;
+            set_version(backend, target).map_err(failed)?;
             if target < V3_6 {
                 log::warn("forcefully cleared storage version", &[]);
             } else {
