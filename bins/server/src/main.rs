@@ -17,6 +17,7 @@ fn main() -> ExitCode {
     server::logging::init();
     panics::abort();
     server::survive_file_size_limit();
+    server::show_threads_on_quit();
     let reading = config::read_process();
     match reading.outcome {
         Ok(Invocation::Start(config)) => start(&config, &reading.notices),

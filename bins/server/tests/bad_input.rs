@@ -14,6 +14,7 @@ use proto::etcdserverpb::kv_client::KvClient;
 use proto::etcdserverpb::lease_client::LeaseClient;
 use proto::etcdserverpb::watch_client::WatchClient;
 use proto::etcdserverpb::watch_request::RequestUnion;
+use retcd_conformance::frames::{PREFACE, frame};
 use retcd_conformance::{Ended, Keys, Server, ServerOptions};
 use tonic::{Code, Status};
 
@@ -446,18 +447,6 @@ async fn expect_service(server: &Server) -> anyhow::Result<()> {
         anyhow::ensure!(!log.contains(bad), "{log}");
     }
     Ok(())
-}
-
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// A frame of HTTP/2.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let len = u32::try_from(payload.len()).unwrap_or_default().to_be_bytes();
-    let mut bytes = len[1..].to_vec();
-    bytes.extend([kind, flags]);
-    bytes.extend(stream.to_be_bytes());
-    bytes.extend(payload);
-    bytes
 }
 
 /// L12, G24: garbage closes its own connection, at once or with the limit for heads, and no other.

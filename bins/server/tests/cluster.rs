@@ -1,14 +1,17 @@
 //! Three of our members on the loopback interface: what one client sees of a cluster. Faults under
 //! load are the scenarios of `retcd_conformance`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use client::Client;
 use proto::etcdserverpb as pb;
+use proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use retcd_conformance::cluster::{Cluster, ClusterOptions, PATIENCE};
+use retcd_conformance::http::{HttpOpen, HttpQuestion};
+use retcd_conformance::real_etcd;
 
 const OURS: &str = env!("CARGO_BIN_EXE_etcd");
 
@@ -301,4 +304,52 @@ async fn await_cluster_version(
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// M-08: handing the lead to a member that is away waits as long as the caller does; meanwhile the
+/// leader takes writes again. Once the member leads, everybody who waited for that is answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_waits_for_a_member_that_is_away() -> anyhow::Result<()> {
+    let real = real_etcd("3.7").map(|folder| folder.join("etcd"));
+    for program in [PathBuf::from(OURS)].into_iter().chain(real) {
+        let mut cluster =
+            Cluster::start(&[program.as_path(); 3], ClusterOptions::default()).await?;
+        let old = leader(&cluster).await?;
+        let away = (old + 1) % 3;
+        let target_id = cluster.member_id(away).await?;
+        cluster.kill(away)?;
+        let endpoint = cluster.member(old).direct_endpoint();
+        let waiting = tokio::spawn(async move {
+            let mut maintenance = MaintenanceClient::connect(endpoint).await?;
+            anyhow::Ok(maintenance.move_leader(pb::MoveLeaderRequest { target_id }).await?)
+        });
+        // Three elections later the caller gives up; etcd's member may be the first to say so.
+        let endpoint = cluster.member(old).direct_endpoint();
+        let address = endpoint.trim_start_matches("http://").parse()?;
+        let late = HttpOpen::question(
+            address,
+            &HttpQuestion {
+                method: "POST",
+                path: "/v3/maintenance/transfer-leadership",
+                headers: &[("Grpc-Timeout", "3S")],
+                body: &format!("{{\"targetID\":\"{target_id}\"}}"),
+            },
+        )?;
+        let late = late.finish()?;
+        let texts = [
+            "\"context deadline exceeded\"",
+            "\"etcdserver: request timed out, leader transfer took too long\"",
+        ];
+        let texts = if program == Path::new(OURS) { &texts[..1] } else { &texts };
+        ensure!(texts.iter().any(|text| late.body.contains(text)), "{late:?}");
+        let client = cluster.client(&[old]).await?;
+        put(&client, "meanwhile", "x").await?;
+        ensure!(!waiting.is_finished(), "nobody took over");
+        cluster.restart(away)?;
+        cluster.await_serving(away).await?;
+        cluster.move_leader(away).await?;
+        let answer = tokio::time::timeout(PATIENCE, waiting).await;
+        answer.context("whoever waited is answered")???;
+    }
+    Ok(())
 }

@@ -539,47 +539,6 @@ async fn a_range_comes_as_a_stream() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn resident_bytes(server: &Server) -> anyhow::Result<i64> {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid()))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("VmHWM")?;
-    let kibibytes: i64 = line.split_whitespace().next().context("a number")?.parse()?;
-    Ok(kibibytes * 1024)
-}
-
-/// G22, G-008: forty clients read forty megabytes each at the same time.
-#[tokio::test(flavor = "multi_thread")]
-async fn large_reads_wait_for_room() -> anyhow::Result<()> {
-    let (server, _folder) = start(&[])?;
-    let mut client = kv(&server).await?;
-    for number in 0..40 {
-        let key = Bytes::from(format!("large/{number:02}"));
-        let value = Bytes::from(vec![number; 1_000_000]);
-        client.put(pb::PutRequest { key, value, ..Default::default() }).await?;
-    }
-    let all = pb::RangeRequest {
-        key: Bytes::from("large/"),
-        range_end: Bytes::from("large0"),
-        ..Default::default()
-    };
-    client.range(all.clone()).await?;
-    let before = resident_bytes(&server)?;
-    let mut readers = Vec::new();
-    for _ in 0..40 {
-        // A connection each, so that nothing but the server makes them wait.
-        let (mut client, all) = (kv(&server).await?, all.clone());
-        readers.push(tokio::spawn(async move {
-            client.range(all).await.map(|answer| answer.into_inner().kvs.len())
-        }));
-    }
-    for reader in readers {
-        assert_eq!(reader.await??, 40);
-    }
-    let grown = resident_bytes(&server)? - before;
-    println!("resident memory grew by {} MiB", grown >> 20);
-    assert!(grown < 256 << 20, "grew by {} MiB", grown >> 20);
-    Ok(())
-}
-
 /// Where the connections of one address go that another process is to open.
 const FLOODED: &str = "RETCD_TEST_FLOODED";
 

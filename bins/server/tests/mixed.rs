@@ -19,7 +19,7 @@ async fn there_and_back(line: &str, spares_old_etcd: bool) -> anyhow::Result<()>
     Ok(())
 }
 
-/// A cluster of 3.5 becomes ours and 3.5 again; hashes are equal after every step.
+/// HTTP-38: a cluster of 3.5 becomes ours and 3.5 again; hashes are equal after every step.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_of_3_5_comes_and_goes() -> anyhow::Result<()> {
     there_and_back("3.5", false).await

@@ -1,6 +1,8 @@
 //! `etcd gateway start` (SRV-175): connections passed on to members, with real etcd's gateway beside
 //! ours where there is one.
 
+#[path = "own_network/named.rs"]
+mod named;
 #[path = "own_network/names.rs"]
 mod names;
 #[allow(dead_code, reason = "these tests have members of their own")]
@@ -18,7 +20,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use certificates::{Authority, Holder};
+use named::{DOMAIN, Named};
 use retcd_conformance::{Server, ServerOptions, ask, real_etcd};
 
 const OURS: &str = env!("CARGO_BIN_EXE_etcd");
@@ -359,8 +361,6 @@ fn the_log_tells_what_was_asked_for() -> anyhow::Result<()> {
     Ok(())
 }
 
-const DOMAIN: &str = "srv.test";
-
 /// SRV-175: members are found by the records of a domain; only those for TLS count, unless the flag
 /// says otherwise.
 #[test]
@@ -369,30 +369,8 @@ fn members_are_found_in_dns() -> anyhow::Result<()> {
         return Ok(());
     }
     let folder = tempfile::tempdir()?;
-    let authority = Authority::new("authority");
-    let bundle = certificates::write(folder.path(), "ca.pem", authority.certificate());
-    let bundle = bundle.display().to_string();
-    let pair = authority.issue(&Holder::new("member", &[DOMAIN]));
-    let (certificate, key) = pair.write(folder.path(), "member");
-    let mut server = Server::start(Path::new(OURS), folder.path(), ServerOptions::default())?;
-    server.stop()?;
-    let (plain, secure) = (server.client_port(), ports::free()?);
-    server.add_flags(&[
-        &format!("--listen-client-urls=http://127.0.0.1:{plain},https://127.0.0.1:{secure}"),
-        &format!("--advertise-client-urls=http://127.0.0.1:{plain}"),
-        &format!("--cert-file={}", certificate.display()),
-        &format!("--key-file={}", key.display()),
-    ]);
-    server.restart(Path::new(OURS))?;
-    let at = |port: u16| vec![("m0".to_owned(), port)];
-    names::serve(
-        DOMAIN,
-        vec![
-            ("_etcd-client-plain._tcp".to_owned(), at(plain)),
-            ("_etcd-client-ssl-secure._tcp".to_owned(), at(secure)),
-            ("_etcd-client-ssl._tcp".to_owned(), at(secure)),
-        ],
-    )?;
+    let Named { server: _server, ports: [plain, secure], bundle } =
+        Named::start(OURS, folder.path(), &[DOMAIN])?;
     let given = format!("127.0.0.1:{plain}");
     let (plain, secure) = (format!("m0.{DOMAIN}:{plain}"), format!("m0.{DOMAIN}:{secure}"));
     for program in programs() {

@@ -698,8 +698,11 @@ async fn a_certificate_names_its_user() -> anyhow::Result<()> {
         assert!(refused.is(text), "{name:?}: {refused}");
     }
     let client = site.client(&Holder::new("root", &[]))?;
-    let answer = ask(&client, address, "/v3/kv/range").await.map_err(anyhow::Error::msg)?;
-    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
-    assert!(answer.contains("CommonName of client sending a request against gateway"), "{answer}");
+    for path in ["/v3/kv/range", "/v3beta/kv/range"] {
+        let answer = ask(&client, address, path).await.map_err(anyhow::Error::msg)?;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+        let text = "CommonName of client sending a request against gateway";
+        assert!(answer.contains(text), "{answer}");
+    }
     Ok(())
 }

@@ -7,13 +7,10 @@
 //! Source: etcd server/proxy/grpcproxy/{auth,maintenance,lock,election}.go.
 
 use std::future::poll_fn;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::HeaderValue;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, TE};
-use http_body::Frame;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use tonic::body::Body;
@@ -23,7 +20,7 @@ use tonic::{Code, Status};
 use tower_service::Service as _;
 
 use crate::caller::Caller;
-use crate::upstream::{Place, Policy, Upstream};
+use crate::upstream::{Policy, Upstream};
 
 /// As Go's gRPC servers.
 const REQUEST_BYTES_MAX: usize = 4 << 20;
@@ -77,7 +74,12 @@ pub(crate) async fn forward(
     if STREAMS.contains(&path) {
         let begin = async |channel| call.begin(channel).await;
         let (response, place) = upstream.attempt_stream(&caller, policy, begin).await?;
-        return Ok(response.map(|body| Body::new(Kept { body, _place: place })));
+        // It has its place until it ends.
+        let keep = move |frame| {
+            let _kept = &place;
+            frame
+        };
+        return Ok(response.map(|body| Body::new(body.map_frame(keep))));
     }
     let bytes_max = upstream.response_bytes_max();
     upstream.attempt(&caller, policy, async |channel| call.make(channel, bytes_max).await).await
@@ -133,35 +135,6 @@ fn refusal(headers: Option<&HeaderMap>) -> Result<(), Status> {
     match headers.and_then(Status::from_header_map) {
         Some(status) if status.code() != Code::Ok => Err(status),
         Some(_) | None => Ok(()),
-    }
-}
-
-pin_project_lite::pin_project! {
-    /// A stream that has a place.
-    struct Kept {
-        #[pin]
-        body: Body,
-        _place: Option<Place>,
-    }
-}
-
-impl http_body::Body for Kept {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        self.project().body.poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.body.size_hint()
     }
 }
 

@@ -52,6 +52,16 @@ pub(crate) struct Scheduled {
 pub(crate) struct Jobs {
     running: Option<Job>,
     next: Option<Scheduled>,
+    removed: Removed,
+}
+
+/// What compactions removed since the store was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Rows.
+    pub rows: u64,
+    /// Batches of rows that were looked at; even an empty one ends a compaction.
+    pub batches: u64,
 }
 
 /// The compaction being done.
@@ -74,7 +84,7 @@ enum Phase {
 
 impl Jobs {
     pub(crate) fn new(unfinished: Option<Scheduled>) -> Self {
-        Self { running: None, next: unfinished }
+        Self { running: None, next: unfinished, removed: Removed::default() }
     }
 
     pub(crate) fn schedule(&mut self, at: i64, previous: i64) {
@@ -105,14 +115,22 @@ impl Store {
     /// The backend's; the step can be made again.
     pub fn compact_step(&mut self) -> Result<CompactStep, ReadError> {
         let Some(mut job) = self.jobs.take() else { return Ok(CompactStep::Idle) };
-        let step = self.advance(&mut job);
+        let mut removed = self.jobs.removed;
+        let step = self.advance(&mut job, &mut removed);
+        self.jobs.removed = removed;
         if !matches!(step, Ok(CompactStep::Finished(_))) {
             self.jobs.running = Some(job);
         }
         step
     }
 
-    fn advance(&self, job: &mut Job) -> Result<CompactStep, ReadError> {
+    /// What compactions removed since the store was opened.
+    #[must_use]
+    pub fn removed(&self) -> Removed {
+        self.jobs.removed
+    }
+
+    fn advance(&self, job: &mut Job, removed: &mut Removed) -> Result<CompactStep, ReadError> {
         let at = job.scheduled.at;
         let finished = match &mut job.phase {
             Phase::Sweep(from) => {
@@ -131,7 +149,7 @@ impl Store {
                 let Some(_guard) = self.shared.removal.try_write() else {
                     return Ok(CompactStep::More);
                 };
-                self.remove_rows(job)?
+                self.remove_rows(job, removed)?
             }
         };
         if !finished {
@@ -148,16 +166,18 @@ impl Store {
     }
 
     /// Removes one batch of rows; with the last one goes the mark, and `true` is returned.
-    fn remove_rows(&self, job: &mut Job) -> Result<bool, ReadError> {
+    fn remove_rows(&self, job: &mut Job, removed: &mut Removed) -> Result<bool, ReadError> {
         base::probe::failpoint("compactAfterAcquiredBatchTxLock");
         let rows_max = self.options.compact_batch_rows.max(1);
         let mut batch = Batch::upkeep();
+        let mut rows = 0;
         let finished = match &mut job.phase {
             Phase::HashAndRemove(hasher, from) => {
                 let next = hash_rows(self, job.scheduled, rows_max, hasher, from, |key, stamp| {
                     let dropped = job.swept.dropped.contains(&stamp);
                     if dropped {
                         batch.delete(Bucket::Key, key);
+                        rows += 1;
                     }
                     !dropped
                 })?;
@@ -171,6 +191,7 @@ impl Store {
                 for _ in 0..rows_max {
                     let Some(stamp) = job.swept.dropped.pop_first() else { break };
                     batch.delete(Bucket::Key, row::row_key(stamp, &mut name));
+                    rows += 1;
                 }
                 job.swept.dropped.is_empty()
             }
@@ -187,6 +208,8 @@ impl Store {
             batch.put(Bucket::Meta, FINISHED_COMPACT, Bytes::copy_from_slice(&mark));
         }
         self.shared.backend().apply(batch);
+        removed.rows += rows;
+        removed.batches += 1;
         base::probe::failpoint(after);
         Ok(finished)
     }

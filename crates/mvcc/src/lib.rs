@@ -21,7 +21,7 @@ mod store;
 mod watch;
 mod write;
 
-pub use compact::CompactStep;
+pub use compact::{CompactStep, Removed};
 pub use hash::Hash;
 pub use query::{QueryError, RangeQuery, RangeResult, RevisionError, Row, Want};
 pub use read::Reader;

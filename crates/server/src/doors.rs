@@ -15,6 +15,7 @@ use crate::grpc::{Services, Serving};
 use crate::handle::{Handle, ProposeError, RequestKind};
 use crate::http::{Gateway, Offers, Plain, SetLogLevel};
 use crate::logging;
+use crate::open_files;
 use crate::options::Options;
 use crate::peers::monitor;
 use crate::port;
@@ -95,8 +96,8 @@ impl Doors<'_> {
         // Its calls arrive nowhere; etcd's gateway makes them to a port.
         let first = ports.first().map(|bound| bound.listener.address());
         let first = || first?.parse().ok();
-        let gateway =
-            self.options.grpc_gateway.then(|| Gateway::new(services.for_connection(first)));
+        let gateway = || Gateway::new(services.for_connection(first), self.stopping.clone());
+        let gateway = self.options.grpc_gateway.then(gateway);
         let (v2, profiles) = (self.options.v2.clone(), self.options.profiles);
         let for_clients = || {
             let browsers = self.options.browsers.clone();
@@ -130,6 +131,7 @@ impl Doors<'_> {
             tasks.spawn(monitor::advance_election(handle.clone(), ticks));
         }
         tasks.spawn(v2_expiry::run(handle.clone()));
+        tasks.spawn(open_files::watch());
         tasks.spawn(handle.clone().sweep_tokens());
         tasks.spawn(monitor::watch_v2(handle.clone()));
         if let Some(interval) = checks.periodic {
@@ -235,7 +237,7 @@ async fn publish_once(options: &Options, handle: &Handle) -> Result<(), ProposeE
     handle.linearize().await?;
     let members = handle.reads().members();
     let known = members.iter().find(|member| member.id == own.0);
-    let name = &options.boot.name;
+    let name = &options.boot.origin.name;
     let urls = &options.advertised_client_urls;
     let current = known.is_some_and(|known| known.name == *name && known.client_ur_ls == *urls);
     if !current {

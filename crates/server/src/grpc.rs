@@ -17,6 +17,7 @@ mod lock;
 mod maintenance;
 mod messages;
 mod methods;
+mod partials;
 mod range_stream;
 mod reply_body;
 mod request_body;
@@ -53,9 +54,11 @@ use kv::{Kv, KvMethod};
 use load::Load;
 use messages::Messages;
 pub(crate) use methods::{CallKind, METHODS, Method, MethodIndex};
+use partials::Counted;
 pub(crate) use reply_body::ReplyBody;
 use request_body::RequestBody;
 pub(crate) use slow::{Remote, SlowCalls};
+pub(crate) use watch::Lines as WatchLines;
 use watch::Watch;
 
 /// What a message may be longer than a request: the framing of what surrounds it (G-007).
@@ -170,6 +173,16 @@ impl Services {
     /// Bytes one message of a client may have.
     pub(crate) fn message_bytes_max(&self) -> usize {
         self.shared.message_bytes_max
+    }
+
+    /// Where the answers of a stream of watches go that is no stream of gRPC's.
+    pub(crate) fn watch_lines(&self) -> WatchLines {
+        self.shared.watch.lines()
+    }
+
+    /// Counts a body that is one message as those of calls are.
+    pub(crate) fn counted<B>(&self, body: B) -> Counted<B> {
+        Counted::new(body, self.shared.load.partials().clone())
     }
 
     /// Answers one call of the client at `remote`.

@@ -4,8 +4,10 @@
 //! What happens often is counted through handles that are resolved once; what is known elsewhere
 //! is looked up when somebody scrapes. Numbers of Go's runtime are left out rather than faked.
 
+mod applies;
 mod calls;
 mod disk;
+mod exposition;
 mod facts;
 mod network;
 mod process;
@@ -20,11 +22,12 @@ mod zero;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use prometheus::{Registry, TextEncoder};
+use prometheus::Registry;
 
+pub(crate) use applies::Applies;
 pub(crate) use calls::Calls;
 pub(crate) use disk::Disk;
-pub(crate) use process::{open_files_max, resident_bytes};
+pub(crate) use process::{open_files, open_files_max, resident_bytes};
 pub(crate) use proxy::ProxyMetrics;
 pub(crate) use server::{Operation, Server};
 pub(crate) use store::{Leases, Store, StreamWatches};
@@ -116,9 +119,7 @@ impl Metrics {
     fn encode(&self) -> String {
         self.calls.tell();
         self.store.tell();
-        let families = self.registry.gather();
-        let text = TextEncoder::new().encode_to_string(&families);
-        text.expect("every family that is gathered has a name and a value")
+        exposition::encode(&self.registry.gather())
     }
 }
 

@@ -12,7 +12,7 @@
 
 mod cluster;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
@@ -20,22 +20,21 @@ use std::time::{Duration, Instant};
 
 use base::{Index, LogPosition, MemberId};
 use member::{Answer, Input, Member, Outputs, Turn};
-use raft::{Message, Persist};
+use parking_lot::MutexGuard;
+use raft::Message;
 use state::{Applied, Refusal};
+use storage::{Log, Reserve, SnapshotError, Written};
 use tokio::sync::watch;
-use wal::{AppendError, Mark, Wal};
+use wal::AppendError;
 
 use crate::answers::{Answers, Waiters};
 use crate::committer::CommitterQueue;
 use crate::handle::Published;
-use crate::log_window::LogWindow;
-use crate::metrics::Metrics;
+use crate::metrics::{Applies, Metrics};
 use crate::node_queue::{Command, Gone, NodeCommands, Question};
 use crate::peers::Peers;
 use crate::peers::arrivals::Arrived;
 use crate::peers::copies::Copied;
-use crate::reserve::Reserve;
-use crate::snapshots::{SnapshotError, Snapshots};
 
 /// Requests taken as one batch.
 const BATCH_LEN_MAX: usize = 4096;
@@ -84,9 +83,8 @@ pub enum NodeError {
 #[derive(Debug)]
 pub(crate) struct NodeParts {
     pub(crate) member: Member,
-    pub(crate) wal: Wal,
+    pub(crate) log: Log,
     pub(crate) reserve: Reserve,
-    pub(crate) snapshots: Snapshots,
     pub(crate) committer: CommitterQueue,
     pub(crate) backend: backend::Backend,
     pub(crate) tick: Duration,
@@ -98,8 +96,6 @@ pub(crate) struct NodeParts {
     pub(crate) commands: NodeCommands,
     /// The other members.
     pub(crate) peers: Peers,
-    /// What of the log is in memory.
-    pub(crate) window: LogWindow,
 }
 
 /// What the loop knows of the room on the disks.
@@ -119,12 +115,8 @@ struct Room {
 #[derive(Debug)]
 pub(crate) struct Node {
     member: Member,
-    wal: Wal,
-    /// Batches for the log, in order; more than for a moment only on a full disk, or if the only
-    /// one is a hint that goes along with the next.
-    unwritten: VecDeque<Persist>,
+    log: Log,
     room: Room,
-    snapshots: Snapshots,
     committer: CommitterQueue,
     backend: backend::Backend,
     commands: Receiver<Command>,
@@ -134,13 +126,12 @@ pub(crate) struct Node {
     reports: NodeReports,
     tick: Duration,
     compaction_pause: Duration,
-    slow_apply: Duration,
+    applies: Applies,
     compaction_began: Option<Instant>,
     waiters: Waiters,
     started: Instant,
     compaction_due: Option<Instant>,
     peers: Peers,
-    window: LogWindow,
     /// Copies of the state that wait for their message.
     copies: BTreeMap<MemberId, Box<Copied>>,
     /// Proposals that never reached the leader: they wait for another one.
@@ -159,9 +150,8 @@ impl Node {
     pub(crate) fn new(parts: NodeParts) -> Self {
         let NodeParts {
             member,
-            wal,
+            log,
             reserve,
-            snapshots,
             committer,
             backend,
             tick,
@@ -170,14 +160,11 @@ impl Node {
             reports,
             commands,
             peers,
-            window,
         } = parts;
         Self {
             member,
-            wal,
-            unwritten: VecDeque::new(),
+            log,
             room: Room { reserve, low: false, database_full: false, retry: None },
-            snapshots,
             committer,
             backend,
             commands: commands.receiver,
@@ -186,14 +173,13 @@ impl Node {
             reports,
             tick,
             compaction_pause,
-            slow_apply,
+            applies: Applies::new(slow_apply),
             compaction_began: None,
             waiters: Waiters::default(),
             started: Instant::now(),
             // A compaction that a crash interrupted is taken up at once.
             compaction_due: Some(Instant::now()),
             peers,
-            window,
             copies: BTreeMap::new(),
             undelivered: Vec::new(),
             received: BTreeMap::new(),
@@ -306,9 +292,8 @@ impl Node {
                 self.answer(out);
             }
             self.send(out)?;
-            self.unwritten.extend(out.persist.drain(..));
-            let only_hint = self.unwritten.len() == 1 && self.unwritten[0].is_hint();
-            if !only_hint && self.write_next(out)? {
+            self.log.push(out.persist.drain(..));
+            if !self.log.has_only_hint() && self.write_next(out)? {
                 continue;
             }
             self.take_news(out)?;
@@ -343,19 +328,7 @@ impl Node {
 
     /// Writes a hint that waits to go along with the next batch; whether it was written.
     fn write_hint(&mut self, out: &mut Outputs) -> Result<bool, NodeError> {
-        Ok(self.unwritten.front().is_some_and(Persist::is_hint) && self.write_next(out)?)
-    }
-
-    /// The oldest batch and those that can become durable with it.
-    fn next_batch(&mut self) -> Option<Persist> {
-        let mut batch = self.unwritten.pop_front()?;
-        while let Some(next) = self.unwritten.pop_front() {
-            if let Err(next) = batch.absorb(next) {
-                self.unwritten.push_front(*next);
-                break;
-            }
-        }
-        Some(batch)
+        Ok(self.log.has_hint() && self.write_next(out)?)
     }
 
     /// Writes the oldest batches; `false` if there are none or no room for them.
@@ -363,68 +336,42 @@ impl Node {
         if self.room.retry.is_some_and(|retry| Instant::now() < retry) {
             return Ok(false);
         }
-        let Some(batch) = self.next_batch() else { return Ok(false) };
-        let snapshot = batch.snapshot.as_ref().map(|meta| meta.position);
-        let mut full = false;
-        let written = batch.try_persist(|batch| self.write(batch, &mut full));
-        let persisted = match written {
-            Ok(persisted) => persisted,
-            Err(unpersisted) => {
-                let raft::Unpersisted { persist, error } = *unpersisted;
-                if !matches!(error, AppendError::NoSpace { .. }) {
-                    return Err(NodeError::Log(error));
-                }
+        let began = Instant::now();
+        // Or what is given up here would go to the database.
+        let (reserve, committer) = (&mut self.room.reserve, &self.committer);
+        let written = self.log.write_next(move || Given::up(reserve, committer.hold_off()));
+        let done = match written.map_err(NodeError::Log)? {
+            Written::Nothing => return Ok(false),
+            Written::Done(done) => done,
+            Written::Full(error) => {
                 if self.room.retry.is_none() {
                     tracing::warn!(error = %error, "the log takes nothing until there is room");
                 }
-                self.unwritten.push_front(persist);
                 self.room.retry = Some(Instant::now() + FULL_DISK_PAUSE);
                 self.on_no_room(out)?;
                 return Ok(false);
             }
         };
+        self.reports.metrics.disk.on_append(&done, began.elapsed());
         if self.room.retry.take().is_some() {
             tracing::info!("the log has room again");
         }
-        self.peers.send(persisted.messages);
-        let (answered, began) = (out.answers.len(), Instant::now());
-        match snapshot {
-            None => self.step(Input::Persisted(persisted.token), out)?,
-            Some(position) => self.restore(persisted.token, position, out)?,
+        self.peers.send(done.persisted.messages);
+        match done.snapshot {
+            None => self.step(Input::Persisted(done.persisted.token), out)?,
+            Some(position) => self.restore(done.persisted.token, position, out)?,
         }
-        let applied = &out.answers[answered..];
-        self.reports.metrics.server.on_batch(applied, began.elapsed(), self.slow_apply);
-        if full {
+        if done.needed_room {
             self.on_no_room(out)?;
         }
         Ok(true)
-    }
-
-    /// Makes a batch durable, if need be with the help of the reserve.
-    fn write(&mut self, batch: &Persist, full: &mut bool) -> Result<(), AppendError> {
-        let began = Instant::now();
-        let mut written = append(&mut self.wal, batch);
-        *full = matches!(written, Err(AppendError::NoSpace { .. }));
-        if *full {
-            // Or what is given up here would go to the database.
-            let _held_off = self.committer.hold_off();
-            if self.room.reserve.release() {
-                written = append(&mut self.wal, batch);
-                self.room.reserve.take_back();
-            }
-        }
-        written?;
-        let disk = &self.reports.metrics.disk;
-        disk.on_append(&batch.entries, batch.must_sync, began.elapsed());
-        self.window.add(&batch.entries);
-        Ok(())
     }
 
     /// From now on only what makes nothing grow is taken, and everybody is told.
     fn on_no_room(&mut self, out: &mut Outputs) -> Result<(), NodeError> {
         if !self.room.low {
             tracing::warn!(
-                log = %self.wal.folder().display(),
+                log = %self.log.folder().display(),
                 "no space left on a disk; puts are refused until some is free, nothing is lost"
             );
         }
@@ -466,7 +413,11 @@ impl Node {
     }
 
     fn step(&mut self, input: Input, out: &mut Outputs) -> Result<(), NodeError> {
-        self.member.step(self.now_millis(), input, out).map_err(NodeError::Apply)
+        let began = Instant::now();
+        self.member.step(self.now_millis(), input, out).map_err(NodeError::Apply)?;
+        let tally = self.member.state().tally();
+        self.applies.look(tally, began.elapsed(), &self.reports.metrics);
+        Ok(())
     }
 
     fn compact(&mut self) -> Result<(), NodeError> {
@@ -474,7 +425,7 @@ impl Node {
         if Instant::now() < due {
             return Ok(());
         }
-        let began = Instant::now();
+        let (began, before) = (Instant::now(), self.member.state().removed());
         let step = self.member.compact_step().map_err(NodeError::Compact)?;
         let started = *self.compaction_began.get_or_insert(began);
         let finished = matches!(step, mvcc::CompactStep::Finished(_));
@@ -483,7 +434,9 @@ impl Node {
         }
         if step != mvcc::CompactStep::Idle {
             let total = finished.then(|| started.elapsed());
-            self.reports.metrics.store.on_compaction_step(began.elapsed(), total);
+            let removed = self.member.state().removed();
+            let store = &self.reports.metrics.store;
+            store.on_compaction_step(began.elapsed(), before, removed, total);
         }
         self.compaction_due = match step {
             mvcc::CompactStep::Idle => None,
@@ -507,8 +460,7 @@ impl Node {
         let conf_state = self.member.status().conf_state;
         let state = self.member.state();
         let began = Instant::now();
-        let wal = &mut self.wal;
-        match self.snapshots.consider(position, &conf_state, state, &self.backend, wal) {
+        match self.log.on_durable(position, &conf_state, state, &self.backend) {
             Ok(taken) => {
                 if taken {
                     self.reports.metrics.disk.on_snapshot(began.elapsed());
@@ -548,11 +500,20 @@ impl Node {
     }
 }
 
-fn append(wal: &mut Wal, batch: &Persist) -> Result<(), AppendError> {
-    if let Some(meta) = &batch.snapshot {
-        // The mark first: what follows in the log stands behind the snapshot.
-        let conf_state = Some(meta.conf_state.clone());
-        wal.mark(&Mark { position: meta.position, conf_state })?;
+/// The reserve while the log uses its room.
+struct Given<'a> {
+    reserve: &'a mut Reserve,
+    _held_off: MutexGuard<'a, ()>,
+}
+
+impl<'a> Given<'a> {
+    fn up(reserve: &'a mut Reserve, held_off: MutexGuard<'a, ()>) -> Option<Self> {
+        reserve.release().then_some(Self { reserve, _held_off: held_off })
     }
-    wal.append_and_sync(&batch.entries, batch.hard_state.as_ref(), batch.must_sync)
+}
+
+impl Drop for Given<'_> {
+    fn drop(&mut self) {
+        self.reserve.take_back();
+    }
 }

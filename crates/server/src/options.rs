@@ -15,6 +15,7 @@ use crate::http::Browsers;
 use crate::peers::monitor::Checks;
 use crate::port::PortLimits;
 use ping_policy::PingPolicy;
+use storage::LogOptions;
 
 /// The parts' options.
 #[derive(Clone, Debug)]
@@ -44,14 +45,8 @@ pub(crate) struct Options {
     pub(crate) pre_vote: bool,
     /// When the database is made durable.
     pub(crate) commit: Pace,
-    /// Entries between two snapshots.
-    pub(crate) snapshot_entries: u64,
-    /// Entries kept in memory behind a snapshot for members that lag.
-    pub(crate) snapshot_catchup_entries: u64,
-    /// Snapshot files that are kept; `None` for all.
-    pub(crate) snapshot_files_max: Option<usize>,
-    /// Whether the log is not waited for: a power cut loses its end.
-    pub(crate) unsafe_no_fsync: bool,
+    /// When the log forgets.
+    pub(crate) log: LogOptions,
     /// Segments of the log that are kept; `None` for all.
     pub(crate) wal_files_max: Option<usize>,
     /// Between two steps of a compaction.
@@ -108,16 +103,8 @@ impl Options {
             boot: BootOptions {
                 data_dir: config.storage.data_dir.clone(),
                 wal_dir: config.storage.wal_dir.clone(),
-                name: config.name.clone(),
                 origin: origin(config, cluster),
-                force_new_cluster: config.cluster.force_new_cluster,
-                backend: backend::Options {
-                    sync: !config.storage.unsafe_no_fsync,
-                    lock_timeout: Some(LOCK_TIMEOUT),
-                    ..backend::Options::default()
-                },
-                state: state_options(config, election_timeout),
-                shrink_bytes_min: config.storage.bootstrap_defrag_threshold_bytes,
+                storage: storage(config, election_timeout),
             },
             authentication,
             limits: limits(config, election_timeout),
@@ -133,10 +120,12 @@ impl Options {
                 interval: config.storage.batch_interval,
                 changes: to_usize(config.storage.batch_operations_max),
             },
-            snapshot_entries: config.storage.snapshot_entries,
-            snapshot_catchup_entries: config.storage.snapshot_catchup_entries,
-            snapshot_files_max: config.storage.snapshot_files_max.map(to_usize),
-            unsafe_no_fsync: config.storage.unsafe_no_fsync,
+            log: LogOptions {
+                snapshot_entries: config.storage.snapshot_entries,
+                snapshot_files_max: config.storage.snapshot_files_max.map(to_usize),
+                catchup_entries: config.storage.snapshot_catchup_entries,
+                ..LogOptions::default()
+            },
             wal_files_max: config.storage.wal_files_max.map(to_usize),
             compaction_pause: config.compaction.sleep_interval,
             auto_compaction: config.compaction.auto,
@@ -194,6 +183,21 @@ fn origin(config: &Config, cluster: InitialCluster) -> OriginOptions {
         discovery,
         learners_max: config.cluster.learners_max,
         request_timeout: config.request_timeout(),
+    }
+}
+
+fn storage(config: &Config, election_timeout: Duration) -> storage::BootOptions {
+    let unsafe_no_sync = config.storage.unsafe_no_fsync;
+    storage::BootOptions {
+        wal: wal::Options { unsafe_no_sync, ..wal::Options::default() },
+        backend: backend::Options {
+            sync: !unsafe_no_sync,
+            lock_timeout: Some(LOCK_TIMEOUT),
+            ..backend::Options::default()
+        },
+        state: state_options(config, election_timeout),
+        force_new_cluster: config.cluster.force_new_cluster,
+        shrink_bytes_min: config.storage.bootstrap_defrag_threshold_bytes,
     }
 }
 
@@ -277,7 +281,8 @@ fn local_address(config: &Config) -> Option<IpAddr> {
 fn features(config: &Config) -> Vec<(&'static str, &'static str, bool)> {
     let gates = &config.features.gates;
     let feature = |gate: Gate| (gate.name(), gate.stage().name(), gates.is_enabled(gate));
-    Gate::ALL.into_iter().map(feature).collect()
+    let groups = gates.groups().map(|(name, stage, on)| (name, stage.name(), on));
+    groups.chain(Gate::ALL.into_iter().map(feature)).collect()
 }
 
 fn to_usize(number: u64) -> usize {

@@ -320,7 +320,9 @@ impl Recipes {
         let request = pb::TxnRequest { success, ..Default::default() };
         let who = self.handle.enter(&self.caller, &request).await?;
         let authorized = self.handle.authorize(&who, &request)?;
-        let response = self.handle.reads().txn(authorized)?;
+        let (steps, response) = self.handle.reads().counted_txn(authorized);
+        self.handle.metrics().store.on_read_txn(steps);
+        let response = response?;
         self.handle.check_still(&who, &request)?;
         Ok((row(&response, 0), self.header(response.header.as_ref())))
     }
@@ -356,7 +358,6 @@ impl Recipes {
         let caller = self.caller.clone().within("txn", || about::txn(request));
         let reply = self.handle.propose_for(&caller, RequestKind::Txn, request).await?;
         let Reply::Txn(response) = reply else { unreachable!("a txn was answered by {reply:?}") };
-        self.handle.metrics().store.on_txn(request, &response);
         Ok(response)
     }
 

@@ -8,15 +8,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use base::{ClusterId, MemberId};
 use member::{Member, RequestIds};
 use raft::{Raft, Restored};
+use storage::{Booted, Log, Reserve};
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::watch;
-use vfs::Dir;
 
 use crate::answers::{self, Given};
-use crate::boot::Booted;
 use crate::committer::{Committer, CommitterQueue};
 use crate::handle::{Handle, Parts, Published};
-use crate::log_window::LogWindow;
 use crate::metrics::Metrics;
 use crate::node::{Node, NodeError, NodeParts, NodeReports};
 use crate::node_queue::{self, NodeQueue};
@@ -26,9 +24,7 @@ use crate::peers::ask::Dial;
 use crate::peers::thread::PeerThread;
 use crate::peers::{Identity, Peers};
 use crate::preparer::{self, PreparerQueue};
-use crate::reserve::Reserve;
 use crate::shards;
-use crate::snapshots::Snapshots;
 use crate::start::StartError;
 
 /// The threads of a member that runs.
@@ -184,12 +180,9 @@ impl Joined {
             peers: peers.clone(),
             authentication: options.authentication.clone(),
         });
-        let snapshots = snapshots(options, snap_dir, &restored);
-        snapshots.complete(restored.snapshot, &restored.conf_state, &state);
-        wal.set_unsafe_no_sync(options.unsafe_no_fsync);
         wal.set_keep(options.wal_files_max.unwrap_or(0));
-        let window = LogWindow::new(options.snapshot_catchup_entries, &restored.entries);
         let preparer = wal.preparer();
+        let log = Log::new(wal, snap_dir, &restored, &state, &options.log);
         let raft = consensus(options, id, wall_millis, restored);
         let config = member(options, id, wall_millis);
         let mut member = Member::new(raft, state, backend.clone(), config);
@@ -198,9 +191,8 @@ impl Joined {
             NodeReports { answers: answers_in, status, compacted: compacted_sender, metrics };
         let node = Node::new(NodeParts {
             member,
-            wal,
+            log,
             reserve: Reserve::open(wal_dir),
-            snapshots,
             committer: committer_queue.clone(),
             backend,
             tick: options.tick,
@@ -209,7 +201,6 @@ impl Joined {
             slow_apply: options.slow_apply,
             commands,
             peers,
-            window,
         });
         Self { handle, answers, node, committer, preparer, node_queue, committer_queue }
     }
@@ -226,7 +217,7 @@ fn arrivals(
         booted.state.reads(),
         booted.backend.clone(),
         booted.snap_dir.clone(),
-        options.boot.state.clone(),
+        options.boot.storage.state.clone(),
         metrics.clone(),
     )
 }
@@ -235,11 +226,6 @@ fn metrics(options: &Options) -> Arc<Metrics> {
     let metrics = Metrics::new(options.extensive_metrics);
     metrics.set_features(options.features.iter().copied());
     metrics
-}
-
-fn snapshots(options: &Options, dir: Arc<dyn Dir>, restored: &Restored) -> Snapshots {
-    Snapshots::new(dir, options.snapshot_entries, restored.snapshot.index)
-        .keeping(options.snapshot_files_max)
 }
 
 fn wall_millis() -> u64 {

@@ -1,8 +1,12 @@
 //! What the operating system and the supervisor say, and what they are told.
 
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use signal_hook::iterator::Signals;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// A signal that ended the server.
@@ -35,6 +39,44 @@ pub fn survive_file_size_limit() {
     if let Err(error) = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, seen) {
         tracing::warn!(error = %error, "cannot listen for the signal of the file size limit");
     }
+}
+
+/// On SIGQUIT tells on standard error what every thread does and ends the process with status 2, as
+/// the runtime of Go does (SRV-153): for a process that hangs, so on a thread that needs no other.
+pub fn show_threads_on_quit() {
+    let listening = Signals::new([signal_hook::consts::SIGQUIT]).and_then(|mut signals| {
+        std::thread::Builder::new().name("quit".to_owned()).spawn(move || {
+            if signals.forever().next().is_some() {
+                let text = format!("SIGQUIT: quit\n\n{}", threads());
+                // Who does not listen is not told.
+                let _told = std::io::stderr().write_all(text.as_bytes());
+                signal_hook::low_level::exit(2);
+            }
+        })
+    });
+    if let Err(error) = listening {
+        tracing::warn!(error = %error, "cannot listen for the signal to quit");
+    }
+}
+
+/// A line for each thread of this process: its number and name, its state, and where in the kernel it
+/// waits; empty where the system does not say.
+fn threads() -> String {
+    let read = |task: &Path, file: &str| {
+        let text = fs::read_to_string(task.join(file)).unwrap_or_default();
+        text.trim_end().to_owned()
+    };
+    let Ok(tasks) = fs::read_dir("/proc/self/task") else { return String::new() };
+    let mut lines = String::new();
+    for task in tasks.flatten() {
+        let number = task.file_name();
+        let (name, waits) = (read(&task.path(), "comm"), read(&task.path(), "wchan"));
+        let status = read(&task.path(), "status");
+        let state = status.lines().find_map(|line| line.strip_prefix("State:")).unwrap_or_default();
+        let (number, state) = (number.display(), state.trim());
+        lines.push_str(&format!("thread {number} {name:?}: {state}, in {waits}\n"));
+    }
+    lines
 }
 
 /// Waits for SIGTERM or SIGINT.

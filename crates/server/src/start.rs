@@ -9,12 +9,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use storage::{BootError, Booted};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 use crate::auth::{Authentication, TokenError};
 use crate::boot::origin::OriginError;
-use crate::boot::{self, BootError, Booted, SrvError, srv};
+use crate::boot::{self, SrvError, srv};
 use crate::config::{
     self, Bootstrap, Config, DataDir, InitialCluster, ListenError, ProxyMode, Refusal, StartFacts,
 };
@@ -56,17 +57,12 @@ pub enum StartError {
     /// DNS names no cluster for this member.
     #[error("error setting up initial cluster")]
     Srv(#[from] SrvError),
-    /// What is asked for is not built yet.
-    #[error("{what} is not built yet; {remedy}")]
-    NotBuilt {
-        /// What.
-        what: &'static str,
-        /// What to do instead.
-        remedy: &'static str,
-    },
     /// The member.
     #[error("starting the member")]
     Boot(#[from] BootError),
+    /// Who a new member is.
+    #[error("starting the member")]
+    Origin(#[from] OriginError),
     /// A port.
     #[error("{0}; {remedy}", remedy = .0.remedy())]
     Listen(ListenError),
@@ -127,13 +123,13 @@ impl StartError {
             Self::Security(SecurityError::Refused(refusal)) => {
                 config::log_refusal("failed to start etcd", refusal);
             }
-            Self::NotBuilt { .. }
-            | Self::Security(SecurityError::SelfSigned { .. })
+            Self::Security(SecurityError::SelfSigned { .. })
             | Self::Token(_)
             | Self::MemoryLock(_)
             | Self::Traces(_)
             | Self::Srv(_)
             | Self::Boot(_)
+            | Self::Origin(_)
             | Self::Listen(_)
             | Self::Threads(_)
             | Self::Node(_)
@@ -201,8 +197,12 @@ pub fn run(config: &Config) -> Result<Option<Signal>, StartError> {
     let dial: Arc<dyn Dial> =
         Arc::new(security.dial(options.dial_timeout).leaving_from(options.local_address));
     let booted = match boot(&options, &runtime, dial.clone()) {
-        Err(BootError::Removed { .. }) if !options.boot.force_new_cluster => return Ok(None),
-        Err(BootError::Origin(OriginError::Discovery(error)))
+        Err(StartError::Boot(BootError::Removed { .. }))
+            if !options.boot.storage.force_new_cluster =>
+        {
+            return Ok(None);
+        }
+        Err(StartError::Origin(OriginError::Discovery(error)))
             if error.is_full() && config.proxy.is_fallback =>
         {
             tracing::warn!(
@@ -250,13 +250,13 @@ fn forward(
         cluster = match &config.bootstrap {
             Bootstrap::Discovery(discovery) => {
                 let text = runtime.block_on(boot::founders_of(discovery));
-                let text = text.map_err(OriginError::Discovery).map_err(BootError::Origin)?;
+                let text = text.map_err(OriginError::Discovery)?;
                 InitialCluster::parse(&text).map_err(Refusal::from)?
             }
             Bootstrap::DiscoveryUrl { url, proxy } => {
                 let text = runtime.block_on(boot::founders_of_token(url, proxy));
                 let text = text.map_err(|error| OriginError::Discovery(error.into()));
-                InitialCluster::parse(&text.map_err(BootError::Origin)?).map_err(Refusal::from)?
+                InitialCluster::parse(&text?).map_err(Refusal::from)?
             }
             // A proxy needs no place of its own among the members.
             Bootstrap::Srv { domain, service_name } => {
@@ -318,8 +318,8 @@ async fn initial_cluster(config: &Config) -> Result<InitialCluster, StartError> 
 }
 
 /// Opens the member of the data directory, or makes one after finding out who it is.
-fn boot(options: &Options, runtime: &Runtime, dial: Arc<dyn Dial>) -> Result<Booted, BootError> {
-    let opened = boot::open(&options.boot)?;
+fn boot(options: &Options, runtime: &Runtime, dial: Arc<dyn Dial>) -> Result<Booted, StartError> {
+    let opened = options.boot.open()?;
     let mut origin = None;
     if opened.has_log() {
         if options.boot.origin.discovery.is_some() {
@@ -331,13 +331,13 @@ fn boot(options: &Options, runtime: &Runtime, dial: Arc<dyn Dial>) -> Result<Boo
         let found = async { boot::origin::find(&options.boot.origin, &Asker::new(dial)).await };
         origin = Some(runtime.block_on(found)?);
     }
-    let booted = opened.boot(&options.boot, origin);
+    let booted = opened.boot(&options.boot.storage, origin);
     if let Err(error @ BootError::Removed { .. }) = &booted {
         let error: &(dyn Error + 'static) = error;
         tracing::warn!(error, "server error");
         tracing::warn!("data-dir used by this member must be removed");
     }
-    booted
+    Ok(booted?)
 }
 
 /// Whether the log has a segment.

@@ -19,8 +19,8 @@ use crate::schema::{self, Facts};
 use crate::txn::{Path, RevisionBounds};
 use crate::view::Stop;
 use crate::{
-    Applied, AuthReply, Committed, Halt, MemberChange, Options, Outcome, Payload, Refusal, Reply,
-    quota, v2,
+    Applied, AuthReply, Committed, Halt, MemberChange, Operation, Options, Outcome, Payload,
+    Refusal, Reply, Steps, Tally, quota, v2,
 };
 
 /// Everything a batch of entries may read and change.
@@ -33,9 +33,12 @@ pub(crate) struct Applier<'s> {
     pub(crate) compact_revision: &'s mut i64,
     pub(crate) v2: &'s mut v2store::Store,
     pub(crate) tokens: &'s Tokens,
+    pub(crate) tally: &'s mut Tally,
     pub(crate) facts_changed: bool,
     /// Who may do what is another since some entry: the batch ends with it.
     pub(crate) auth_changed: bool,
+    /// Who asked for what only administrators may was none: that is not counted.
+    pub(crate) turned_away: bool,
 }
 
 impl Applier<'_> {
@@ -56,7 +59,14 @@ impl Applier<'_> {
             }
             Payload::Request(bytes) => {
                 let request = Request::decode(bytes).ok_or(Halt::Unknown { position })?;
+                let operation = Operation::of(&request.command);
+                self.turned_away = false;
                 let done = self.command(&request.who, request.command, position);
+                if let Some(operation) = operation.filter(|_| !self.turned_away)
+                    && let Some(done) = is_success(&done)
+                {
+                    self.tally.count(operation, done);
+                }
                 let applied = applied(done, position)?;
                 Ok(outcome(request.id, applied, None))
             }
@@ -145,7 +155,10 @@ impl Applier<'_> {
         request: &auth::request::Request,
         position: LogPosition,
     ) -> Result<AuthReply, Refusal> {
-        self.authorize(who, request)?;
+        if let Err(refusal) = self.authorize(who, request) {
+            self.turned_away = request.is_for_administrators();
+            return Err(refusal);
+        }
         let index = position.index;
         match request {
             auth::request::Request::Read(question) => {
@@ -170,8 +183,16 @@ impl Applier<'_> {
         self.facts.alarms.admit(quota::put_cost_bytes(request))?;
         let request = &*self.authorize(who, request)?;
         let mut txn = self.writer.txn();
-        kv::check_put(&txn, self.leases, request)?;
-        Changes::new(&mut txn, self.leases).put(request)
+        let mut checks = Steps::default();
+        let checked = kv::check_put(&txn, self.leases, request, &mut checks);
+        if let Err(stop) = checked {
+            self.tally.end(checks);
+            return Err(stop);
+        }
+        let mut changes = Changes::new(&mut txn, self.leases);
+        let done = changes.put(request);
+        self.tally.end(changes.steps);
+        done
     }
 
     fn delete(
@@ -182,7 +203,10 @@ impl Applier<'_> {
         self.facts.alarms.admit_healthy()?;
         let request = &*self.authorize(who, request)?;
         let mut txn = self.writer.txn();
-        Changes::new(&mut txn, self.leases).delete(request)
+        let mut changes = Changes::new(&mut txn, self.leases);
+        let done = changes.delete(request);
+        self.tally.end(changes.steps);
+        done
     }
 
     fn txn(&mut self, who: &Identity, request: &pb::TxnRequest) -> Result<pb::TxnResponse, Stop> {
@@ -191,9 +215,16 @@ impl Applier<'_> {
         let bounds =
             RevisionBounds { newest: self.writer.revision(), compacted: *self.compact_revision };
         let mut txn = self.writer.txn();
-        let path = Path::choose(&txn, request)?;
-        path.check(&txn, self.leases, bounds)?;
-        let executed = path.execute(&mut Changes::new(&mut txn, self.leases));
+        let mut checks = Steps::default();
+        let chosen = Path::choose(&txn, request, &mut checks).and_then(|path| {
+            path.check(&txn, self.leases, bounds, &mut checks)?;
+            Ok(path)
+        });
+        self.tally.end(checks);
+        let path = chosen?;
+        let mut changes = Changes::new(&mut txn, self.leases);
+        let executed = path.execute(&mut changes);
+        self.tally.end(changes.steps);
         if let Err(Stop::Refused(refusal)) = &executed {
             panic!("a transaction was refused when it was half done: {refusal}");
         }
@@ -204,6 +235,8 @@ impl Applier<'_> {
         self.facts.alarms.admit_healthy()?;
         self.writer.compact(request.revision).map_err(Refusal::from)?;
         *self.compact_revision = request.revision;
+        // For the revision of its answer etcd reads a key, and counts that.
+        self.tally.end(Steps { ranges: 1, ..Steps::default() });
         Ok(pb::CompactionResponse { header: header(self.writer.revision()) })
     }
 
@@ -243,6 +276,7 @@ impl Applier<'_> {
             for key in keys.into_iter().skip(spared) {
                 changes.delete_key(key)?;
             }
+            self.tally.end(changes.steps);
         }
         self.leases.remove(id);
         self.writer.batch().delete(backend::Bucket::Lease, &schema::lease_key(id));
@@ -278,6 +312,17 @@ impl Applier<'_> {
             }
             Err(refusal) => (Applied::Refused(refusal), MemberChange::None),
         }
+    }
+}
+
+/// Whether etcd counts it as a success: that a revision is compacted already is no failure. `None`
+/// for an entry that was not applied.
+fn is_success(done: &Result<Reply, Stop>) -> Option<bool> {
+    match done {
+        Ok(Reply::V2(answer)) => Some(answer.is_ok()),
+        Ok(_) => Some(true),
+        Err(Stop::Refused(refusal)) => Some(*refusal == Refusal::Compacted),
+        Err(Stop::Broken(_)) => None,
     }
 }
 

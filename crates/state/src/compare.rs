@@ -12,9 +12,15 @@ use proto::mvccpb::KeyValue;
 
 use crate::view::{Stop, View};
 
-/// Whether every condition holds; the first that does not ends the search.
-pub(crate) fn all_hold(view: &impl View, compares: &[Compare]) -> Result<bool, Stop> {
+/// Whether every condition holds; the first that does not ends the search. Each is one range, which
+/// `ranges` counts.
+pub(crate) fn all_hold(
+    view: &impl View,
+    compares: &[Compare],
+    ranges: &mut u64,
+) -> Result<bool, Stop> {
     for compare in compares {
+        *ranges += 1;
         if !holds(view, compare)? {
             return Ok(false);
         }

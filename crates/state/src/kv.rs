@@ -8,9 +8,9 @@ use mvcc::{RangeQuery, Row, Txn, Want};
 use proto::etcdserverpb as pb;
 use proto::mvccpb::KeyValue;
 
-use crate::Refusal;
 use crate::lease::Leases;
 use crate::view::{Stop, View};
+use crate::{Refusal, Steps};
 
 /// One entry's changes of keys, and of the leases they hang on.
 #[derive(Debug)]
@@ -18,11 +18,13 @@ pub(crate) struct Changes<'t, 'w, 'a> {
     txn: &'t mut Txn<'w, 'a>,
     leases: &'t mut Leases,
     changed: bool,
+    /// What was done so far.
+    pub(crate) steps: Steps,
 }
 
 impl<'t, 'w, 'a> Changes<'t, 'w, 'a> {
     pub(crate) fn new(txn: &'t mut Txn<'w, 'a>, leases: &'t mut Leases) -> Self {
-        Self { txn, leases, changed: false }
+        Self { txn, leases, changed: false, steps: Steps::default() }
     }
 
     /// What the entry sees of the keys so far.
@@ -37,6 +39,7 @@ impl<'t, 'w, 'a> Changes<'t, 'w, 'a> {
 
     /// Sets a key. The request passed [`check_put`].
     pub(crate) fn put(&mut self, request: &pb::PutRequest) -> Result<pb::PutResponse, Stop> {
+        self.steps.look_before(request);
         let lease = LeaseId(request.lease);
         let previous = if request.ignore_value || request.ignore_lease {
             // The check saw a row; an earlier operation of the same transaction may have deleted
@@ -66,6 +69,8 @@ impl<'t, 'w, 'a> Changes<'t, 'w, 'a> {
     ) -> Result<Option<KeyValue>, Stop> {
         let previous = self.txn.put(request.key.clone(), value, lease, want_previous)?;
         self.changed = true;
+        self.steps.puts += 1;
+        self.steps.put_bytes += (request.key.len() + value.len()) as u64;
         if !(lease.is_none() && base::probe::mutant("put-stays-on-its-former-lease")) {
             self.leases.attach(&request.key, lease);
         }
@@ -101,6 +106,8 @@ impl<'t, 'w, 'a> Changes<'t, 'w, 'a> {
         want_previous: bool,
         previous: &mut dyn FnMut(Row),
     ) -> Result<usize, Stop> {
+        self.steps.ranges += u64::from(want_previous);
+        self.steps.deletes += 1;
         let leases = &mut *self.leases;
         let deleted = self.txn.delete_range(keys, want_previous, &mut |key, row| {
             if !base::probe::mutant("deleted-key-stays-on-its-lease") {
@@ -116,15 +123,18 @@ impl<'t, 'w, 'a> Changes<'t, 'w, 'a> {
 }
 
 /// Whether a put can be done: its lease exists, and there is a row to take from what it ignores.
+/// That it looks for one is added to `steps`.
 pub(crate) fn check_put(
     view: &impl View,
     leases: &Leases,
     request: &pb::PutRequest,
+    steps: &mut Steps,
 ) -> Result<(), Stop> {
     let lease = LeaseId(request.lease);
     if !lease.is_none() && !leases.contains(lease) {
         return Err(Refusal::LeaseNotFound.into());
     }
+    steps.look_before(request);
     if request.ignore_value || request.ignore_lease {
         let count = view.range(&one(&request.key, Want::Count))?.count;
         if count == 0 {

@@ -18,7 +18,7 @@ use crate::schema::Facts;
 use crate::txn::{Path, RevisionBounds};
 use crate::version::Downgrade;
 use crate::view::{Pinned, Stop};
-use crate::{Refusal, check, range};
+use crate::{Refusal, Steps, check, range};
 
 /// A handle for readers; clones share it.
 #[derive(Clone, Debug)]
@@ -120,25 +120,42 @@ impl Reads {
     ///
     /// If it writes: see [`check::is_read_only`].
     pub fn txn(&self, request: Authorized<'_, pb::TxnRequest>) -> Result<pb::TxnResponse, Refusal> {
+        self.counted_txn(request).1
+    }
+
+    /// As [`Reads::txn`], and what it did, refused or not.
+    ///
+    /// # Panics
+    ///
+    /// As [`Reads::txn`].
+    pub fn counted_txn(
+        &self,
+        request: Authorized<'_, pb::TxnRequest>,
+    ) -> (Steps, Result<pb::TxnResponse, Refusal>) {
         assert!(check::is_read_only(&request), "a transaction that writes needs an entry");
         loop {
-            let revision = self.keys.revision();
-            let answer = self.txn_at(&request, revision).map_err(Stop::for_reader);
+            let (revision, mut steps) = (self.keys.revision(), Steps::default());
+            let answer = self.txn_at(&request, revision, &mut steps).map_err(Stop::for_reader);
             // A compaction overtook the revision that was pinned: nothing is wrong with the
             // request, so begin again with a newer one.
             if revision < self.keys.compact_revision() {
                 continue;
             }
-            return answer;
+            return (steps, answer);
         }
     }
 
-    fn txn_at(&self, request: &pb::TxnRequest, revision: i64) -> Result<pb::TxnResponse, Stop> {
+    fn txn_at(
+        &self,
+        request: &pb::TxnRequest,
+        revision: i64,
+        steps: &mut Steps,
+    ) -> Result<pb::TxnResponse, Stop> {
         let view = Pinned { reader: &self.keys, revision };
         let bounds = RevisionBounds { newest: revision, compacted: self.keys.compact_revision() };
-        let path = Path::choose(&view, request)?;
+        let path = Path::choose(&view, request, steps)?;
         path.check_ranges(bounds)?;
-        path.read(view)
+        path.read(view, steps)
     }
 
     /// The key space.

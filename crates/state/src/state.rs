@@ -19,7 +19,7 @@ use crate::auth::{Identity, ROOT};
 use crate::lease::Leases;
 use crate::reads::Shared;
 use crate::schema::{self, Facts};
-use crate::{Committed, Halt, LeaseTerm, Outcome, Payload, Reads, Received, members, v2};
+use crate::{Committed, Halt, LeaseTerm, Outcome, Payload, Reads, Received, Tally, members, v2};
 
 /// How many rows are looked at in one step when leases take up their keys.
 const ATTACH_STEP_ROWS: usize = 4096;
@@ -73,6 +73,7 @@ pub struct State {
     v2: v2store::Store,
     v2_applied: Index,
     reads: Reads,
+    tally: Tally,
 }
 
 impl State {
@@ -105,6 +106,7 @@ impl State {
             v2,
             v2_applied,
             reads,
+            tally: Tally::default(),
         })
     }
 
@@ -112,6 +114,12 @@ impl State {
     #[must_use]
     pub fn applied(&self) -> LogPosition {
         self.applied
+    }
+
+    /// What was applied since the state was opened.
+    #[must_use]
+    pub fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     /// Applies entries in order, as one batch of the backend, or several if some change who may do
@@ -170,8 +178,10 @@ impl State {
             compact_revision: &mut self.compact_revision,
             v2: &mut self.v2,
             tokens: &self.reads.shared().tokens,
+            tally: &mut self.tally,
             facts_changed: false,
             auth_changed: false,
+            turned_away: false,
         };
         let mut position = self.applied;
         let mut halted = None;
@@ -284,6 +294,12 @@ impl State {
     /// The backend's.
     pub fn compact_step(&mut self) -> Result<mvcc::CompactStep, backend::ReadError> {
         self.store.compact_step()
+    }
+
+    /// What compactions removed since the state was opened, or took another's place.
+    #[must_use]
+    pub fn removed(&self) -> mvcc::Removed {
+        self.store.removed()
     }
 
     /// The members in order of id.

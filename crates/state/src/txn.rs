@@ -11,7 +11,7 @@ use proto::etcdserverpb as pb;
 use crate::kv::{self, Changes, header};
 use crate::lease::Leases;
 use crate::view::{Pinned, Stop, View};
-use crate::{RangeReply, Refusal, compare, range};
+use crate::{RangeReply, Refusal, Steps, compare, range};
 
 /// A transaction with its branch chosen. `nested` holds those of the taken operations that are
 /// transactions, in order.
@@ -32,14 +32,19 @@ pub(crate) struct RevisionBounds {
 }
 
 impl<'r> Path<'r> {
-    /// Evaluates the compares, recursively along the taken path.
-    pub(crate) fn choose(view: &impl View, request: &'r pb::TxnRequest) -> Result<Self, Stop> {
-        let succeeded = compare::all_hold(view, &request.compare)?;
+    /// Evaluates the compares, recursively along the taken path. What that takes is added to
+    /// `steps`, here and below.
+    pub(crate) fn choose(
+        view: &impl View,
+        request: &'r pb::TxnRequest,
+        steps: &mut Steps,
+    ) -> Result<Self, Stop> {
+        let succeeded = compare::all_hold(view, &request.compare, &mut steps.ranges)?;
         let taken: &[_] = if succeeded { &request.success } else { &request.failure };
         let mut nested = Vec::new();
         for operation in taken {
             if let Some(Request::RequestTxn(request)) = &operation.request {
-                nested.push(Self::choose(view, request)?);
+                nested.push(Self::choose(view, request, steps)?);
             }
         }
         Ok(Self { succeeded, taken, nested })
@@ -51,15 +56,18 @@ impl<'r> Path<'r> {
         view: &impl View,
         leases: &Leases,
         bounds: RevisionBounds,
+        steps: &mut Steps,
     ) -> Result<(), Stop> {
         let mut nested = self.nested.iter();
         for operation in self.taken {
             match &operation.request {
                 Some(Request::RequestRange(request)) => bounds.check(request.revision)?,
-                Some(Request::RequestPut(request)) => kv::check_put(view, leases, request)?,
+                Some(Request::RequestPut(request)) => {
+                    kv::check_put(view, leases, request, steps)?;
+                }
                 Some(Request::RequestTxn(_)) => {
                     let path = nested.next().expect("every taken transaction has its path");
-                    path.check(view, leases, bounds)?;
+                    path.check(view, leases, bounds, steps)?;
                 }
                 // An empty operation is refused before it is proposed; if another release let it
                 // through, it does nothing.
@@ -89,6 +97,7 @@ impl<'r> Path<'r> {
         for operation in self.taken {
             let response = match &operation.request {
                 Some(Request::RequestRange(request)) => {
+                    changes.steps.ranges += 1;
                     let reply = range::read(changes.view(), request)?;
                     Some(Response::ResponseRange(range_response(reply, changes.revision())))
                 }
@@ -117,12 +126,17 @@ impl<'r> Path<'r> {
     /// # Panics
     ///
     /// If an operation is not a range.
-    pub(crate) fn read(&self, view: Pinned<'_>) -> Result<pb::TxnResponse, Stop> {
+    pub(crate) fn read(
+        &self,
+        view: Pinned<'_>,
+        steps: &mut Steps,
+    ) -> Result<pb::TxnResponse, Stop> {
         let mut responses = Vec::with_capacity(self.taken.len());
         for operation in self.taken {
             let Some(Request::RequestRange(request)) = &operation.request else {
                 panic!("only ranges need no entry: {operation:?}");
             };
+            steps.ranges += 1;
             let reply = range::read(&view, request)?;
             let response = Response::ResponseRange(range_response(reply, view.revision));
             responses.push(pb::ResponseOp { response: Some(response) });

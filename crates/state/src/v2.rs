@@ -18,7 +18,7 @@ use v2store::{Change, Expected, Nanos, Store, Write};
 use crate::command::{self, Command};
 use crate::members::Change as MemberChange;
 use crate::schema::Rows;
-use crate::{OpenError, Payload, Reply, schema};
+use crate::{OpenError, Operation, Payload, Reply, schema};
 
 /// A decoded request.
 #[derive(Clone, Debug)]
@@ -71,6 +71,23 @@ impl Request {
         };
         let expires = Some(request.expiration()).filter(|expires| *expires != 0);
         Self::Write(Write { path, change, expires, refresh: request.refresh(), at })
+    }
+
+    /// Under which name it is counted.
+    pub(crate) fn operation(&self) -> Option<Operation> {
+        Some(match self {
+            Self::Write(Write { change: Change::Create { in_order: true, .. }, .. }) => {
+                Operation::V2Post
+            }
+            Self::Write(Write {
+                change: Change::Delete { .. } | Change::CompareAndDelete(_),
+                ..
+            }) => Operation::V2Delete,
+            Self::Write(_) => Operation::V2Put,
+            Self::Read { .. } => Operation::V2Get,
+            Self::Expire(_) => Operation::V2Sync,
+            Self::Unknown => return None,
+        })
     }
 
     /// Does it; rows that change are put into the batch.

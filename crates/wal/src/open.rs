@@ -57,6 +57,8 @@ pub(crate) struct Opened {
     pub(crate) segments: Vec<OpenSegment>,
     /// The first one that the replay needed.
     pub(crate) first_needed: usize,
+    /// There was no room to write the newest segment again: see [`write_again`].
+    pub(crate) is_unsure: bool,
 }
 
 /// Opens a log for writing: locked, and its end clean and synced.
@@ -91,7 +93,19 @@ pub(crate) fn open_to_write(
     let trusted = base::probe::mutant("what-was-read-is-not-synced");
     let newest = opened.segments.last().expect("a log has a segment");
     if !trusted && !base::probe::mutant("what-a-failed-sync-lost-is-believed") {
-        write_again(newest, opened.end.offset)?;
+        match write_again(&*newest.file, opened.end.offset) {
+            Ok(()) => {}
+            // A full disk keeps no member down: the first append does it.
+            Err(AgainError::Write { source, .. }) if is_no_space(&source) => {
+                opened.is_unsure = true;
+            }
+            Err(AgainError::Read { offset, source }) => {
+                return Err(OpenError::Read { file: newest.path.clone(), offset, source });
+            }
+            Err(AgainError::Write { source, .. }) => {
+                return Err(OpenError::File { file: newest.path.clone(), source });
+            }
+        }
     }
     for segment in opened.segments[opened.first_needed..].iter().filter(|_| !trusted) {
         let failed = |source| OpenError::File { file: segment.path.clone(), source };
@@ -192,7 +206,7 @@ fn replay(
         start,
         repaired: None,
     };
-    Ok(Opened { replay, end, segments, first_needed })
+    Ok(Opened { replay, end, segments, first_needed, is_unsure: false })
 }
 
 /// Bytes that are read and written at once.
@@ -235,26 +249,26 @@ fn repair(
 /// If the last process ended by a failed sync, the kernel shows what was written and takes it for
 /// clean: no sync writes it again, and a power cut takes it (Rebello et al., "Can Applications Recover
 /// from fsync Failures?"). Older segments were synced before the next one got its name.
-fn write_again(segment: &OpenSegment, end: u64) -> Result<(), OpenError> {
+///
+/// There may be no room for that where files are not overwritten in place.
+pub(crate) fn write_again(file: &dyn File, end: u64) -> Result<(), AgainError> {
     let mut at = 0;
     while at < end {
         let count = usize::try_from(SLICE.min(end - at)).expect("at most a slice");
         let mut bytes = vec![0; count];
-        segment.file.read_exact_at(&mut bytes, at).map_err(|source| OpenError::Read {
-            file: segment.path.clone(),
-            offset: at,
-            source,
-        })?;
-        match segment.file.write_at(&bytes, at) {
-            // Where files are not overwritten in place. A full disk keeps no member down.
-            Err(source) if !is_no_space(&source) => {
-                return Err(OpenError::File { file: segment.path.clone(), source });
-            }
-            Err(_) => return Ok(()),
-            Ok(()) => at += count as u64,
-        }
+        let offset = at;
+        file.read_exact_at(&mut bytes, at).map_err(|source| AgainError::Read { offset, source })?;
+        file.write_at(&bytes, at).map_err(|source| AgainError::Write { offset, source })?;
+        at += count as u64;
     }
     Ok(())
+}
+
+/// Why a segment is not written again.
+#[derive(Debug)]
+pub(crate) enum AgainError {
+    Read { offset: u64, source: io::Error },
+    Write { offset: u64, source: io::Error },
 }
 
 fn copy(dir: &dyn Dir, from: &dyn File, len: u64, name: &str) -> io::Result<()> {

@@ -20,7 +20,7 @@ use raft::{Entry, HardState};
 use vfs::{Dir, File, Lock, Open};
 
 use crate::error::is_no_space;
-use crate::open::{self, last_index, open_to_write};
+use crate::open::{self, AgainError, last_index, open_to_write};
 use crate::prepare::{Pipeline, Prepared, Preparer};
 use crate::record::Encoder;
 use crate::scan::OpenSegment;
@@ -63,6 +63,9 @@ pub struct Wal {
     last: Index,
     keep: usize,
     unclean: bool,
+    /// What was read at the start may only be in the kernel's memory, for want of room: it is
+    /// written again before anything is appended.
+    unsure: bool,
     poisoned: bool,
 }
 
@@ -166,6 +169,7 @@ impl Wal {
         metadata: &Metadata,
         entries: &[Entry],
         hard_state: &HardState,
+        options: Options,
     ) -> Result<Self, CreateError> {
         let folder = parent.path().join(name);
         let failed = |source| CreateError::Io { folder: folder.clone(), source };
@@ -173,7 +177,7 @@ impl Wal {
             return Err(CreateError::Exists { folder });
         }
         let beginning = Beginning { entries, hard_state: Some(hard_state) };
-        Self::make(parent, name, metadata, &beginning, Options::default()).map_err(failed)
+        Self::make(parent, name, metadata, &beginning, options).map_err(failed)
     }
 
     fn make(
@@ -229,6 +233,7 @@ impl Wal {
             last,
             keep: KEEP,
             unclean: false,
+            unsure: false,
             poisoned: false,
         })
     }
@@ -280,6 +285,7 @@ impl Wal {
             last: last_index(&opened.replay),
             keep: KEEP,
             unclean: false,
+            unsure: opened.is_unsure,
             poisoned: false,
         };
         Ok((wal, opened.replay))
@@ -504,6 +510,9 @@ impl Wal {
         if self.unclean {
             self.take_back()?;
         }
+        if self.unsure {
+            self.make_sure()?;
+        }
         self.encoder.buffer.clear();
         self.encoder.buffer.shrink_to(BUFFER_KEPT_LEN);
         self.encoder.crc = self.crc;
@@ -534,6 +543,24 @@ impl Wal {
         }
         self.offset = end;
         self.crc = self.encoder.crc;
+        Ok(())
+    }
+
+    /// Writes what was read at the start again, durably.
+    fn make_sure(&mut self) -> Result<(), AppendError> {
+        match open::write_again(&*self.newest().file, self.offset) {
+            Ok(()) => {}
+            Err(AgainError::Write { source, .. }) if is_no_space(&source) => {
+                return Err(self.no_space(source, 0));
+            }
+            Err(AgainError::Write { offset, source } | AgainError::Read { offset, source }) => {
+                self.poisoned = true;
+                return Err(AppendError::Write { file: self.newest_path(), offset, source });
+            }
+        }
+        self.sync_newest()?;
+        self.unsure = false;
+        reached("wal: what was read is written again once there is room");
         Ok(())
     }
 

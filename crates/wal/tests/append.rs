@@ -137,7 +137,14 @@ fn appends_are_not_synced_if_that_is_asked_for() {
 #[test]
 fn a_log_begins_with_its_first_entries() {
     let disk = MemoryDir::new();
-    let log = Wal::create_begun(&disk.shared(), "wal", &METADATA, &entries(1..=3, 1), &state(1, 3));
+    let log = Wal::create_begun(
+        &disk.shared(),
+        "wal",
+        &METADATA,
+        &entries(1..=3, 1),
+        &state(1, 3),
+        Options::default(),
+    );
     let mut log = log.unwrap();
     log.append_and_sync(&entries(4..=4, 1), None, true).unwrap();
     drop(log);

@@ -205,6 +205,34 @@ fn what_is_found_after_a_failed_sync_survives_a_power_cut() {
     assert!(found_more > 100, "{found_more}");
 }
 
+/// D8, G14: a full disk keeps no member down, but what was found is not gone on with before it is
+/// durable (simulator, seed 700242823).
+#[test]
+fn what_is_found_on_a_full_disk_is_written_again_before_anything_else() {
+    for seed in 0..50 {
+        let disk = MemoryDir::new();
+        let plan = FaultPlan::new();
+        let parent = FaultDir::wrap(disk.shared(), &plan);
+        let mut log = Wal::create_with(&parent, "wal", &METADATA, OPTIONS).unwrap();
+        log.append_and_sync(&entries(1..=3, 1), Some(&state(1, 3)), true).unwrap();
+        plan.forget_at_failed_syncs(&disk, seed);
+        plan.fail_at(Kind::Sync, plan.count(Kind::Sync) + 1, Failure::InputOutput);
+        log.append_and_sync(&entries(4..=200, 1), Some(&state(1, 3)), true).unwrap_err();
+        drop(log);
+        plan.clear();
+        plan.fail_from(Kind::Write, plan.count(Kind::Write) + 1, Failure::NoSpace);
+        let (mut log, found) = open(&parent);
+        let next = found.entries.len() as u64 + 1;
+        let error = log.append_and_sync(&entries(next..=next, 1), None, true).unwrap_err();
+        assert!(matches!(error, AppendError::NoSpace { .. }), "{error:?}");
+        plan.clear();
+        log.append_and_sync(&entries(next..=next, 1), None, true).unwrap();
+        drop(log);
+        let (_, kept) = open(&disk.crash_losing_all().shared());
+        assert_eq!(kept.entries.len() as u64, next, "seed {seed}");
+    }
+}
+
 /// A sync that says "no space" has lost data too.
 #[test]
 fn failed_sync_for_lack_of_space_is_the_end_of_the_log() {

@@ -9,6 +9,7 @@
 pub mod cluster;
 pub mod differential;
 mod ended;
+pub mod frames;
 pub mod http;
 mod keys;
 mod plain_http;

@@ -93,16 +93,18 @@ pub struct Auth {
     revision: u64,
     users: BTreeMap<String, User>,
     roles: BTreeMap<String, Role>,
-    /// Whether a range that ends before its key, and so holds nothing, is allowed. In etcd that
-    /// depends on the shape of the tree of permissions, which is not a promise: both are judged right.
-    allows_empty: bool,
+    /// A range that ends before its key, and so holds nothing, is allowed where a permission holds its
+    /// key; but etcd looks nowhere below one that begins in between and ends before the key. Whether
+    /// it then finds the other depends on the shape of its tree, which is no promise: this says that
+    /// it does, and both are judged right.
+    allows_hidden: bool,
 }
 
 impl Auth {
-    /// The same, where ranges that hold nothing are allowed.
+    /// The same, where permissions are found however many others hide them.
     #[must_use]
     pub fn lenient(&self) -> Self {
-        Self { allows_empty: true, ..self.clone() }
+        Self { allows_hidden: true, ..self.clone() }
     }
 
     /// Whether users are asked who they are.
@@ -305,8 +307,11 @@ impl Auth {
             .filter(|one| one.perm_type == kind as i32 || one.perm_type == Type::Readwrite as i32)
             .collect();
         let end = end_of(key, range_end);
-        if end.as_ref().is_some_and(|end| end <= key) {
-            return self.allows_empty;
+        if let Some(end) = end.as_ref().filter(|end| *end <= key) {
+            let mut around = granted.iter().filter(|one| one.key <= *key);
+            let holds = around.clone().any(|one| is_before(key, one));
+            let hides = around.any(|one| *end <= one.key && !is_before(key, one));
+            return holds && (!hides || self.allows_hidden);
         }
         // From one permission to the next that begins where it ends, or before.
         let mut at = key.clone();

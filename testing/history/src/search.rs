@@ -7,6 +7,9 @@
 
 use std::collections::BTreeSet;
 
+use proto::etcdserverpb as pb;
+use proto::etcdserverpb::request_op::Request;
+
 use crate::model::{Store, agrees};
 use crate::record::{Call, History, Operation, Outcome};
 
@@ -173,6 +176,59 @@ pub fn search_history(history: &History, steps_max: usize) -> Verdict {
         })
         .collect();
     search(&KeySpace, &begin, &intervals, steps_max)
+}
+
+/// Searches an order of a history's first operations, at most so many, up to the first that gives a
+/// key to a lease: leases end by themselves, which no operation tells. What was answered later than
+/// the last of them began may have seen others, and counts as unknown. How many were searched, too.
+#[must_use]
+pub fn search_beginning(
+    history: &History,
+    operations_max: usize,
+    steps_max: usize,
+) -> (Verdict, usize) {
+    let mut operations: Vec<&Operation> = history.operations.iter().collect();
+    operations.sort_by_key(|operation| operation.invoked);
+    let first_leased = operations.iter().position(|operation| gives_to_lease(&operation.call));
+    operations.truncate(first_leased.unwrap_or(usize::MAX).min(operations_max));
+    let end = operations.last().map_or(0, |operation| operation.invoked);
+    let as_known_then = |operation: &&Operation| {
+        let mut operation = (*operation).clone();
+        if end < operation.returned {
+            operation.outcome = Outcome::Unknown("the window ends before".to_owned());
+        }
+        operation
+    };
+    let beginning = History {
+        revision: history.revision,
+        pairs: history.pairs.clone(),
+        operations: operations.iter().map(as_known_then).collect(),
+        ..History::default()
+    };
+    (search_history(&beginning, steps_max), operations.len())
+}
+
+fn gives_to_lease(call: &Call) -> bool {
+    match call {
+        Call::Put(put) => put.lease != 0,
+        Call::Txn(txn) => gives_in_txn(txn),
+        Call::Range(_)
+        | Call::Delete(_)
+        | Call::Compact(_)
+        | Call::Grant(_)
+        | Call::Revoke(_)
+        | Call::KeepAlive(_)
+        | Call::TimeToLive(_) => false,
+    }
+}
+
+fn gives_in_txn(txn: &pb::TxnRequest) -> bool {
+    let inner = txn.success.iter().chain(&txn.failure).filter_map(|one| one.request.as_ref());
+    inner.into_iter().any(|one| match one {
+        Request::RequestPut(put) => put.lease != 0,
+        Request::RequestTxn(txn) => gives_in_txn(txn),
+        Request::RequestRange(_) | Request::RequestDeleteRange(_) => false,
+    })
 }
 
 fn is_searched(operation: &Operation) -> bool {

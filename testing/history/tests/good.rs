@@ -5,7 +5,7 @@
 #[allow(dead_code, unreachable_pub, clippy::wildcard_enum_match_arm, reason = "shared by tests")]
 mod support;
 
-use retcd_history::search::{Verdict, search_history};
+use retcd_history::search::{Verdict, search_beginning, search_history};
 use retcd_history::{Outcome, judge, read, write};
 
 #[test]
@@ -48,6 +48,28 @@ fn the_search_finds_the_order_of_small_histories() {
         let found = search_history(&history, 200_000);
         assert!(!without_leases || found == Verdict::Linearizable, "seed {seed}: {found:?}");
     }
+}
+
+/// And of the beginning of long ones, whatever leases do later; not with an answer that is not so.
+#[test]
+fn the_search_finds_the_order_of_beginnings() {
+    let mut searched = 0;
+    for seed in 0..40 {
+        let mut history = support::good(seed, 300);
+        let (found, len) = search_beginning(&history, 40, 200_000);
+        assert_ne!(found, Verdict::Impossible, "seed {seed}");
+        let mut first = history.operations.iter_mut().filter_map(|one| match &mut one.outcome {
+            Outcome::Answered(retcd_history::Answer::Put(put)) => put.header.as_mut(),
+            Outcome::Answered(_) | Outcome::Refused(_) | Outcome::Unknown(_) => None,
+        });
+        if let Some(header) = first.next().filter(|_| 20 < len && found == Verdict::Linearizable) {
+            header.revision += 7;
+            let (found, _) = search_beginning(&history, 40, 200_000);
+            assert_ne!(found, Verdict::Linearizable, "seed {seed}");
+            searched += 1;
+        }
+    }
+    assert!(3 < searched, "{searched}");
 }
 
 #[test]

@@ -74,7 +74,7 @@ impl World {
         // left would not know that it is alone.
         let Some(leader) = self.leader().filter(|&leader| leader != at) else { return };
         let writer = self.process(leader);
-        if writer.is_writing || !writer.unwritten.is_empty() {
+        if writer.is_writing || writer.log.waiting().len() > 0 {
             self.after(100, Event::Retire { at, epoch });
             return;
         }

@@ -69,7 +69,7 @@ impl World {
         }
         let of_log = self.random.one_in(2);
         let mut files = self.machines[at].disk.files();
-        files.retain(|(path, _)| path.starts_with("wal") == of_log);
+        files.retain(|(path, _)| path.starts_with("member/wal") == of_log);
         if files.is_empty() {
             return;
         }

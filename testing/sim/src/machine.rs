@@ -3,26 +3,26 @@
 //! The process is a real member over its real log and database; what the server does with threads
 //! is done here by calls, in the same order.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use backend::{Backend, Incoming};
-use base::{ClusterId, Index, LogPosition, MemberId, Term};
+use backend::Backend;
+use base::{Index, LogPosition, MemberId, Term};
 use bytes::Bytes;
 use member::{Input, Member, Outputs, RequestIds, Turn};
-use prost::Message as _;
-use proto::raftpb;
-use raft::{ConfState, Entry, EntryKind, HardState, Message, Persist, Raft, Restored};
-use state::members::{ChangeContext, MemberObject};
-use state::{Received, State};
+use raft::{Entry, HardState, Message, Persisted, Raft};
+use state::Received;
+use state::members::{self, MemberObject};
+use storage::{BootError, BootOptions, Booted, Log, LogOptions, Origin, Place, Receiving};
+use vfs::Dir;
 use vfs::fault::{FaultDir, FaultPlan};
 use vfs::memory::MemoryDir;
-use vfs::{Dir, Open};
-use wal::{AppendError, Mark, Metadata, Wal};
+use wal::Mark;
 
 use crate::ambush::Ambush;
 use crate::config::Config;
 use crate::vows::Vows;
+use crate::world::object;
 
 /// One machine and what it is in the cluster.
 #[derive(Debug)]
@@ -68,35 +68,41 @@ const AMBUSH_TRIES: u64 = 32;
 #[derive(Debug)]
 pub(crate) struct Process {
     pub(crate) member: Member,
-    pub(crate) wal: Wal,
+    pub(crate) log: Log,
     pub(crate) backend: Backend,
     snap_dir: Arc<dyn Dir>,
-    /// Batches for the log, in order.
-    pub(crate) unwritten: VecDeque<Persist>,
     pub(crate) is_writing: bool,
     /// What came and is to be given to the member as one.
     pub(crate) turn: Turn,
     /// What the log holds, as far as the member said.
-    pub(crate) log: BTreeMap<Index, Entry>,
+    pub(crate) logged: BTreeMap<Index, Entry>,
     /// The commit index that was written to the log last.
     pub(crate) commit_written: Index,
     /// The term that the log holds or will hold.
     pub(crate) term: Term,
     pub(crate) received: BTreeMap<Index, Received>,
     /// Copies for other members, until their message comes.
-    pub(crate) copies: BTreeMap<MemberId, (LogPosition, Bytes)>,
+    pub(crate) copies: BTreeMap<MemberId, Copied>,
     /// Copies that are being read.
     copying: BTreeMap<MemberId, backend::Copy>,
     /// Up to where answers were compared.
     pub(crate) judged: Index,
     /// Whether users mattered and at which revision, when that was last looked at.
     pub(crate) users: (bool, u64),
-    last_mark: Index,
     pub(crate) ids: RequestIds,
-    snapshot_entries: u64,
-    catchup_entries: u64,
-    joins_batches: bool,
 }
+
+/// One state of a database, on its way to another member.
+#[derive(Clone, Debug)]
+pub(crate) struct Copied {
+    pub(crate) position: LogPosition,
+    database: Bytes,
+    /// The v2 keys, as its message has them.
+    v2_json: Bytes,
+}
+
+/// Bytes of a database that arrive at once.
+const CHUNK_BYTES: usize = 16 << 10;
 
 /// Why a process ended or did not start.
 #[derive(Debug)]
@@ -105,9 +111,15 @@ pub(crate) enum Stop {
     Disk(String),
     /// What the disk holds does not start: that never happens.
     Broken(String),
+    /// The member was removed from the cluster and stays down.
+    Removed,
 }
 
 impl Stop {
+    fn of_start(error: &BootError) -> Self {
+        if matches!(error, BootError::Removed { .. }) { Self::Removed } else { Self::of(error) }
+    }
+
     /// What the disk did is the disk's fault; the rest is ours.
     fn of(error: &(dyn std::error::Error + 'static)) -> Self {
         let mut text = error.to_string();
@@ -133,8 +145,6 @@ pub(crate) enum Written {
     /// No room; to be tried again.
     Full,
 }
-
-const CLUSTER: ClusterId = ClusterId(0xc1);
 
 /// What wall clocks show at the beginning; they may be set back from there.
 const WALL_FIRST_MILLIS: u64 = 1_700_000_000_000;
@@ -198,8 +208,8 @@ impl Machine {
     /// Whether after such a crash the log has entries of a term that nothing says has begun.
     fn loses_term(&self, seed: u64) -> bool {
         let newest = |marks: &[Mark]| marks.last().cloned();
-        let read = wal::read(&*self.disk.crash(seed).shared(), "wal", newest);
-        read.is_ok_and(|replay| {
+        let Ok(dir) = self.disk.crash(seed).shared().subdir("member") else { return false };
+        wal::read(&*dir, "wal", newest).is_ok_and(|replay| {
             replay.entries.last().is_some_and(|last| replay.hard_state.term < last.term)
         })
     }
@@ -240,127 +250,52 @@ struct Start<'a> {
 
 impl Start<'_> {
     fn process(&self, first: Option<&[MemberObject]>) -> Result<Process, Stop> {
-        let disk = |error: std::io::Error| Stop::Disk(error.to_string());
-        let snap_dir = self.dir.subdir("snap").map_err(disk)?;
-        let aux = self.dir.subdir("aux").map_err(disk)?;
-        let options = backend::Options {
-            page_bytes: 1024,
-            cache_bytes_max: 64 << 10,
-            aux: Some(aux),
-            ..backend::Options::default()
-        };
-        let has_log = Wal::exists(&*self.dir, "wal").map_err(disk)?;
-        if has_log {
-            self.finish_replacement(&snap_dir, &options)?;
-        }
-        let backend = Backend::open(&snap_dir, "db", &options).map_err(|error| Stop::of(&error))?;
-        let state =
-            State::open(&backend, &self.state_options()).map_err(|error| Stop::of(&error))?;
-        let (wal, restored) = if has_log { self.replay(&state)? } else { self.bootstrap(first)? };
-        Ok(self.join(wal, restored, state, backend, snap_dir))
+        let options = self.boot_options();
+        let place = Place { data_dir: Arc::clone(&self.dir), wal: None };
+        let opened = storage::open(&place, &options).map_err(|error| Stop::of_start(&error))?;
+        let origin = (!opened.has_log()).then(|| self.origin(first));
+        let booted = opened.boot(&options, origin).map_err(|error| Stop::of_start(&error))?;
+        Ok(self.join(booted))
     }
 
-    fn state_options(&self) -> state::Options {
-        state::Options {
-            lease_ttl_seconds_min: 2,
-            learners_max: 1,
-            mvcc: mvcc::Options {
-                compact_batch_rows: self.config.compact_batch_rows,
-                event_ring_bytes_max: self.config.event_ring_bytes_max,
-                ..mvcc::Options::default()
+    fn boot_options(&self) -> BootOptions {
+        BootOptions {
+            wal: wal::Options {
+                segment_bytes: self.config.wal_segment_bytes,
+                unsafe_no_sync: false,
             },
+            backend: backend::Options {
+                page_bytes: 1024,
+                cache_bytes_max: 64 << 10,
+                ..backend::Options::default()
+            },
+            state: state::Options {
+                lease_ttl_seconds_min: 2,
+                learners_max: 1,
+                mvcc: mvcc::Options {
+                    compact_batch_rows: self.config.compact_batch_rows,
+                    event_ring_bytes_max: self.config.event_ring_bytes_max,
+                    ..mvcc::Options::default()
+                },
+            },
+            force_new_cluster: false,
+            shrink_bytes_min: None,
         }
     }
 
-    /// What a crash left to be done between the mark of a received snapshot and its installation.
-    fn finish_replacement(
-        &self,
-        snap_dir: &Arc<dyn Dir>,
-        options: &backend::Options,
-    ) -> Result<(), Stop> {
-        let newest = |marks: &[Mark]| marks.last().cloned();
-        let replay = wal::read(&*self.dir, "wal", newest).map_err(|error| Stop::of(&error))?;
-        let disk = |error: std::io::Error| Stop::Disk(error.to_string());
-        let index = replay.start.position.index;
-        let wanted = file_name(index);
-        let names = snap_dir.list().map_err(disk)?;
-        if names.contains(&wanted) {
-            base::probe::reached("sim: a start finds a snapshot that came before the crash");
-            let applied = match Backend::open(snap_dir, "db", options) {
-                Ok(backend) => backend.applied().index,
-                Err(error) => return Err(Stop::of(&error)),
-            };
-            if applied < index {
-                base::probe::reached("sim: a start finishes the installation of a snapshot");
-                // As in the server's: the mark must be durable before the database is ahead of it.
-                wal::settle(&*self.dir, "wal", newest).map_err(|error| Stop::of(&error))?;
-                Incoming::open(snap_dir, &wanted, options)
-                    .map_err(|error| Stop::of(&error))?
-                    .take_place("db")
-                    .map_err(|error| Stop::Disk(error.to_string()))?;
+    fn origin(&self, first: Option<&[MemberObject]>) -> Origin {
+        match first {
+            Some(members) => Origin::Founder { own: self.id, members: members.to_vec() },
+            None => {
+                let founders = (1..=self.config.members).map(|number| object(number).id);
+                let founders: Vec<MemberId> = founders.collect();
+                let cluster = members::cluster_id(&founders);
+                Origin::Joining { own: self.id, cluster, members: Vec::new() }
             }
         }
-        for name in snap_dir.list().map_err(disk)? {
-            if name.ends_with(".snap.db") {
-                snap_dir.remove(&name).map_err(disk)?;
-            }
-        }
-        Ok(())
     }
 
-    fn replay(&self, state: &State) -> Result<(Wal, Restored), Stop> {
-        let applied = state.applied().index;
-        let newest_below = |marks: &[Mark]| {
-            marks.iter().rev().find(|mark| mark.position.index <= applied).cloned()
-        };
-        let options = self.wal_options();
-        let (wal, replay) = Wal::open_with(&self.dir, "wal", newest_below, options)
-            .map_err(|error| Stop::of(&error))?;
-        let start = replay.start.position;
-        let last = replay.entries.last().map_or(start.index, |entry| entry.index);
-        if last < applied {
-            return Err(Stop::Broken(format!("the log ends at {last}, applied is {applied}")));
-        }
-        // As it is in the log, though what is applied was committed: consensus writes what is missing.
-        let hard_state = replay.hard_state;
-        let members = state.members();
-        let conf_state = if members.is_empty() {
-            replay.start.conf_state.unwrap_or_default()
-        } else {
-            conf_state_of(&members)
-        };
-        let entries = replay.entries;
-        let restored = Restored { hard_state, conf_state, snapshot: start, entries, applied };
-        Ok((wal, restored))
-    }
-
-    fn bootstrap(&self, first: Option<&[MemberObject]>) -> Result<(Wal, Restored), Stop> {
-        let metadata = Metadata { member: self.id, cluster: CLUSTER };
-        let mut wal = Wal::create_with(&self.dir, "wal", &metadata, self.wal_options())
-            .map_err(|error| Stop::Disk(format!("{error:?}")))?;
-        let entries: Vec<Entry> =
-            (1..).zip(first.unwrap_or_default()).map(|(at, member)| add(at, member)).collect();
-        let mut hard_state = HardState::default();
-        if let Some(last) = entries.last() {
-            hard_state = HardState { term: Term(1), vote: MemberId::NONE, commit: last.index };
-            wal.append_and_sync(&entries, Some(&hard_state), true)
-                .map_err(|error| Stop::Disk(format!("{error:?}")))?;
-        }
-        Ok((wal, Restored { hard_state, entries, ..Restored::default() }))
-    }
-
-    fn wal_options(&self) -> wal::Options {
-        wal::Options { segment_bytes: self.config.wal_segment_bytes, unsafe_no_sync: false }
-    }
-
-    fn join(
-        &self,
-        wal: Wal,
-        restored: Restored,
-        state: State,
-        backend: Backend,
-        snap_dir: Arc<dyn Dir>,
-    ) -> Process {
+    fn join(&self, booted: Booted) -> Process {
         let config = raft::Config {
             election_ticks: self.config.election_ticks,
             pre_vote: self.config.pre_vote,
@@ -368,11 +303,19 @@ impl Start<'_> {
             inflight_messages_max: self.config.inflight_messages_max,
             ..raft::Config::new(self.id, self.seed)
         };
+        let Booted { restored, state, backend, wal, snap_dir, .. } = booted;
         let HardState { term, commit, .. } = restored.hard_state;
-        let log = restored.entries.iter().map(|entry| (entry.index, entry.clone())).collect();
-        let last_mark = restored.snapshot.index;
+        let logged = restored.entries.iter().map(|entry| (entry.index, entry.clone())).collect();
         let judged = state.applied().index;
         let users = state.reads().auth().version();
+        let log_options = LogOptions {
+            snapshot_entries: self.config.snapshot_entries,
+            catchup_entries: self.config.catchup_entries,
+            forget_step_entries: 2,
+            joins_batches: self.config.joins_batches,
+            ..LogOptions::default()
+        };
+        let log = Log::new(wal, Arc::clone(&snap_dir), &restored, &state, &log_options);
         let member = Member::new(
             Raft::new(config, restored),
             state,
@@ -386,14 +329,12 @@ impl Start<'_> {
         );
         Process {
             member,
-            wal,
+            log,
             backend,
             snap_dir,
-            unwritten: VecDeque::new(),
             is_writing: false,
             turn: Turn::default(),
-            joins_batches: self.config.joins_batches,
-            log,
+            logged,
             commit_written: commit,
             term,
             received: BTreeMap::new(),
@@ -401,10 +342,7 @@ impl Start<'_> {
             copying: BTreeMap::new(),
             judged,
             users,
-            last_mark,
             ids: RequestIds::for_services(self.id, self.now_millis),
-            snapshot_entries: self.config.snapshot_entries,
-            catchup_entries: self.config.catchup_entries,
         }
     }
 }
@@ -412,72 +350,55 @@ impl Start<'_> {
 impl Process {
     /// Writes the oldest batch to the log, with those that may be joined to it.
     pub(crate) fn write(&mut self) -> Result<Written, Stop> {
-        let mut persist = self.unwritten.pop_front().expect("a write was due");
-        while self.joins_batches
-            && let Some(next) = self.unwritten.pop_front()
-        {
-            if let Err(next) = persist.absorb(next) {
-                self.unwritten.push_front(*next);
-                break;
-            }
-            base::probe::reached("sim: batches are written as one");
-        }
-        let mark = persist.snapshot.clone();
-        let commit = persist.hard_state.as_ref().map(|state| state.commit);
-        let persisted = persist.try_persist(|batch| {
-            if let Some(meta) = &batch.snapshot {
-                let conf_state = Some(meta.conf_state.clone());
-                self.wal.mark(&Mark { position: meta.position, conf_state })?;
-            }
-            self.wal.append_and_sync(&batch.entries, batch.hard_state.as_ref(), batch.must_sync)
-        });
-        let persisted = match persisted {
-            Ok(persisted) => persisted,
-            Err(unpersisted) => {
-                let raft::Unpersisted { persist, error } = *unpersisted;
-                if let AppendError::NoSpace { .. } = error {
-                    self.unwritten.push_front(persist);
-                    return Ok(Written::Full);
-                }
-                return Err(Stop::Disk(error.to_string()));
-            }
+        let written = self.log.write_next(|| None::<()>);
+        let done = match written.map_err(|error| Stop::Disk(error.to_string()))? {
+            storage::Written::Nothing => unreachable!("a write was due"),
+            storage::Written::Full(_) => return Ok(Written::Full),
+            storage::Written::Done(done) => done,
         };
-        self.commit_written = commit.unwrap_or(self.commit_written);
-        let Some(meta) = mark else {
-            return Ok(Written::Done(persisted.messages, Input::Persisted(persisted.token)));
+        self.commit_written = done.commit.unwrap_or(self.commit_written);
+        let Persisted { token, messages } = done.persisted;
+        let Some(position) = done.snapshot else {
+            return Ok(Written::Done(messages, Input::Persisted(token)));
         };
-        let index = meta.position.index;
-        let received = self.received.remove(&index).expect("a snapshot was received before");
-        self.last_mark = index;
-        let input = Input::Restore(persisted.token, Box::new(received));
-        Ok(Written::Done(persisted.messages, input))
+        let received = self.received.remove(&position.index);
+        let received = Box::new(received.expect("a snapshot was received before"));
+        Ok(Written::Done(messages, Input::Restore(token, received)))
     }
 
     /// Makes the database durable and lets the log forget what it may; what to tell the member.
-    pub(crate) fn commit(&mut self) -> Result<Vec<Input>, Stop> {
+    pub(crate) fn commit(&mut self) -> Result<Input, Stop> {
         let durable = match self.backend.commit() {
             Ok(commit) => commit.durable,
             Err(backend::CommitError::NoSpace(_)) => {
                 base::probe::reached("sim: no room for the database");
-                return Ok(vec![Input::DiskFull]);
+                return Ok(Input::DiskFull);
             }
             Err(error) => return Err(Stop::Disk(error.to_string())),
         };
-        let mut inputs = vec![Input::Durable];
-        if self.last_mark.0 + self.snapshot_entries <= durable.index.0 {
-            let conf_state = Some(self.member.status().conf_state);
-            match self.wal.mark(&Mark { position: durable, conf_state }) {
-                Ok(()) => {}
-                Err(AppendError::NoSpace { .. }) => return Ok(vec![Input::DiskFull]),
-                Err(error) => return Err(Stop::Disk(error.to_string())),
+        let conf_state = self.member.status().conf_state;
+        match self.log.on_durable(durable, &conf_state, self.member.state(), &self.backend) {
+            Ok(is_taken) => {
+                if is_taken {
+                    base::probe::reached("sim: the log is marked and may forget");
+                }
+                Ok(Input::Durable)
             }
-            self.wal.release(durable.index).map_err(|error| Stop::Disk(error.to_string()))?;
-            self.last_mark = durable.index;
-            base::probe::reached("sim: the log is marked and may forget");
-            let to = Index(durable.index.0.saturating_sub(self.catchup_entries));
-            inputs.push(Input::Compact(to));
+            Err(error) if error.is_no_space() => Ok(Input::DiskFull),
+            Err(error) => Err(Stop::of(&error)),
         }
-        Ok(inputs)
+    }
+
+    /// A received snapshot took the place of the state.
+    pub(crate) fn on_restored(&mut self, position: LogPosition) -> Result<(), Stop> {
+        let conf_state = self.member.status().conf_state;
+        let restored = self.log.on_restored(position, &conf_state, self.member.state());
+        restored.map_err(|error| Stop::of(&error))
+    }
+
+    /// What consensus is told to forget, if that is worth it.
+    pub(crate) fn forget(&mut self) -> Option<Input> {
+        self.log.forgettable(&self.member.status()).map(Input::Compact)
     }
 
     /// Pins the database for another member; whether there was room for that.
@@ -500,58 +421,50 @@ impl Process {
         };
         let facts = state::SnapshotFacts::read(&copy).map_err(|error| Stop::of(&error))?;
         let len = usize::try_from(copy.len()).expect("a simulated database is small");
-        let bytes = copy.read(len).map_err(|error| Stop::of(&error))?;
-        assert_eq!(bytes.len(), len, "a copy is read whole");
-        let conf_state = conf_state_of(&facts.members);
-        self.copies.insert(to, (facts.position, bytes));
-        Ok(Input::SendSnapshot { to, position: facts.position, conf_state })
+        let database = copy.read(len).map_err(|error| Stop::of(&error))?;
+        assert_eq!(database.len(), len, "a copy is read whole");
+        let (position, conf_state) = (facts.position, storage::conf_state_of(&facts.members));
+        let v2_json = facts.file().store_json().into();
+        self.copies.insert(to, Copied { position, database, v2_json });
+        Ok(Input::SendSnapshot { to, position, conf_state })
     }
 
-    /// Stores a snapshot that came with `message`; whether it may be given to the member.
-    pub(crate) fn receive_snapshot(
-        &mut self,
-        position: LogPosition,
-        bytes: &Bytes,
-    ) -> Result<bool, Stop> {
-        if self.received.contains_key(&position.index) {
-            return Ok(true);
+    /// Stores a snapshot that came; whether it may be given to the member.
+    pub(crate) fn receive_snapshot(&mut self, copied: &Copied) -> Result<bool, Stop> {
+        let position = copied.position;
+        // As the server: one at a time, until it is installed or discarded.
+        if !self.received.is_empty() {
+            base::probe::reached("sim: a snapshot comes while another waits for its place");
+            return Ok(false);
         }
-        let name = file_name(position.index);
-        let stored = || {
-            let file = self.snap_dir.open(&name, Open::CreateOrWrite)?;
-            file.set_len(0)?;
-            file.write_at(bytes, 0)?;
-            file.sync_data()?;
-            self.snap_dir.sync()
-        };
-        match stored() {
-            Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => return Ok(false),
-            Err(error) => return Err(Stop::Disk(error.to_string())),
-        }
-        let incoming = match self.backend.open_incoming(&name) {
-            Ok(incoming) => incoming,
-            Err(backend::OpenError::Io { source, .. }) => {
-                return if source.kind() == std::io::ErrorKind::StorageFull {
-                    Ok(false)
-                } else {
-                    Err(Stop::Disk(source.to_string()))
-                };
+        let store = || {
+            let mut receiving = Receiving::begin(&self.snap_dir, position.index)?;
+            for chunk in copied.database.chunks(CHUNK_BYTES) {
+                receiving.write(chunk)?;
             }
-            Err(error) => return Err(Stop::of(&error)),
+            receiving.finish()
+        };
+        let stored = match store() {
+            Ok(stored) => stored,
+            Err(error) if storage::is_no_space(&error) => return Ok(false),
+            Err(error) => return Err(Stop::Disk(error.to_string())),
         };
         let options = self.member.state().options().clone();
-        let received =
-            Received::prepare(incoming, position, &options).map_err(|error| Stop::of(&error))?;
-        self.received.insert(position.index, received);
-        Ok(true)
+        match stored.prepare(&self.backend, position, &options, &copied.v2_json) {
+            Ok(received) => {
+                self.received.insert(position.index, received);
+                Ok(true)
+            }
+            Err(error) if error.is_no_space() => Ok(false),
+            Err(error) => Err(Stop::of(&error)),
+        }
     }
 
     /// Removes received snapshots that consensus did not want.
     pub(crate) fn discard_unwanted(&mut self) -> Result<(), Stop> {
         let wanted: Vec<Index> = self
-            .unwritten
-            .iter()
+            .log
+            .waiting()
             .filter_map(|persist| Some(persist.snapshot.as_ref()?.position.index))
             .collect();
         let all: Vec<Index> = self.received.keys().copied().collect();
@@ -570,42 +483,17 @@ impl Process {
                 self.term = state.term;
             }
             if let Some(meta) = &persist.snapshot {
-                if self.log.last_key_value().is_some_and(|(&last, _)| meta.position.index < last) {
+                if self.logged.last_key_value().is_some_and(|(&last, _)| meta.position.index < last)
+                {
                     base::probe::reached("sim: a snapshot takes the place of a longer log");
                 }
-                self.log.clear();
+                self.logged.clear();
                 debug_assert!(meta.position.index > Index(0), "snapshots are of something");
             }
             if let Some(first) = persist.entries.first() {
-                drop(self.log.split_off(&first.index));
+                drop(self.logged.split_off(&first.index));
             }
-            self.log.extend(persist.entries.iter().map(|entry| (entry.index, entry.clone())));
+            self.logged.extend(persist.entries.iter().map(|entry| (entry.index, entry.clone())));
         }
     }
-}
-
-/// The name of a received snapshot's file.
-fn file_name(index: Index) -> String {
-    format!("{:016x}.snap.db", index.0)
-}
-
-/// Who votes, by the members.
-pub(crate) fn conf_state_of(members: &[MemberObject]) -> ConfState {
-    let ids = |learner: bool| {
-        let of_kind = members.iter().filter(|member| member.is_learner == learner);
-        of_kind.map(|member| member.id).collect()
-    };
-    ConfState { voters: ids(false), learners: ids(true), ..ConfState::default() }
-}
-
-/// The entry that makes a first member known.
-fn add(index: u64, member: &MemberObject) -> Entry {
-    let change = raftpb::ConfChange {
-        id: Some(0),
-        r#type: Some(raftpb::ConfChangeType::ConfChangeAddNode as i32),
-        node_id: Some(member.id.0),
-        context: Some(ChangeContext::of(member.clone()).to_json()),
-    };
-    let data = change.encode_to_vec().into();
-    Entry { kind: EntryKind::ConfChange, term: Term(1), index: Index(index), data }
 }

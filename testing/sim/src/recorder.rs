@@ -1,5 +1,7 @@
 //! What clients saw, for the judges that know nothing of the inside.
 
+use base::probe::reached;
+use history::search::{Verdict, search_beginning};
 use history::{Call, Final, History, Observation, Operation, Outcome, Rule, WatchRecord};
 use proto::etcdserverpb as pb;
 use state::Applied;
@@ -8,6 +10,10 @@ use crate::model::answer_of;
 
 /// Nanoseconds in a virtual millisecond.
 const NANOSECONDS: u64 = 1_000_000;
+
+/// Calls of which an order is searched, and steps of the search.
+const SEARCHED_MAX: usize = 60;
+const STEPS_MAX: usize = 20_000;
 
 /// The calls and watches of a life.
 #[derive(Debug, Default)]
@@ -125,6 +131,27 @@ impl Recorder {
             Some(first) => {
                 let more = grave.len() - 1;
                 Err(format!("clients saw: {}\nand {more} more", first.story(&self.history)))
+            }
+        }
+    }
+
+    /// Whether a search that trusts no revision finds an order of the first calls, too: the guard of
+    /// the quick judges.
+    ///
+    /// # Errors
+    ///
+    /// There is none.
+    pub(crate) fn search(&self) -> Result<(), String> {
+        match search_beginning(&self.history, SEARCHED_MAX, STEPS_MAX) {
+            (Verdict::Linearizable, found) => {
+                if SEARCHED_MAX / 2 <= found {
+                    reached("sim: a search finds an order of the first calls");
+                }
+                Ok(())
+            }
+            (Verdict::Undecided, _) => Ok(()),
+            (Verdict::Impossible, searched) => {
+                Err(format!("the first {searched} calls have no order"))
             }
         }
     }

@@ -36,7 +36,7 @@ impl World {
         let (clock, epoch) = (self.machines[at].clock(now), self.machines[at].epoch);
         let process = self.process(at);
         let (applied, mut out) = (process.member.applied(), Outputs::default());
-        let log: Vec<_> = process.log.values().cloned().collect();
+        let log: Vec<_> = process.logged.values().cloned().collect();
         let begun = process.member.start(clock, &mut out);
         self.note(|| format!("{id} starts at {applied}"));
         if self.process(at).users.0 {
@@ -66,6 +66,17 @@ impl World {
                 return Ok(());
             }
             Stop::Disk(what) => what,
+            Stop::Removed => {
+                self.note(|| format!("{id} does not start: it was removed"));
+                reached("sim: a member that was removed does not start again");
+                // Of two, the other may never hear of it.
+                let newest = self.newest_members();
+                self.may_stall |= newest.is_none_or(|(members, _)| members.len() < 3);
+                self.machines[at].removed = true;
+                return Ok(());
+            }
+            // The power went just then: the next start finds it again.
+            Stop::Broken(what) if self.machines[at].damaged => what,
             Stop::Broken(what) => return Err(format!("{id} does not go on: {what}")),
         };
         self.note(|| format!("{id} ends: {what}"));

@@ -2,12 +2,13 @@
 
 use base::MemberId;
 use base::probe::reached;
-use bytes::Bytes;
+
 use member::Input;
 use raft::{Body, Message};
 
 use crate::ambush::Ambush;
 use crate::judge::Verdict;
+use crate::machine::Copied;
 use crate::network::Network;
 use crate::world::{Event, World};
 
@@ -91,7 +92,7 @@ impl World {
         to: usize,
         message: Message,
         connection: u64,
-        bytes: Bytes,
+        copied: Copied,
     ) -> Verdict {
         let (epoch, id) = (self.machines[from].epoch, self.machines[to].id);
         let reachable = !self.network.is_cut(from, to)
@@ -102,9 +103,8 @@ impl World {
             self.after(10, Event::SnapshotSent { at: from, epoch, to: id, ok: false });
             return Ok(());
         }
-        let Body::Snapshot(meta) = &message.body else { unreachable!("a snapshot goes with it") };
-        let position = meta.position;
-        let stored = match self.process(to).receive_snapshot(position, &bytes) {
+        let position = copied.position;
+        let stored = match self.process(to).receive_snapshot(&copied) {
             Ok(stored) => stored,
             Err(stop) => {
                 reached("sim: the disk fails while a snapshot is stored");
@@ -163,15 +163,15 @@ impl World {
 
     pub(crate) fn send_snapshot(&mut self, from: usize, message: Message) {
         let copy = self.process(from).copies.remove(&message.to);
-        let (position, bytes) = copy.expect("a snapshot is sent with its copy");
+        let copied = copy.expect("a snapshot is sent with its copy");
         let Body::Snapshot(meta) = &message.body else { unreachable!("a snapshot goes with it") };
-        assert_eq!(meta.position, position, "message and copy are of one moment");
+        assert_eq!(meta.position, copied.position, "message and copy are of one moment");
         let (id, epoch) = (message.to, self.machines[from].epoch);
         let delay = self.random.below(self.config.latency_millis * 5 + 1);
         match self.by_id.get(&id) {
             Some(&to) if !(self.faulty && self.random.one_in(10)) => {
                 let connection = self.network.connection(from, to);
-                let event = Event::DeliverSnapshot { from, to, message, connection, bytes };
+                let event = Event::DeliverSnapshot { from, to, message, connection, copied };
                 self.after(delay, event);
             }
             _ => self.after(delay, Event::SnapshotSent { at: from, epoch, to: id, ok: false }),

@@ -42,8 +42,8 @@ impl Vows {
                     let first = batch.entries.first();
                     batch.snapshot.is_some() || first.is_some_and(|one| one.index <= reply.index)
                 };
-                if !process.unwritten.iter().any(is_replaced)
-                    && let Some(entry) = process.log.get(&reply.index)
+                if !process.log.waiting().any(is_replaced)
+                    && let Some(entry) = process.logged.get(&reply.index)
                     && self.acknowledged.index < reply.index
                 {
                     self.acknowledged = LogPosition { index: entry.index, term: entry.term };
@@ -141,14 +141,14 @@ impl World {
     pub(crate) fn hear_vows(&mut self, at: usize, status: &Status) {
         let machine = &mut self.machines[at];
         if let Some(process) = &machine.process {
-            machine.vows.on_durable(status, &process.log);
+            machine.vows.on_durable(status, &process.logged);
         }
     }
 
     pub(crate) fn hear_commit(&mut self, at: usize) {
         let machine = &mut self.machines[at];
         if let Some(process) = &machine.process {
-            machine.vows.on_commit_written(process.commit_written, &process.log);
+            machine.vows.on_commit_written(process.commit_written, &process.logged);
         }
     }
 
@@ -157,7 +157,7 @@ impl World {
         let machine = &self.machines[at];
         match &machine.process {
             Some(process) if !machine.damaged => {
-                machine.vows.check(&process.member.status(), &process.log)
+                machine.vows.check(&process.member.status(), &process.logged)
             }
             _ => Ok(()),
         }

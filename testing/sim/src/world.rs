@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use base::MemberId;
 use base::probe::reached;
-use bytes::Bytes;
+
 use member::{Answer, Input, Outputs, Proposal, Ticket};
 use prost::Message as _;
 use proto::etcdserverpb as pb;
@@ -17,7 +17,7 @@ use crate::accounts::Accounts;
 use crate::client::Client;
 use crate::config::Config;
 use crate::judge::{Judge, Verdict};
-use crate::machine::{Machine, Process, Stop, Written};
+use crate::machine::{Copied, Machine, Process, Stop, Written};
 use crate::network::Network;
 use crate::random::Random;
 use crate::recorder::Recorder;
@@ -30,7 +30,7 @@ use crate::watcher::Watcher;
 pub(crate) enum Event {
     Tick { at: usize, epoch: u64 },
     Deliver { from: usize, to: usize, connection: u64, message: Message },
-    DeliverSnapshot { from: usize, to: usize, message: Message, connection: u64, bytes: Bytes },
+    DeliverSnapshot { from: usize, to: usize, message: Message, connection: u64, copied: Copied },
     Turn { at: usize, epoch: u64 },
     Retire { at: usize, epoch: u64 },
     SnapshotSent { at: usize, epoch: u64, to: MemberId, ok: bool },
@@ -298,8 +298,8 @@ impl World {
             Event::Deliver { from, to, connection, message } => {
                 self.on_deliver(from, to, connection, message)
             }
-            Event::DeliverSnapshot { from, to, message, connection, bytes } => {
-                self.on_deliver_snapshot(from, to, message, connection, bytes)
+            Event::DeliverSnapshot { from, to, message, connection, copied } => {
+                self.on_deliver_snapshot(from, to, message, connection, copied)
             }
             Event::Turn { at, epoch } => self.on_turn(at, epoch),
             Event::Retire { at, epoch } => {
@@ -374,6 +374,11 @@ impl World {
             return Ok(());
         }
         self.step(at, Input::Tick)?;
+        if self.is_current(at, epoch)
+            && let Some(forget) = self.process(at).forget()
+        {
+            self.step(at, forget)?;
+        }
         self.retire_removed();
         Ok(())
     }
@@ -416,14 +421,7 @@ impl World {
         }
         match self.process(at).commit() {
             Ok(_) if self.is_out(at) => self.power_is_out(at),
-            Ok(inputs) => {
-                for input in inputs {
-                    if self.is_current(at, epoch) {
-                        self.step(at, input)?;
-                    }
-                }
-                Ok(())
-            }
+            Ok(input) => self.step(at, input),
             Err(stop) => {
                 self.mark_stop(at, "sim: the power goes while the database is committed");
                 reached("sim: the disk fails while the database is committed");
@@ -496,7 +494,7 @@ impl World {
         if campaigns
             && known.0 <= known.1
             && process
-                .log
+                .logged
                 .range(known.0..=known.1)
                 .any(|(_, entry)| entry.kind != EntryKind::Normal)
         {
@@ -518,7 +516,7 @@ impl World {
         {
             return Ok(());
         }
-        let of = process.log.get(&now.commit).map(|entry| entry.term);
+        let of = process.logged.get(&now.commit).map(|entry| entry.term);
         if of == Some(now.term) {
             return Ok(());
         }
@@ -539,7 +537,7 @@ impl World {
         self.cut_off_uncertain(at, &out);
         let machine = &mut self.machines[at];
         let process = machine.process.as_mut().expect("it answers");
-        machine.vows.on_persist(&out.persist, &process.log);
+        machine.vows.on_persist(&out.persist, &process.logged);
         process.note_log(&out);
         if let Some(position) = out.restored {
             self.counts.snapshots += 1;
@@ -548,6 +546,12 @@ impl World {
             self.mark_users(at, true);
             self.on_second_restored(at);
             self.note(|| format!("{id} is restored at {position}"));
+            if let Err(stop) = self.process(at).on_restored(position) {
+                return self.stop(at, stop);
+            }
+            if self.is_out(at) {
+                return self.power_is_out(at);
+            }
         }
         let status = self.process(at).member.status();
         self.judge.on_role(id, status.role, status.term)?;
@@ -561,7 +565,7 @@ impl World {
         let answers = std::mem::take(&mut out.answers);
         self.judge_applied(at, &answers)?;
         self.mark_users(at, false);
-        self.process(at).unwritten.extend(out.persist.drain(..));
+        self.process(at).log.push(out.persist.drain(..));
         self.start_write(at);
         self.send(at, std::mem::take(&mut out.send));
         for message in std::mem::take(&mut out.snapshots) {
@@ -597,7 +601,7 @@ impl World {
             let first = all.first().map_or(entry.index, |entry| entry.index);
             let unapplied = status.applied.next();
             let logged = (unapplied < first)
-                .then(|| process.log.range(unapplied..first).map(|(_, entry)| entry.kind));
+                .then(|| process.logged.range(unapplied..first).map(|(_, entry)| entry.kind));
             let same = all[..nth].iter().filter(|one| unapplied <= one.index).map(|one| one.kind);
             Judge::on_proposed(id, entry, logged.into_iter().flatten().chain(same))?;
         }
@@ -619,7 +623,7 @@ impl World {
         let applied = process.member.applied().index;
         while process.judged < applied {
             process.judged = process.judged.next();
-            let entry = process.log.get(&process.judged);
+            let entry = process.logged.get(&process.judged);
             let entry = entry.ok_or_else(|| format!("{id} applied what it has not logged"))?;
             self.judge.on_applied(id, entry, &mut answers)?;
         }
@@ -632,11 +636,11 @@ impl World {
     fn start_write(&mut self, at: usize) {
         let epoch = self.machines[at].epoch;
         let process = self.process(at);
-        if process.is_writing || process.unwritten.is_empty() {
+        if process.is_writing || process.log.waiting().len() == 0 {
             return;
         }
         process.is_writing = true;
-        let must_sync = process.unwritten.front().is_some_and(|batch| batch.must_sync);
+        let must_sync = process.log.waiting().next().is_some_and(|batch| batch.must_sync);
         let usual = self.random.below(self.config.disk_millis + 1);
         let slow = self.faulty && self.random.one_in(300);
         let (now, machine) = (self.now, &self.machines[at]);

@@ -1,7 +1,5 @@
 //! Limits of connections and requests, and what is told of slow ones.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -10,49 +8,20 @@ use proto::etcdserverpb::auth_client::AuthClient;
 use proto::etcdserverpb::cluster_client::ClusterClient;
 use proto::etcdserverpb::kv_client::KvClient;
 use proto::etcdserverpb::watch_client::WatchClient;
-use retcd_conformance::{Keys, Server};
+use retcd_conformance::Keys;
+use retcd_conformance::frames::{Frames, PING, SETTINGS};
 use tonic::{Code, Request};
 
 use super::{LONG, metric, start, until};
-
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// Frames of HTTP/2 by what matters here: a kind, flags and a payload.
-struct Frames(TcpStream);
-
-impl Frames {
-    fn open(server: &Server) -> anyhow::Result<Self> {
-        let mut stream = TcpStream::connect(server.address())?;
-        stream.set_read_timeout(Some(LONG))?;
-        stream.write_all(PREFACE)?;
-        stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0])?;
-        Ok(Self(stream))
-    }
-
-    /// The next frame; `None` at the end of the connection.
-    fn next(&mut self) -> anyhow::Result<Option<(u8, u8, Vec<u8>)>> {
-        let mut head = [0; 9];
-        match self.0.read_exact(&mut head) {
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Err(error.into()),
-            Err(_) => Ok(None),
-            Ok(()) => {
-                let len = usize::from(head[0]) << 16 | usize::from(head[1]) << 8;
-                let mut payload = vec![0; len | usize::from(head[2])];
-                self.0.read_exact(&mut payload)?;
-                Ok(Some((head[3], head[4], payload)))
-            }
-        }
-    }
-}
 
 /// SRV-058, G-009: the number is told in the first settings of a connection.
 #[test]
 fn a_connection_may_have_so_many_streams() -> anyhow::Result<()> {
     let (server, _folder) = start(&["--max-concurrent-streams=77"])?;
-    let mut frames = Frames::open(&server)?;
-    let (kind, _, settings) = frames.next()?.context("a connection begins with settings")?;
-    assert_eq!(kind, 4);
-    let streams = settings.chunks_exact(6).find(|setting| setting[..2] == [0, 3]);
+    let mut frames = Frames::open(server.address())?;
+    let settings = frames.next_question()?.context("a connection begins with settings")?;
+    assert_eq!(settings.kind, SETTINGS);
+    let streams = settings.payload.chunks_exact(6).find(|setting| setting[..2] == [0, 3]);
     assert_eq!(streams.map(|setting| &setting[2..]), Some(&[0, 0, 0, 77][..]));
     Ok(())
 }
@@ -62,12 +31,10 @@ fn a_connection_may_have_so_many_streams() -> anyhow::Result<()> {
 fn an_idle_client_is_asked_whether_it_lives() -> anyhow::Result<()> {
     let (server, _folder) =
         start(&["--grpc-keepalive-interval=1s", "--grpc-keepalive-timeout=1s"])?;
-    let mut frames = Frames::open(&server)?;
+    let mut frames = Frames::open(server.address())?;
     let mut pings = 0;
-    while let Some((kind, flags, _)) = frames.next()? {
-        if kind == 6 && flags == 0 {
-            pings += 1;
-        }
+    while let Some(frame) = frames.next_question()? {
+        pings += u32::from(frame.kind == PING);
     }
     assert!(pings > 0, "the connection ended without a question");
     Ok(())

@@ -1,15 +1,12 @@
 //! Members that are found in DNS.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::ensure;
-use certificates::{Authority, Holder};
 
+use super::named::{DOMAIN, Named};
 use super::own_network::enter;
-use super::{OURS, Proxy, names, put, serve};
-
-const DOMAIN: &str = "srv.test";
+use super::{OURS, Proxy, put};
 
 /// SRV-177: members are found by the records of a domain; only those for TLS count, unless the flag
 /// says otherwise.
@@ -24,31 +21,9 @@ fn members_are_found_in_dns() -> anyhow::Result<()> {
 
 async fn found() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
-    let authority = Authority::new("authority");
-    let bundle = certificates::write(folder.path(), "ca.pem", authority.certificate());
-    let bundle = bundle.display().to_string();
-    let holder = Holder::new("member", &[DOMAIN, "m0.srv.test", "127.0.0.1"]);
-    let (certificate, key) = authority.issue(&holder).write(folder.path(), "member");
-    let mut server = serve(folder.path())?;
-    server.stop()?;
-    let (plain, secure) = (server.client_port(), ports::free()?);
-    let urls = format!("http://127.0.0.1:{plain},https://127.0.0.1:{secure}");
-    server.add_flags(&[
-        &format!("--listen-client-urls={urls}"),
-        &format!("--advertise-client-urls=http://127.0.0.1:{plain}"),
-        &format!("--cert-file={}", certificate.display()),
-        &format!("--key-file={}", key.display()),
-    ]);
-    server.restart(Path::new(OURS))?;
-    let at = |port: u16| vec![("m0".to_owned(), port)];
-    names::serve(
-        DOMAIN,
-        vec![
-            ("_etcd-client-plain._tcp".to_owned(), at(plain)),
-            ("_etcd-client-ssl-secure._tcp".to_owned(), at(secure)),
-            ("_etcd-client-ssl._tcp".to_owned(), at(secure)),
-        ],
-    )?;
+    let held = [DOMAIN, "m0.srv.test", "127.0.0.1"];
+    let Named { server: _server, ports: [plain, _], bundle } =
+        Named::start(OURS, folder.path(), &held)?;
     let nowhere = "127.0.0.1:1";
     let start = |endpoint: &str, flags: &[&str]| {
         let flags = [&["--discovery-srv", DOMAIN], flags].concat();

@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use proto::etcdserverpb as pb;
 use retcd_conformance::ask;
+use retcd_conformance::frames::{Frame, Frames, GO_AWAY, PING, SETTINGS};
 
-use super::frames::{Frame, Frames, GO_AWAY, PING, SETTINGS};
 use super::{Proxy, eventually, get, put, serve};
 
 /// SRV-176: the number is told in the first settings of a connection.
@@ -19,7 +19,7 @@ fn a_connection_may_have_so_many_streams() -> anyhow::Result<()> {
     let flags = ["--max-concurrent-streams", "77"];
     let proxy = Proxy::before(folder.path(), "127.0.0.1:1", &flags)?;
     let mut frames = Frames::open(proxy.address())?;
-    let first = frames.next()?.context("a connection begins with settings")?;
+    let first = frames.next_question()?.context("a connection begins with settings")?;
     assert_eq!(first.kind, SETTINGS);
     let streams = first.payload.chunks_exact(6).find(|setting| setting[..2] == [0, 3]);
     assert_eq!(streams.map(|setting| &setting[2..]), Some(&[0, 0, 0, 77][..]));
@@ -34,7 +34,7 @@ fn an_idle_client_is_asked_whether_it_lives() -> anyhow::Result<()> {
     let proxy = Proxy::before(folder.path(), "127.0.0.1:1", &flags)?;
     let mut frames = Frames::open(proxy.address())?;
     let mut pings = 0;
-    while let Some(frame) = frames.next()? {
+    while let Some(frame) = frames.next_question()? {
         pings += usize::from(frame.kind == PING);
     }
     assert!(pings > 0, "the connection ended without a question");
@@ -57,7 +57,7 @@ fn clients_may_ping_as_the_flag_says() -> anyhow::Result<()> {
         }
         let mut farewell = None;
         if is_sent_away {
-            while let Some(frame) = frames.next()? {
+            while let Some(frame) = frames.next_question()? {
                 farewell = (frame.kind == GO_AWAY).then_some(frame.payload).or(farewell);
             }
             let farewell = farewell.context("a farewell")?;
@@ -65,7 +65,7 @@ fn clients_may_ping_as_the_flag_says() -> anyhow::Result<()> {
         } else {
             // It is still answered.
             frames.send(SETTINGS, 0, 0, b"")?;
-            assert!(frames.next()?.is_some_and(|frame| frame.kind != GO_AWAY));
+            assert!(frames.next_question()?.is_some_and(|frame| frame.kind != GO_AWAY));
         }
     }
     Ok(())
@@ -109,9 +109,11 @@ async fn a_silent_member_is_asked_whether_it_lives() -> anyhow::Result<()> {
     let [hasty, patient] = &mut connections[..] else { unreachable!("there are two") };
     for frames in [&mut *hasty, &mut *patient] {
         let is_asked = |frame: Option<Frame>| frame.map(|frame| frame.kind == PING);
-        while !is_asked(frames.next()?).context("the connection ended without a question")? {}
+        while !is_asked(frames.next_question()?)
+            .context("the connection ended without a question")?
+        {}
     }
-    while hasty.next()?.is_some() {}
+    while hasty.next_question()?.is_some() {}
     ensure!(patient.lasts(Duration::from_secs(3), |_| true)?, "it was left too early");
     Ok(())
 }

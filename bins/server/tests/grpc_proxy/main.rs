@@ -7,9 +7,10 @@ mod calls;
 mod discovery;
 mod doors;
 mod flags;
-mod frames;
 mod keys;
 mod members;
+#[path = "../own_network/named.rs"]
+mod named;
 #[path = "../own_network/names.rs"]
 mod names;
 #[path = "../own_network/mod.rs"]

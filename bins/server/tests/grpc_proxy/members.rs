@@ -13,7 +13,7 @@ use proto::v3electionpb::{self, election_client::ElectionClient};
 use proto::v3lockpb::{self, lock_client::LockClient};
 use retcd_conformance::cluster::{Cluster, ClusterOptions};
 
-use super::{OURS, Proxy, eventually, get, put, soon};
+use super::{OURS, Proxy, events, eventually, get, put, soon, watch};
 
 async fn cluster() -> anyhow::Result<Cluster> {
     Cluster::start(&[Path::new(OURS); 3], ClusterOptions::default()).await
@@ -182,5 +182,37 @@ async fn ordered_reads_do_not_go_back() -> anyhow::Result<()> {
         error.contains("no cluster members have a revision higher than the previously received"),
         "{error}"
     );
+    Ok(())
+}
+
+/// SRV-177, SRV-179: a watch leaves a member that hangs, whichever it was at, and misses nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watches_leave_a_member_that_hangs() -> anyhow::Result<()> {
+    let cluster = cluster().await?;
+    let folder = tempfile::tempdir()?;
+    let all = endpoints(&cluster, &[0, 1, 2]);
+    let flags = ["--dial-keepalive-time=10s", "--dial-keepalive-timeout=1s"];
+    let proxy = Proxy::before(folder.path(), &all, &flags)?;
+    let client = proxy.client().await?;
+    let mut watcher = client.watch(watch("k", 1));
+    let mut seen: Vec<i64> = Vec::new();
+    for hanging in 0..3 {
+        cluster.pause(hanging)?;
+        let others: Vec<_> = (0..3).filter(|number| *number != hanging).collect();
+        let writer = cluster.client(&others).await?;
+        let value = format!("while {hanging} hangs");
+        // An attempt that is not answered may have been written.
+        eventually(async || Ok(writer.put(put("k", &value)).await.is_ok())).await?;
+        loop {
+            let event = events(&mut watcher, 1).await.with_context(|| proxy.log())?.concat();
+            let (pair, revision) = event.split_once('@').context("a pair at a revision")?;
+            seen.push(revision.parse()?);
+            if pair == format!("k={value}") {
+                break;
+            }
+        }
+        cluster.resume(hanging)?;
+    }
+    anyhow::ensure!(seen.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{seen:?}");
     Ok(())
 }

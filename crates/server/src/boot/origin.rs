@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use base::{ClusterId, MemberId};
 use state::members::{self, MemberObject, founders};
+use storage::Origin;
 
 use super::discovery::{self, DiscoveryError};
-use super::first::cluster_id;
 use super::join::{self, FetchError, MismatchError};
 use super::v2_discovery;
 use crate::config::{ClusterError, ClusterState, Discovery, InitialCluster};
@@ -49,15 +49,6 @@ pub(crate) struct OriginOptions {
     pub(crate) learners_max: usize,
     /// For a question to a member of the cluster that is joined.
     pub(crate) request_timeout: Duration,
-}
-
-/// Who a new member is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Origin {
-    /// One of the first members, which are in the order of their ids.
-    Founder { own: MemberId, members: Vec<MemberObject> },
-    /// One that joins; `members` as the cluster knows them, in the order of their ids.
-    Joining { own: MemberId, cluster: ClusterId, members: Vec<MemberObject> },
 }
 
 /// Why a new member cannot know who it is, or may not be who it would be.
@@ -154,7 +145,8 @@ pub(crate) async fn find(options: &OriginOptions, asker: &Asker) -> Result<Origi
 async fn find_founder(options: &OriginOptions, asker: &Asker) -> Result<Origin, OriginError> {
     let mut members = founders(&options.cluster, &options.token);
     let own = own_id(&members, &options.name)?;
-    let ours = cluster_id(&members);
+    let ids: Vec<MemberId> = members.iter().map(|member| member.id).collect();
+    let ours = members::cluster_id(&ids);
     let others = other_urls(&options.cluster, &options.name);
     if let Ok(found) = join::fetch(asker, &others, FOUNDER_TIMEOUT, join::Silence::Expected).await {
         // Nobody is told of a member before it has said where its clients find it.

@@ -208,6 +208,11 @@ impl FeatureGates {
         self.enabled.get(&gate).copied().unwrap_or(default)
     }
 
+    /// The groups of gates, and whether each was set as one.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = (&'static str, Stage, bool)> {
+        GROUPS.into_iter().map(|(name, stage)| (name, stage, self.set.get(name) == Some(&true)))
+    }
+
     /// What the gate was set to, if it was.
     #[must_use]
     pub fn chosen(&self, gate: Gate) -> Option<bool> {

@@ -56,7 +56,10 @@ impl Arriving<'_> {
         let metadata = Metadata::read(request.headers());
         let limits = match self.check(&metadata) {
             Ok(limits) => limits,
-            Err(status) => return Call::refused(Some(account), status),
+            Err(status) => {
+                account.refuse();
+                return Call::refused(Some(account), status);
+            }
         };
         // What is noted here is told of it; the others note themselves.
         let noted_here = !is_noted_by_its_service(self.method.method().path);
@@ -71,6 +74,7 @@ impl Arriving<'_> {
 
     fn check(&self, metadata: &Metadata<'_>) -> Result<Limits, Status> {
         let kind = self.method.method().kind;
+        base::probe::failpoint("afterIsMemberExist");
         if self.handle.is_learner() && !self.method.method().is_for_learners() {
             return Err(ProposeError::NotForLearners.into());
         }

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use futures_util::{Stream, StreamExt as _, stream};
 use proto::health::health_check_response::ServingStatus;
 use proto::health::health_server::Health as Service;
-use proto::health::{HealthCheckRequest, HealthCheckResponse};
+use proto::health::{
+    HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse,
+};
 use tokio::sync::watch;
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Response, Status};
@@ -93,6 +95,15 @@ impl Service for Health {
             return Err(status::unknown_health_service());
         }
         Ok(Response::new(answer(status_of(*self.serving.pauses.borrow()))))
+    }
+
+    async fn list(
+        &self,
+        _request: Request<HealthListRequest>,
+    ) -> Result<Response<HealthListResponse>, Status> {
+        let whole = answer(status_of(*self.serving.pauses.borrow()));
+        let statuses = std::iter::once((String::new(), whole)).collect();
+        Ok(Response::new(HealthListResponse { statuses }))
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;

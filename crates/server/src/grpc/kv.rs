@@ -120,6 +120,12 @@ impl Kv {
         remote: Remote,
         caller: Caller,
     ) -> Result<SplicedRange, Status> {
+        // Before anything else, as for the calls that a learner never answers.
+        if !request.serializable && self.handle.is_learner() {
+            return Err(ProposeError::NotForLearners.into());
+        }
+        // As with etcd, what is no request at all is in no measure of requests.
+        state::check_range(&request).map_err(|refusal| refused(&refusal))?;
         let mut steps = Steps::begin();
         let began = steps.began();
         let answer = self.read(&request, caller, &mut steps).await;
@@ -153,12 +159,8 @@ impl Kv {
         caller: Caller,
         steps: &mut Steps,
     ) -> Result<SplicedRange, Status> {
-        state::check_range(request).map_err(|refusal| refused(&refusal))?;
         let caller = caller.within("range", || about::range(request));
         if !request.serializable {
-            if self.handle.is_learner() {
-                return Err(ProposeError::NotForLearners.into());
-            }
             self.handle.linearize().await?;
             steps.step(AGREED);
         }
@@ -256,7 +258,6 @@ impl Kv {
         let Reply::Put(mut response) = reply else {
             unreachable!("a put was answered by {reply:?}")
         };
-        self.handle.metrics().store.on_put(request);
         self.fill(&mut response.header);
         Ok(response)
     }
@@ -287,7 +288,6 @@ impl Kv {
         let Reply::Delete(mut response) = reply else {
             unreachable!("a deletion was answered by {reply:?}")
         };
-        self.handle.metrics().store.on_delete();
         self.fill(&mut response.header);
         Ok(response)
     }
@@ -348,10 +348,10 @@ impl Kv {
             self.handle.authorize(&who, request).map_err(|refusal| refused(&refusal))?;
         steps.step(AUTHORIZED);
         let charge = self.room(|| self.estimate(request)).await?;
-        let answer = self.handle.reads().txn(authorized);
+        let (txn_steps, answer) = self.handle.reads().counted_txn(authorized);
+        self.handle.metrics().store.on_read_txn(txn_steps);
         let mut response = answer.map_err(|refusal| refused(&refusal))?;
         self.handle.check_still(&who, request).map_err(|refusal| refused(&refusal))?;
-        self.handle.metrics().store.on_txn(request, &response);
         self.fill(&mut response.header);
         let charge = self.budget.settle(charge, response.encoded_len());
         Ok(Plain::charged(response, charge))
@@ -380,7 +380,6 @@ impl Kv {
         let Reply::Txn(mut response) = reply else {
             unreachable!("a txn was answered by {reply:?}")
         };
-        self.handle.metrics().store.on_txn(request, &response);
         self.fill(&mut response.header);
         let charge = self.budget.settle(None, response.encoded_len());
         Ok(Plain::charged(response, charge))

@@ -16,6 +16,7 @@ use bytes::{Buf, Bytes};
 use tokio::sync::{Notify, Semaphore};
 
 use super::budget::CHARGED_PER_CONNECTION_KIB;
+use super::partials::Partials;
 use crate::handle::ProposeError;
 
 /// Reply bytes that one connection may have before further calls wait.
@@ -49,6 +50,8 @@ pub(crate) struct Load {
     unsent: AtomicUsize,
     /// What the connections have beyond their free share, together.
     all: Arc<AtomicUsize>,
+    /// What they have of messages, together.
+    partials: Arc<Partials>,
     /// Goes up whenever bytes are taken.
     taken: AtomicU64,
     waiting: AtomicUsize,
@@ -85,18 +88,19 @@ fn excess(bytes: usize) -> usize {
 impl Load {
     /// Of a first connection.
     pub(crate) fn new() -> Arc<Self> {
-        Self::with(Arc::default())
+        Self::with(Arc::default(), Arc::default())
     }
 
     /// Of another connection of the same server.
     pub(crate) fn beside(&self) -> Arc<Self> {
-        Self::with(self.all.clone())
+        Self::with(self.all.clone(), self.partials.clone())
     }
 
-    fn with(all: Arc<AtomicUsize>) -> Arc<Self> {
+    fn with(all: Arc<AtomicUsize>, partials: Arc<Partials>) -> Arc<Self> {
         Arc::new(Self {
             unsent: AtomicUsize::new(0),
             all,
+            partials,
             taken: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
             room: Notify::new(),
@@ -110,6 +114,11 @@ impl Load {
     /// Room for the connection's large replies, in KiB.
     pub(crate) fn charged(&self) -> &Arc<Semaphore> {
         &self.charged
+    }
+
+    /// Messages of all connections whose end has not arrived.
+    pub(crate) fn partials(&self) -> &Arc<Partials> {
+        &self.partials
     }
 
     /// Changes whenever the client takes something.

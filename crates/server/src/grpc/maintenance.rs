@@ -220,7 +220,7 @@ impl Service for Maintenance {
         }
         // The leader leads already.
         if target != self.handle.member_id() {
-            self.handle.transfer_leader(target).await?;
+            self.handle.move_leader(target).await?;
         }
         Ok(Response::new(pb::MoveLeaderResponse::default()))
     }

@@ -23,12 +23,13 @@ use tonic::{Code, Status};
 
 use super::load::{HalfOpen, Load};
 use super::methods::{CallKind, MethodIndex};
+use super::partials::Partial;
 use super::request_body::{IDLE_TIME_MAX, PREFIX_LEN, RequestBody};
 use super::status;
 use crate::metrics::ConnectionMetrics;
 
-/// Bytes reserved at once for a message that comes in parts: what its prefix promises need not
-/// come.
+/// Bytes reserved for a message that comes in parts until so many have come: what its prefix
+/// promises need not come.
 const RESERVED_BYTES_MAX: usize = 64 << 10;
 
 /// The messages of one call.
@@ -60,6 +61,8 @@ struct Plain<B> {
     arrived: Bytes,
     /// The beginning of a message whose end has not arrived.
     begun: BytesMut,
+    /// While it waits for that.
+    partial: Option<Partial>,
     idle: Option<Pin<Box<Sleep>>>,
 }
 
@@ -88,6 +91,7 @@ where
                 half_open: None,
                 arrived: Bytes::new(),
                 begun: BytesMut::new(),
+                partial: None,
                 idle: None,
             }),
             Some(b"gzip") => {
@@ -175,7 +179,7 @@ where
         self.body = None;
         self.arrived = Bytes::new();
         self.begun = BytesMut::new();
-        self.half_open = None;
+        (self.half_open, self.partial) = (None, None);
     }
 
     /// More bytes than those that were taken; only called when all were.
@@ -201,6 +205,12 @@ where
                 match self.load.half_open() {
                     Ok(half_open) => self.half_open = Some(half_open),
                     Err(error) => return Poll::Ready(Some(Err(error.into()))),
+                }
+            }
+            if !self.begun.is_empty() {
+                let partial = self.partial.get_or_insert_with(|| self.load.partials().begin());
+                if !partial.waits(self.begun.capacity(), context) {
+                    return Poll::Ready(Some(Err(status::request_in_the_way())));
                 }
             }
             if streaming {
@@ -229,15 +239,26 @@ where
         self.gather(PREFIX_LEN);
         let Some(prefix) = self.begun.first_chunk() else { return Ok(None) };
         let len = self.message_len(*prefix)?;
-        self.begun.reserve((PREFIX_LEN + len - self.begun.len()).min(RESERVED_BYTES_MAX));
-        self.gather(PREFIX_LEN + len);
+        let whole = PREFIX_LEN + len;
+        self.reserve(whole.min(RESERVED_BYTES_MAX));
+        self.gather(whole.min(RESERVED_BYTES_MAX));
+        if !self.arrived.is_empty() && self.begun.len() < whole {
+            // At once: growing step by step leaves the allocator with pieces of every size.
+            self.reserve(whole);
+            self.gather(whole);
+        }
         if self.begun.len() < PREFIX_LEN + len {
             return Ok(None);
         }
         let mut message = std::mem::take(&mut self.begun).freeze();
+        self.partial = None;
         message.advance(PREFIX_LEN);
         self.count(len);
         Ok(Some(message))
+    }
+
+    fn reserve(&mut self, len: usize) {
+        self.begun.reserve(len.saturating_sub(self.begun.len()));
     }
 
     /// Moves arrived bytes until the beginning has `len`, or none are left.

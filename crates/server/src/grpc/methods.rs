@@ -47,6 +47,11 @@ impl Method {
         answered.contains(&self.path)
     }
 
+    /// Whether it is made of other calls: of locks and elections.
+    pub(crate) fn is_recipe(&self) -> bool {
+        self.path.starts_with("/v3lockpb.") || self.path.starts_with("/v3electionpb.")
+    }
+
     /// The method's name.
     pub(crate) fn name(&self) -> &'static str {
         self.path[1..].split_once('/').map_or("", |(_, name)| name)
@@ -82,7 +87,7 @@ const fn bidi_stream(path: &'static str) -> Method {
 }
 
 /// All methods, by path.
-pub(crate) static METHODS: [Method; 51] = [
+pub(crate) static METHODS: [Method; 52] = [
     unary("/etcdserverpb.Auth/AuthDisable"),
     unary("/etcdserverpb.Auth/AuthEnable"),
     unary("/etcdserverpb.Auth/AuthStatus"),
@@ -126,6 +131,7 @@ pub(crate) static METHODS: [Method; 51] = [
     unary("/etcdserverpb.Maintenance/Status"),
     bidi_stream("/etcdserverpb.Watch/Watch"),
     unary("/grpc.health.v1.Health/Check"),
+    unary("/grpc.health.v1.Health/List"),
     server_stream("/grpc.health.v1.Health/Watch"),
     unary("/v3electionpb.Election/Campaign"),
     unary("/v3electionpb.Election/Leader"),

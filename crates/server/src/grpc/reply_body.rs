@@ -19,7 +19,7 @@ use super::codec::Framed;
 use super::large::Large;
 use super::load::{Load, ReplyData};
 use super::methods::{CallKind, MethodIndex};
-use super::request_body::PREFIX_LEN;
+use super::request_body::Position;
 use super::status;
 use crate::metrics::ConnectionMetrics;
 use crate::traces::Trace;
@@ -32,13 +32,16 @@ pub(crate) struct Account {
     began: Instant,
     ended: bool,
     trace: Trace,
+    /// Where in the stream of replies it is.
+    sent: Position,
 }
 
 impl Account {
     /// Counts a call that begins.
     pub(crate) fn open(metrics: ConnectionMetrics, method: MethodIndex) -> Self {
         metrics.calls.on_started(method);
-        Self { metrics, method, began: Instant::now(), ended: false, trace: Trace::default() }
+        let (trace, sent) = (Trace::default(), Position::default());
+        Self { metrics, method, began: Instant::now(), ended: false, trace, sent }
     }
 
     /// Ends this span with the call.
@@ -74,21 +77,30 @@ impl Account {
     fn end_with(&mut self, code: Code, message: impl FnOnce() -> String) {
         if !self.ended {
             self.ended = true;
+            let calls = &self.metrics.calls;
+            match self.method.method().kind {
+                // A refusal counts as a message, as with etcd.
+                CallKind::Unary if code != Code::Ok => calls.on_sent(self.method, 1, 0),
+                // And so does the end of what a client sends.
+                CallKind::BidiStream => calls.on_received(self.method, 1, 0),
+                CallKind::Unary | CallKind::ServerStream => {}
+            }
             self.metrics.calls.on_ended(self.method, code, self.began);
             std::mem::take(&mut self.trace).end(code, message);
         }
     }
 
-    /// Counts messages in bytes that are whole messages.
-    pub(crate) fn on_sent(&self, mut bytes: &[u8]) {
-        let (mut messages, mut total) = (0, 0);
-        while let Some((prefix, rest)) = bytes.split_first_chunk::<PREFIX_LEN>() {
-            let [_, len @ ..] = *prefix;
-            let len = usize::try_from(u32::from_be_bytes(len)).unwrap_or(usize::MAX);
-            messages += 1;
-            total += len;
-            bytes = rest.get(len..).unwrap_or_default();
+    /// A call is refused by what its head says. Its message, if it is one, counts all the same.
+    pub(crate) fn refuse(&self) {
+        if self.method.method().kind == CallKind::Unary {
+            self.metrics.calls.on_received(self.method, 1, 0);
         }
+    }
+
+    /// Counts messages whose prefix is in bytes that follow those before.
+    pub(crate) fn on_sent(&mut self, bytes: &[u8]) {
+        let counted = self.sent.advance(bytes, usize::MAX);
+        let (messages, total) = counted.expect("no message is too long for memory");
         self.metrics.calls.on_sent(self.method, messages, total);
     }
 }

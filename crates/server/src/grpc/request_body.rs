@@ -17,6 +17,7 @@ use tonic::Status;
 
 use super::load::{HalfOpen, Load};
 use super::methods::{CallKind, MethodIndex};
+use super::partials::Partial;
 use super::status;
 use crate::metrics::ConnectionMetrics;
 
@@ -39,23 +40,27 @@ pub(crate) struct RequestBody<B> {
     /// While it waits for its message, or its first.
     half_open: Option<HalfOpen>,
     position: Position,
+    /// While it waits for the end of a message.
+    partial: Option<Partial>,
     idle: Option<Pin<Box<Sleep>>>,
 }
 
 /// Where in the stream of messages the body is.
 #[derive(Debug, Default)]
-struct Position {
+pub(crate) struct Position {
     /// The part of a prefix that has arrived.
     prefix: [u8; PREFIX_LEN],
     prefix_len: usize,
-    /// Bytes of the current message that have not arrived.
+    /// Bytes of the current message.
+    len: usize,
+    /// Those of them that have not arrived.
     missing: usize,
 }
 
 impl Position {
     /// Goes over arrived bytes; how many messages they complete the prefix of and how long those
     /// are in all.
-    fn advance(
+    pub(crate) fn advance(
         &mut self,
         mut bytes: &[u8],
         message_bytes_max: usize,
@@ -79,12 +84,17 @@ impl Position {
                 if message_bytes_max < len {
                     return Err(status::message_too_large(len, message_bytes_max));
                 }
-                self.missing = len;
+                (self.len, self.missing) = (len, len);
                 messages += 1;
                 total += len;
             }
         }
         Ok((messages, total))
+    }
+
+    /// Bytes that tonic has reserved for a message whose end has not arrived.
+    fn partial_bytes(&self) -> usize {
+        if self.missing == 0 { self.prefix_len } else { self.len }
     }
 }
 
@@ -105,6 +115,7 @@ impl<B> RequestBody<B> {
             heard: false,
             half_open: None,
             position: Position::default(),
+            partial: None,
             idle: None,
         }
     }
@@ -146,6 +157,16 @@ where
                     match this.load.half_open() {
                         Ok(half_open) => this.half_open = Some(half_open),
                         Err(error) => return Poll::Ready(Some(Err(error.into()))),
+                    }
+                }
+                match this.position.partial_bytes() {
+                    0 => this.partial = None,
+                    bytes => {
+                        let begin = || this.load.partials().begin();
+                        let partial = this.partial.get_or_insert_with(begin);
+                        if !partial.waits(bytes, context) {
+                            return Poll::Ready(Some(Err(status::request_in_the_way())));
+                        }
                     }
                 }
                 if streaming {

@@ -236,12 +236,24 @@ pub(crate) fn request_stalled() -> Status {
     Status::new(Code::DeadlineExceeded, "the request did not arrive in time")
 }
 
+/// A message of which a part arrived, and then too little (L12).
+pub(crate) fn request_in_the_way() -> Status {
+    let text = "the request did not arrive in time and others needed the memory";
+    Status::resource_exhausted(text)
+}
+
 /// A large reply of which the client took nothing for too long (G22): the stream is reset.
 pub(crate) fn reply_not_taken() -> Status {
     let text = "the reply was not read in time and others needed the memory";
     let mut status = Status::new(Code::ResourceExhausted, text);
     status.set_source(Arc::new(h2::Error::from(h2::Reason::ENHANCE_YOUR_CALM)));
     status
+}
+
+/// An answer of a watch that its client did not take, and the events of which are compacted by now
+/// (G21). Clients begin a new watch behind what they have.
+pub(crate) fn watch_reply_given_up() -> Status {
+    Status::unavailable("the events were not read in time and others needed the memory")
 }
 
 /// In grpc-go's words.

@@ -2,28 +2,32 @@
 //!
 //! The reply body is polled by the connection only when the client can take more, and only then
 //! are events pulled from the store: a client that does not read holds nothing but its cursors and
-//! what was last pulled for it. Everything that one poll finds leaves as one piece of body, however
+//! what was last pulled for it; and of that only what is small, however many such clients there are
+//! (G21: unsent.rs, outgoing.rs). Everything that one poll finds leaves as one piece of body, however
 //! many messages it is: what costs with thousands of watches on a stream is the way through HTTP/2,
 //! not the messages.
 
+mod answers;
 mod guard;
+mod kept;
+mod lines;
+mod outgoing;
+mod recipe;
+mod unsent;
 
 use std::collections::BTreeMap;
 use std::future::Future as _;
-use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use base::KeyRange;
-use bytes::{BufMut, Bytes};
+use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use http_body::{Body, Frame};
 use mvcc::{Filters, Wake, WatchId, WatchOutput, WatchRefused, WatchSpec, WatchStream};
-use prost::Message;
-use prost::encoding::{WireType, encode_key, encode_varint, key_len};
 use proto::etcdserverpb::watch_create_request::FilterType;
 use proto::etcdserverpb::watch_request::RequestUnion;
 use proto::etcdserverpb::{self as pb};
@@ -31,7 +35,7 @@ use state::{Identity, Refusal};
 use tokio::time::{Instant, Sleep};
 use tonic::Status;
 
-use super::codec::{WriteWire, delimited_len, frame, put_prefix};
+use super::codec::frame;
 use super::kv::HttpReply;
 use super::messages::{Messages, decode};
 use super::{reply_body, status};
@@ -40,10 +44,12 @@ use crate::handle::Handle;
 use crate::metrics::StreamWatches;
 use crate::traces::{Trace, about};
 use crate::wakes::Wakes;
+use answers::{Control, Pattern, Sent, events_bytes, reply_bytes};
 use guard::{GuardedStreams, StreamGuard};
-
-/// Bytes of events pulled at a time.
-const PULL_BYTES_MAX: usize = 64 << 10;
+use kept::Kept;
+pub(crate) use lines::Lines;
+use outgoing::{Outgoing, Parts};
+use unsent::Unsent;
 
 /// Messages of the client taken at a time.
 const REQUESTS_PER_POLL_MAX: usize = 64;
@@ -56,6 +62,9 @@ const NO_WATCH: WatchId = -1;
 pub(crate) struct Watch {
     handle: Handle,
     guarded: Arc<GuardedStreams>,
+    /// What all streams have handed out, and keep beside that.
+    unsent: Arc<AtomicUsize>,
+    kept: Arc<Kept>,
 }
 
 impl Watch {
@@ -63,7 +72,12 @@ impl Watch {
     pub(crate) fn new(handle: Handle) -> Self {
         let guarded = Arc::<GuardedStreams>::default();
         tokio::spawn(guard::wake_on_change(handle.clone(), Arc::downgrade(&guarded)));
-        Self { handle, guarded }
+        Self { handle, guarded, unsent: Arc::default(), kept: Arc::default() }
+    }
+
+    /// For answers that go out in another form.
+    pub(super) fn lines(&self) -> Lines {
+        Lines::new(self)
     }
 
     /// Answers a stream of requests.
@@ -74,100 +88,6 @@ impl Watch {
     {
         let replies = Replies::new(self, caller, requests);
         reply_body::ok_with(tonic::body::Body::new(replies))
-    }
-}
-
-/// Created, canceled, progress.
-#[derive(Debug)]
-struct Control(pb::WatchResponse);
-
-impl WriteWire for Control {
-    fn len(&self) -> usize {
-        self.0.encoded_len()
-    }
-
-    fn write(self, buffer: &mut impl BufMut) {
-        self.0.encode_raw(buffer);
-    }
-}
-
-/// An answer with events whose bytes many watches share.
-#[derive(Debug)]
-struct Sent {
-    id: WatchId,
-    revision: i64,
-    events: Arc<[Bytes]>,
-    fragment: bool,
-}
-
-mod field {
-    pub(super) const HEADER: u32 = 1;
-    pub(super) const WATCH_ID: u32 = 2;
-    pub(super) const FRAGMENT: u32 = 7;
-    pub(super) const EVENTS: u32 = 11;
-}
-
-/// Where an answer with events lies in the buffer. That of the next watch is the same but for the
-/// number of the watch, so it is copied from there.
-#[derive(Debug)]
-struct Pattern {
-    sent: Sent,
-    /// Before the number.
-    head: Range<usize>,
-    /// Behind it.
-    tail: Range<usize>,
-}
-
-impl Pattern {
-    fn fits(&self, other: &Sent) -> bool {
-        let Sent { revision, events, fragment, .. } = &self.sent;
-        Arc::ptr_eq(events, &other.events)
-            && (*revision, *fragment) == (other.revision, other.fragment)
-    }
-
-    /// Writes the first answer of its kind.
-    fn write(sent: Sent, header: pb::ResponseHeader, ready: &mut Vec<u8>) -> Result<Self, Status> {
-        let event = |event: &Bytes| delimited_len(field::EVENTS, event.len());
-        let fragment_len = usize::from(sent.fragment) * (key_len(field::FRAGMENT) + 1);
-        let head_len = delimited_len(field::HEADER, header.encoded_len());
-        let tail_len = fragment_len + sent.events.iter().map(event).sum::<usize>();
-        put_prefix(head_len + id_len(sent.id) + tail_len, ready)?;
-        let begin = ready.len();
-        prost::encoding::message::encode(field::HEADER, &header, ready);
-        let head = begin..ready.len();
-        put_id(sent.id, ready);
-        let begin = ready.len();
-        if sent.fragment {
-            prost::encoding::bool::encode(field::FRAGMENT, &true, ready);
-        }
-        for event in sent.events.iter() {
-            encode_key(field::EVENTS, WireType::LengthDelimited, ready);
-            encode_varint(event.len() as u64, ready);
-            ready.put_slice(event);
-        }
-        let tail = begin..ready.len();
-        assert_eq!((head.len(), tail.len()), (head_len, tail_len), "an answer has its length");
-        Ok(Self { sent, head, tail })
-    }
-
-    /// Writes the same answer for another watch.
-    fn repeat(&self, id: WatchId, ready: &mut Vec<u8>) -> Result<(), Status> {
-        put_prefix(self.head.len() + id_len(id) + self.tail.len(), ready)?;
-        ready.extend_from_within(self.head.clone());
-        put_id(id, ready);
-        ready.extend_from_within(self.tail.clone());
-        Ok(())
-    }
-}
-
-/// Bytes of the number of a watch; 0 is left out.
-fn id_len(id: WatchId) -> usize {
-    if id == 0 { 0 } else { prost::encoding::int64::encoded_len(field::WATCH_ID, &id) }
-}
-
-fn put_id(id: WatchId, ready: &mut Vec<u8>) {
-    if id != 0 {
-        prost::encoding::int64::encode(field::WATCH_ID, &id, ready);
     }
 }
 
@@ -205,6 +125,14 @@ struct Replies<B> {
     news: Arc<News>,
     /// Messages that are ready, in order; holds memory only while there are some.
     ready: Vec<u8>,
+    /// What goes before them: answers that are large, and those around them.
+    parts: Parts,
+    /// Such answers on their way out; nothing is pulled meanwhile.
+    outgoing: Option<Arc<Outgoing>>,
+    unsent: Arc<Unsent>,
+    kept: Arc<Kept>,
+    /// Bytes that may be handed out at a time at present; longer answers go in pieces.
+    piece_bytes: usize,
     /// Watches that want progress, and when one heard last.
     progress: BTreeMap<WatchId, Instant>,
     /// Set while there are such watches.
@@ -242,6 +170,11 @@ where
             counts,
             news,
             ready: Vec::new(),
+            parts: Parts::default(),
+            outgoing: None,
+            unsent: Unsent::new(service.unsent.clone()),
+            kept: service.kept.clone(),
+            piece_bytes: 0,
             progress: BTreeMap::new(),
             timer: None,
             failed: None,
@@ -406,13 +339,13 @@ where
         frame(Control(response), &mut self.ready)
     }
 
-    /// Pulls what the store has for the watches.
+    /// Pulls what the store has for the watches, about a piece.
     fn pull(&mut self) -> Result<(), Status> {
         self.news.waiting.store(false, Ordering::Release);
         let mut outputs = Vec::new();
         let more = self
             .watches
-            .pull(PULL_BYTES_MAX, &mut outputs)
+            .pull(self.piece_bytes, &mut outputs)
             .map_err(|error| status::backend(&error))?;
         if more {
             self.news.waiting.store(true, Ordering::Release);
@@ -434,7 +367,8 @@ where
             }
             WatchOutput::Progress { id, .. } => id.is_none_or(|id| !denied.contains(&id)),
         });
-        self.ready.reserve(outputs.iter().map(reply_bytes).sum());
+        let small = outputs.iter().map(reply_bytes).filter(|bytes| *bytes <= self.piece_bytes);
+        self.ready.reserve(small.sum());
         let mut pattern = None;
         for output in outputs {
             self.on_output(output, &mut pattern)?;
@@ -453,6 +387,11 @@ where
             return pattern.repeat(sent.id, &mut self.ready);
         }
         let header = self.handle.header(sent.revision);
+        if self.piece_bytes < events_bytes(&sent.events) {
+            // What lies in the buffer goes on before it.
+            *pattern = None;
+            return sent.split(header, &mut self.ready, &mut self.parts);
+        }
         *pattern = Some(Pattern::write(sent, header, &mut self.ready)?);
         Ok(())
     }
@@ -514,22 +453,39 @@ where
         if self.news.waiting.load(Ordering::Acquire) { self.pull() } else { Ok(()) }
     }
 
+    /// Hands out what was found.
+    fn poll_next(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if let Some(outgoing) = &self.outgoing {
+            let reader = self.handle.reads().keys();
+            match ready!(outgoing.poll_piece(self.piece_bytes, reader, context)) {
+                Some(Ok(piece)) => {
+                    return Poll::Ready(Some(Ok(Frame::data(self.unsent.frame(piece)))));
+                }
+                Some(Err(status)) => {
+                    self.outgoing = None;
+                    return Poll::Ready(Some(self.end(&status)));
+                }
+                None => self.outgoing = None,
+            }
+        }
+        if self.parts.is_empty() && self.ready.len() <= 2 * self.piece_bytes {
+            let ready = std::mem::take(&mut self.ready);
+            let frame = (!ready.is_empty()).then(|| Ok(Frame::data(self.unsent.frame(ready))));
+            return Poll::Ready(frame);
+        }
+        let mut parts = std::mem::take(&mut self.parts);
+        parts.push_own(std::mem::take(&mut self.ready));
+        self.outgoing = Some(parts.send(self.kept.clone()));
+        self.poll_next(context)
+    }
+
     /// The end of the stream, behind what is ready.
     fn end(&mut self, status: &Status) -> Result<Frame<Bytes>, Status> {
         self.ended = true;
         reply_body::trailers_of(status).map(Frame::trailers)
-    }
-}
-
-/// About how long the message of an output will be.
-fn reply_bytes(output: &WatchOutput) -> usize {
-    const HEAD_BYTES: usize = 64;
-    const EVENT_BYTES: usize = 8;
-    match output {
-        WatchOutput::Events { events, .. } => {
-            HEAD_BYTES + events.iter().map(|event| EVENT_BYTES + event.len()).sum::<usize>()
-        }
-        WatchOutput::Compacted { .. } | WatchOutput::Progress { .. } => HEAD_BYTES,
     }
 }
 
@@ -549,17 +505,22 @@ where
         if this.ended {
             return Poll::Ready(None);
         }
+        this.piece_bytes = ready!(this.unsent.poll_room(context));
+        if this.outgoing.is_some()
+            && let Some(frame) = ready!(this.poll_next(context))
+        {
+            return Poll::Ready(Some(frame));
+        }
         let found = match this.failed.take() {
             Some(status) => Err(status),
             None => this.find(context),
         };
-        if !this.ready.is_empty() {
-            // What was found before the error goes out before it.
-            this.failed = found.err();
-            let ready = std::mem::take(&mut this.ready);
-            return Poll::Ready(Some(Ok(Frame::data(ready.into()))));
+        // What was found before the error goes out before it.
+        this.failed = found.err();
+        if let Some(frame) = ready!(this.poll_next(context)) {
+            return Poll::Ready(Some(frame));
         }
-        if let Err(status) = found {
+        if let Some(status) = this.failed.take() {
             return Poll::Ready(Some(this.end(&status)));
         }
         // A client that will send no more is still told what happens, as by etcd.
@@ -567,40 +528,5 @@ where
             context.waker().wake_by_ref();
         }
         Poll::Pending
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// W-01: the copied answer is the one that prost would write.
-    #[test]
-    fn a_repeated_answer_equals_the_encoded_message() {
-        let header = pb::ResponseHeader { revision: 9, raft_term: 2, ..Default::default() };
-        let event = proto::mvccpb::Event {
-            kv: Some(proto::mvccpb::KeyValue { value: vec![7; 300].into(), ..Default::default() }),
-            ..Default::default()
-        };
-        let encoded: Arc<[Bytes]> = vec![event.encode_to_vec().into(); 2].into();
-        for fragment in [false, true] {
-            let sent = |id| Sent { id, revision: 9, events: encoded.clone(), fragment };
-            let mut ready = Vec::new();
-            let pattern = Pattern::write(sent(0), header, &mut ready).unwrap();
-            let mut expected = Vec::new();
-            for id in [0, 1, 130, 0, i64::MAX, -1] {
-                let events = vec![event.clone(); 2];
-                let watch_id = id;
-                let header = Some(header);
-                let message =
-                    pb::WatchResponse { header, watch_id, fragment, events, ..Default::default() };
-                frame(Control(message), &mut expected).unwrap();
-                assert!(pattern.fits(&sent(id)));
-                if !ready.is_empty() && expected.len() > ready.len() {
-                    pattern.repeat(id, &mut ready).unwrap();
-                }
-                assert_eq!(ready, expected, "watch {id}");
-            }
-        }
     }
 }

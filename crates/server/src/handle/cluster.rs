@@ -1,6 +1,7 @@
 //! What a service asks of consensus itself, or of whoever leads: changes of the members, leadership,
 //! leases.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use base::{LeaseId, MemberId};
@@ -76,6 +77,33 @@ impl Handle {
                 unreachable!("a transfer was answered by {answer:?}")
             }
         }
+    }
+
+    /// As [`Handle::transfer_leader`], but waits until `to` leads, however long that takes and
+    /// whoever leads meanwhile, as etcd does: how long it is worth waiting for is the caller's to
+    /// say. Consensus gives the attempt up after an election timeout and takes proposals again.
+    ///
+    /// # Errors
+    ///
+    /// `NotLeader`, `BadTransferee`, `Stopped`, or the queue is full.
+    pub(crate) async fn move_leader(&self, to: MemberId) -> Result<(), ProposeError> {
+        match self.transfer_leader(to).await {
+            Err(
+                ProposeError::TransferTooSlow
+                | ProposeError::LeaderChanged
+                | ProposeError::TimedOut
+                | ProposeError::LeaderFailed
+                | ProposeError::ConnectionLost,
+            ) => {}
+            ended => return ended,
+        }
+        while self.status().leader != to {
+            if self.shared.status.stopped.load(Ordering::Relaxed) {
+                return Err(ProposeError::Stopped);
+            }
+            tokio::time::sleep(LEADER_POLL).await;
+        }
+        Ok(())
     }
 
     /// Whether a learner has nearly everything that this leader has (CB-36); `None` if this member

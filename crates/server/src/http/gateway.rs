@@ -8,6 +8,7 @@ mod arriving;
 mod json;
 mod metadata;
 mod paths;
+mod stopping;
 mod streaming;
 mod websocket;
 
@@ -20,6 +21,7 @@ use axum::response::Response;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
+use tokio::sync::watch;
 use tonic::{Code, Status};
 
 use super::path::redirect;
@@ -27,6 +29,7 @@ use crate::grpc::{CallKind, MethodIndex, Remote, Services};
 use arriving::Arriving;
 use json::Form;
 use metadata::metadata;
+use stopping::Stopping;
 
 /// A flag and four bytes of length before every message of gRPC.
 const PREFIX_LEN: usize = 5;
@@ -42,12 +45,13 @@ const OPENAPI: &str = include_str!("../../../../docs/api/openapi.json");
 #[derive(Clone, Debug)]
 pub(crate) struct Gateway {
     services: Services,
+    stopping: Stopping,
 }
 
 impl Gateway {
-    /// A gateway to `services`.
-    pub(crate) fn new(services: Services) -> Self {
-        Self { services }
+    /// A gateway to `services`, until `stopping` turns true.
+    pub(crate) fn new(services: Services, stopping: watch::Receiver<bool>) -> Self {
+        Self { services, stopping: Stopping::new(stopping) }
     }
 
     /// Whether a path is the gateway's to answer (GW-12).
@@ -66,7 +70,7 @@ impl Gateway {
             let query = request.uri().query();
             return redirect(StatusCode::TEMPORARY_REDIRECT, "/v3/", query, request.method());
         }
-        if path.starts_with("/v3/") && self.services.takes_for_user(&request) {
+        if self.services.takes_for_user(&request) {
             return super::text(StatusCode::BAD_REQUEST, COMMON_NAME_IGNORED);
         }
         if path == "/v3/openapi.json" && request.method() == Method::GET {
@@ -86,7 +90,10 @@ impl Gateway {
         let (head, body) = request.into_parts();
         let headers = match metadata(&head.headers) {
             Ok(headers) => headers,
-            Err(status) => return refused(&status),
+            Err(status) => {
+                pass_over(body).await;
+                return refused(&status);
+            }
         };
         if let CallKind::BidiStream = asked.kind {
             return self.converse(remote, asked, headers, body).await;
@@ -143,25 +150,34 @@ impl Gateway {
     {
         let Asked { method, form, .. } = asked;
         let body = Arriving::new(body, form.clone(), self.services.message_bytes_max());
-        let reply = self.services.call(remote, call(method, headers, body)).await;
-        streaming::answer(form, reply).await
+        let reply = self.services.call(remote, call(method, headers, body));
+        let paced = (method == "/etcdserverpb.Watch/Watch").then(|| self.services.watch_lines());
+        streaming::answer(form, reply, paced, &self.stopping).await
     }
 
     /// A call with one message, framed for gRPC.
     async fn ask(&self, remote: Remote, asked: Asked, headers: HeaderMap, sent: Bytes) -> Response {
         let Asked { method, form, kind } = asked;
-        let reply = self.services.call(remote, call(method, headers, Full::new(sent))).await;
+        let reply = self.services.call(remote, call(method, headers, Full::new(sent)));
         if let CallKind::ServerStream = kind {
-            return streaming::answer(form, reply).await;
+            return streaming::answer(form, reply, None, &self.stopping).await;
         }
-        let Ok(reply) = reply;
-        unary(&form, reply).await.unwrap_or_else(|status| refused(&status))
+        let answering = async {
+            let Ok(reply) = reply.await;
+            unary(&form, reply).await
+        };
+        let answer = tokio::select! {
+            answer = answering => answer,
+            () = self.stopping.over() => Err(stopping::lost()),
+        };
+        answer.unwrap_or_else(|status| refused(&in_own_words(status)))
     }
 
     /// The one message of a body, framed for gRPC; a body without any is the empty message.
     async fn read(&self, body: Incoming, form: &Form) -> Result<Bytes, Status> {
         let most = json::text_bytes_max(self.services.message_bytes_max());
-        let text = tokio::time::timeout(BODY_TIME_MAX, Limited::new(body, most).collect()).await;
+        let body = Limited::new(self.services.counted(body), most);
+        let text = tokio::time::timeout(BODY_TIME_MAX, body.collect()).await;
         let late = |_| Status::deadline_exceeded("the request's body took too long to arrive");
         let text = text.map_err(late)?.map_err(|error| {
             // Who is cut off hears nothing of it; the other cause is the length.
@@ -206,7 +222,11 @@ fn is_post<B>(request: &http::Request<B>) -> bool {
 
 /// Reads what nobody wants: were the connection closed before, the client might never see the
 /// answer. As much of it as Go's servers read.
-async fn pass_over(body: Incoming) {
+async fn pass_over<B>(body: B)
+where
+    B: http_body::Body,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     const PASSED_OVER_BYTES_MAX: usize = 256 << 10;
     let read = Limited::new(body, PASSED_OVER_BYTES_MAX).collect();
     if !matches!(tokio::time::timeout(BODY_TIME_MAX, read).await, Ok(Ok(_))) {
@@ -263,6 +283,18 @@ fn ended(headers: &HeaderMap) -> Result<(), Status> {
         Some(status) if status.code() != Code::Ok => Err(status),
         Some(_) | None => Ok(()),
     }
+}
+
+/// A call's time and whether its client is there are etcd's gateway's own to watch: it does not wait
+/// until the server says so.
+fn in_own_words(status: Status) -> Status {
+    if status.code() == Code::DeadlineExceeded {
+        return metadata::late();
+    }
+    if status.message() == arriving::BROKEN_OFF {
+        return Status::cancelled("context canceled");
+    }
+    status
 }
 
 /// GW-18, GW-19.

@@ -5,6 +5,7 @@
 //! random.
 
 use std::fmt::Write as _;
+use std::time::Instant;
 
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
@@ -14,6 +15,7 @@ use state::auth::gate::Authorized;
 
 use super::{plain_text, text, with_type};
 use crate::handle::Handle;
+use crate::metrics::Operation;
 
 /// A named check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,8 +172,15 @@ async fn wrong(handle: &Handle, excluded: &[&str], serializable: bool) -> Option
     read(handle, serializable).await.err().map(|error| format!("RANGE ERROR:{error}"))
 }
 
-/// Reads one key, whatever is there.
+/// Reads one key, whatever is there; it counts as a request.
 async fn read(handle: &Handle, serializable: bool) -> Result<(), String> {
+    let began = Instant::now();
+    let read = read_key(handle, serializable).await;
+    handle.metrics().server.on_answered(Operation::Range, read.is_ok(), began.elapsed());
+    read
+}
+
+async fn read_key(handle: &Handle, serializable: bool) -> Result<(), String> {
     if !serializable {
         handle.linearize().await.map_err(|error| format!("etcdserver: {error}"))?;
     }
@@ -182,7 +191,10 @@ async fn read(handle: &Handle, serializable: bool) -> Result<(), String> {
         limit: 1,
         ..Default::default()
     };
+    let began = Instant::now();
     let found = handle.reads().range(Authorized::own(&probe));
+    handle.metrics().store.on_range();
+    handle.metrics().server.on_range(found.is_ok(), began.elapsed());
     found.map(|_| ()).map_err(|error| format!("etcdserver: {error}"))
 }
 

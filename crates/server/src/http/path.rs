@@ -61,6 +61,11 @@ pub(super) fn settle<B>(request: &mut http::Request<B>) -> Option<Response> {
         return None;
     }
     let Some(decoded) = decode(raw) else { return Some(bad_request()) };
+    // GW-12: before it is cleaned.
+    let decoded = match decoded.strip_prefix("/v3beta/") {
+        Some(rest) => format!("/v3/{rest}"),
+        None => decoded,
+    };
     let (cleaned, query) = (clean(&decoded), request.uri().query());
     if cleaned != decoded {
         let status = StatusCode::TEMPORARY_REDIRECT;
@@ -174,6 +179,7 @@ mod tests {
             ("/v3/kv/%3f%20", None, "/v3/kv/%3F%20"),
             ("/.x", None, "/.x"),
             ("/v3//kv/range?x", Some(307), "/v3/kv/range?x"),
+            ("/v3beta//kv/range", Some(307), "/v3/kv/range"),
             ("/v3/./kv/../kv/range", Some(307), "/v3/kv/range"),
             ("//v3/kv%2f/range", Some(307), "/v3/kv/range"),
             ("/v3/%zz", Some(400), "/v3/%zz"),

@@ -1,10 +1,11 @@
 //! Calls of clients (MET-20, MET-47, MET-48, MET-68, MET-69), under the names of
-//! go-grpc-prometheus: every method and every code exists from the start.
+//! go-grpc-prometheus: every method and every code exists from the start, except of the services
+//! `Lock` and `Election`, which etcd registers later and so shows only what happened.
 
 use std::sync::OnceLock;
 use std::time::Instant;
 
-use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec};
+use prometheus::{Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec};
 use tonic::Code;
 
 use super::register::Register;
@@ -48,13 +49,66 @@ mod of_all {
 
 #[derive(Debug)]
 struct Method {
-    started: IntCounter,
-    received: IntCounter,
-    sent: IntCounter,
+    started: Listed<IntCounterVec>,
+    received: Listed<IntCounterVec>,
+    sent: Listed<IntCounterVec>,
     /// By code; those that end well are counted in `busy`.
-    handled: Vec<IntCounter>,
+    handled: Vec<Listed<IntCounterVec>>,
     busy: Striped<4>,
-    seconds: Option<Histogram>,
+    seconds: Option<Listed<HistogramVec>>,
+}
+
+/// One of a family, which is shown from when it is first asked for.
+#[derive(Debug)]
+struct Listed<V: Family> {
+    family: V,
+    labels: Vec<&'static str>,
+    shown: OnceLock<V::One>,
+}
+
+/// Numbers under one name.
+trait Family: Clone {
+    type One: std::fmt::Debug;
+
+    fn one(&self, labels: &[&str]) -> Self::One;
+}
+
+impl Family for IntCounterVec {
+    type One = IntCounter;
+
+    fn one(&self, labels: &[&str]) -> IntCounter {
+        self.with_label_values(labels)
+    }
+}
+
+impl Family for HistogramVec {
+    type One = Histogram;
+
+    fn one(&self, labels: &[&str]) -> Histogram {
+        self.with_label_values(labels)
+    }
+}
+
+impl<V: Family> Listed<V> {
+    fn new(family: &V, labels: &[&'static str], at_once: bool) -> Self {
+        let listed =
+            Self { family: family.clone(), labels: labels.to_vec(), shown: OnceLock::new() };
+        if at_once {
+            listed.one();
+        }
+        listed
+    }
+
+    fn one(&self) -> &V::One {
+        self.shown.get_or_init(|| self.family.one(&self.labels))
+    }
+}
+
+/// Tells a counter of `busy`, unless it is to be shown only once it is something.
+fn tell(busy: &Striped<4>, place: usize, listed: &Listed<IntCounterVec>) {
+    if listed.shown.get().is_some() || busy.total(place) != 0 {
+        busy.tell(place, listed.one());
+    }
 }
 
 /// Codes by number, with the names that Go gives them.
@@ -145,10 +199,10 @@ impl Calls {
         if code == Code::Ok {
             counters.busy.add(of_method::HANDLED_WELL, 1);
         } else {
-            counters.handled[code as usize].inc();
+            counters.handled[code as usize].one().inc();
         }
         if let Some(seconds) = &counters.seconds {
-            seconds.observe(began.elapsed().as_secs_f64());
+            seconds.one().observe(began.elapsed().as_secs_f64());
         }
     }
 
@@ -157,10 +211,10 @@ impl Calls {
         self.busy.tell(of_all::RECEIVED_BYTES, &self.received_bytes);
         self.busy.tell(of_all::SENT_BYTES, &self.sent_bytes);
         for method in &self.methods {
-            method.busy.tell(of_method::STARTED, &method.started);
-            method.busy.tell(of_method::RECEIVED, &method.received);
-            method.busy.tell(of_method::SENT, &method.sent);
-            method.busy.tell(of_method::HANDLED_WELL, &method.handled[Code::Ok as usize]);
+            tell(&method.busy, of_method::STARTED, &method.started);
+            tell(&method.busy, of_method::RECEIVED, &method.received);
+            tell(&method.busy, of_method::SENT, &method.sent);
+            tell(&method.busy, of_method::HANDLED_WELL, &method.handled[Code::Ok as usize]);
         }
         self.client_versions.tell();
     }
@@ -207,17 +261,19 @@ fn methods(register: &Register<'_>, extensive: bool) -> Vec<Method> {
             HANDLING_SECONDS.to_vec(),
         )
     });
-    let method = |method: &crate::grpc::Method| {
-        let labels = [method.kind.name(), method.service(), method.name()];
+    let method = |method: &'static crate::grpc::Method| {
+        let (kind, service, name) = (method.kind.name(), method.service(), method.name());
+        let at_once = !method.is_recipe();
+        let labels = [kind, service, name];
         let code =
-            |code: &&str| handled.with_label_values(&[labels[0], labels[1], labels[2], *code]);
+            |code: &&'static str| Listed::new(&handled, &[kind, service, name, *code], at_once);
         Method {
-            started: started.with_label_values(&labels),
-            received: received.with_label_values(&labels),
-            sent: sent.with_label_values(&labels),
+            started: Listed::new(&started, &labels, at_once),
+            received: Listed::new(&received, &labels, at_once),
+            sent: Listed::new(&sent, &labels, at_once),
             handled: CODES.iter().map(code).collect(),
             busy: Striped::new(),
-            seconds: seconds.as_ref().map(|seconds| seconds.with_label_values(&labels)),
+            seconds: seconds.as_ref().map(|seconds| Listed::new(seconds, &labels, at_once)),
         }
     };
     METHODS.iter().map(method).collect()
@@ -233,11 +289,9 @@ struct ClientVersions {
     other: OnceLock<Pair>,
 }
 
-/// Of unary calls and of streams.
-#[derive(Debug)]
+/// Of unary calls and of streams; each is shown once there was one.
+#[derive(Debug, Default)]
 struct Pair {
-    unary: IntCounter,
-    stream: IntCounter,
     busy: Striped<2>,
 }
 
@@ -246,17 +300,19 @@ impl Pair {
         self.busy.add(usize::from(kind != CallKind::Unary), 1);
     }
 
-    fn tell(&self) {
-        self.busy.tell(0, &self.unary);
-        self.busy.tell(1, &self.stream);
+    fn tell(&self, vector: &IntCounterVec, version: &str) {
+        for (place, kind) in ["unary", "stream"].into_iter().enumerate() {
+            if self.busy.total(place) != 0 {
+                self.busy.tell(place, &vector.with_label_values(&[kind, version]));
+            }
+        }
     }
 }
 
 impl ClientVersions {
     fn new(vector: IntCounterVec) -> Self {
-        let unnamed = pair(&vector, "unknown");
         let named = (0..CLIENT_VERSIONS_MAX).map(|_| OnceLock::new()).collect();
-        Self { vector, unnamed, named, other: OnceLock::new() }
+        Self { vector, unnamed: Pair::default(), named, other: OnceLock::new() }
     }
 
     fn count(&self, kind: CallKind, version: Option<&str>) {
@@ -266,26 +322,22 @@ impl ClientVersions {
         };
         for place in &self.named {
             // Whoever comes first takes the place; the others look further.
-            let (name, pair) =
-                place.get_or_init(|| (version.to_owned(), pair(&self.vector, version)));
+            let (name, pair) = place.get_or_init(|| (version.to_owned(), Pair::default()));
             if name == version {
                 pair.count(kind);
                 return;
             }
         }
-        self.other.get_or_init(|| pair(&self.vector, "other")).count(kind);
+        self.other.get_or_init(Pair::default).count(kind);
     }
 
     fn tell(&self) {
-        let named = self.named.iter().filter_map(OnceLock::get).map(|(_, pair)| pair);
-        named.chain([&self.unnamed]).chain(self.other.get()).for_each(Pair::tell);
-    }
-}
-
-fn pair(vector: &IntCounterVec, version: &str) -> Pair {
-    Pair {
-        unary: vector.with_label_values(&["unary", version]),
-        stream: vector.with_label_values(&["stream", version]),
-        busy: Striped::new(),
+        for (version, pair) in self.named.iter().filter_map(OnceLock::get) {
+            pair.tell(&self.vector, version);
+        }
+        self.unnamed.tell(&self.vector, "unknown");
+        if let Some(other) = self.other.get() {
+            other.tell(&self.vector, "other");
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use prometheus::{Histogram, IntGauge};
-use raft::Entry;
+use storage::Done;
 
 use super::register::{Buckets, Register, SECONDS};
 
@@ -97,10 +97,11 @@ const RECORD_BYTES: usize = 32;
 impl Disk {
     /// Entries were appended to the log. Writing and syncing are one step there, so that its time
     /// counts as that of the sync, if there was one.
-    pub(crate) fn on_append(&self, entries: &[Entry], synced: bool, took: Duration) {
-        let bytes: usize = entries.iter().map(|entry| entry.data.len() + RECORD_BYTES).sum();
+    pub(crate) fn on_append(&self, done: &Done, took: Duration) {
+        let bytes = done.entry_bytes + done.entries * RECORD_BYTES;
         self.wal_write_bytes.add(i64::try_from(bytes).unwrap_or(i64::MAX));
-        let step = if synced || !entries.is_empty() { &self.wal_fsync } else { &self.wal_write };
+        let is_synced = done.synced || 0 < done.entries;
+        let step = if is_synced { &self.wal_fsync } else { &self.wal_write };
         step.observe(took.as_secs_f64());
     }
 

@@ -1,6 +1,8 @@
 //! What other parts know and is looked up while scraping.
 
 use base::version;
+use prometheus::core::Collector as _;
+use prometheus::proto::{LabelPair, MetricFamily};
 use prometheus::{IntGauge, IntGaugeVec};
 
 use super::register::Register;
@@ -164,7 +166,12 @@ impl Facts {
             let remote = base::MemberId(member.id).to_string();
             self.known_peers.with_label_values(&[own, remote.as_str()]).set(1);
         }
-        self.alarms.reset();
+        // One that was seen raised is shown as cleared from then on, as in etcd.
+        for seen in self.alarms.collect().iter().flat_map(MetricFamily::get_metric) {
+            let labels: Vec<&str> = seen.get_label().iter().map(LabelPair::value).collect();
+            let [kind, member] = labels[..] else { continue };
+            self.alarms.with_label_values(&[member, kind]).set(0);
+        }
         for alarm in reads.alarms() {
             let member = base::MemberId(alarm.member_id).to_string();
             self.alarms.with_label_values(&[member.as_str(), alarm.alarm().as_str_name()]).set(1);

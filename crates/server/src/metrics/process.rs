@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use prometheus::{Counter, Gauge, IntGauge};
+use prometheus::{Counter, Gauge, IntCounter, IntGauge};
 
 use super::register::Register;
 
@@ -21,6 +21,8 @@ pub(super) struct Process {
     open_files_max: IntGauge,
     used_files: IntGauge,
     files_limit: IntGauge,
+    received_bytes: IntCounter,
+    sent_bytes: IntCounter,
 }
 
 impl Process {
@@ -44,6 +46,14 @@ impl Process {
             open_files_max: register.gauge("process_max_fds", "File descriptors that may be open."),
             used_files: register.gauge("os_fd_used", "Open file descriptors."),
             files_limit: register.gauge("os_fd_limit", "File descriptors that may be open."),
+            received_bytes: register.counter(
+                "process_network_receive_bytes_total",
+                "Bytes received, by all processes that share this one's network.",
+            ),
+            sent_bytes: register.counter(
+                "process_network_transmit_bytes_total",
+                "Bytes sent, by all processes that share this one's network.",
+            ),
         }
     }
 
@@ -71,6 +81,10 @@ impl Process {
             self.open_files_max.set(limit);
             self.files_limit.set(limit);
         }
+        if let Some((received, sent)) = network_bytes() {
+            self.received_bytes.inc_by(received.saturating_sub(self.received_bytes.get()));
+            self.sent_bytes.inc_by(sent.saturating_sub(self.sent_bytes.get()));
+        }
         #[allow(clippy::cast_precision_loss, reason = "a limit of 2^64 is as good as any")]
         let address_space = limit("Max address space").unwrap_or(u64::MAX) as f64;
         self.virtual_bytes_max.set(address_space);
@@ -87,6 +101,19 @@ pub(crate) fn resident_bytes() -> Option<i64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.split_whitespace().next()?.parse::<i64>().ok().map(|kibibytes| kibibytes * 1024)
+}
+
+/// Octets of the Internet protocol in and out.
+fn network_bytes() -> Option<(u64, u64)> {
+    let text = fs::read_to_string("/proc/self/net/netstat").ok()?;
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("IpExt:"));
+    let names = lines.next()?.split_whitespace();
+    let fields: Vec<(&str, &str)> = names.zip(lines.next()?.split_whitespace()).collect();
+    let number = |wanted: &str| {
+        let (_, text) = fields.iter().find(|(name, _)| *name == wanted)?;
+        text.parse().ok()
+    };
+    Some((number("InOctets")?, number("OutOctets")?))
 }
 
 struct Stat {
@@ -115,7 +142,8 @@ fn boot_seconds() -> Option<f64> {
     stat.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()
 }
 
-fn open_files() -> Option<i64> {
+/// How many file descriptors this process has open; `None` if that cannot be read.
+pub(crate) fn open_files() -> Option<i64> {
     // The directory that is read is one of them.
     let open = fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1);
     i64::try_from(open).ok()

@@ -3,13 +3,9 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use member::{Answer, Ticket};
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec};
 
-use state::{Applied, Reply};
-
 use super::register::{Buckets, Register, SECONDS};
-use crate::config::GoDuration;
 use crate::handle::{ProposeError, RequestKind};
 
 /// What is measured about a member.
@@ -21,7 +17,8 @@ pub(crate) struct Server {
     pub(crate) proposals_failed: IntCounter,
     /// Heartbeats that left more than one interval late.
     pub(crate) heartbeats_late: IntCounter,
-    slow_applies: IntCounter,
+    /// Batches of entries, and reads, that took long.
+    pub(super) slow_applies: IntCounter,
     /// Linearizable reads that waited too long for other members.
     pub(crate) slow_read_indexes: IntCounter,
     /// Linearizable reads that got no index.
@@ -30,9 +27,10 @@ pub(crate) struct Server {
     promotions_failed: IntCounterVec,
     /// Answers to whether the server is well.
     pub(crate) health: Health,
-    applies: Timings,
-    requests: Timings,
-    ranges: Timings,
+    /// Entries that were applied.
+    pub(super) applies: Timings<state::Operation>,
+    requests: Timings<Operation>,
+    ranges: Timings<Operation>,
 }
 
 /// What was done, by etcd's name.
@@ -206,66 +204,36 @@ impl Server {
                 &["Reason"],
             ),
             health: Health::new(register),
-            applies: Timings {
-                vector: register.histograms_of(
+            applies: Timings::new(
+                register.histograms_of(
                     "etcd_server_apply_duration_seconds",
                     "Seconds that applying one entry takes.",
                     &["version", "op", "success"],
                     tenths,
                 ),
-                labels: |operation, success| vec!["v3", operation, success],
-                children: children(),
-            },
-            requests: Timings {
-                vector: register.histograms_of(
+                |operation, success| {
+                    let version = if operation.generation() == 2 { "v2" } else { "v3" };
+                    vec![version, operation.name(), success]
+                },
+            ),
+            requests: Timings::new(
+                register.histograms_of(
                     "etcd_server_request_duration_seconds",
                     "Seconds from a request to its answer.",
                     &["type", "success"],
                     SECONDS,
                 ),
-                labels: |operation, success| vec![operation, success],
-                children: children(),
-            },
-            ranges: Timings {
-                vector: register.histograms_of(
+                |operation, success| vec![operation.name(), success],
+            ),
+            ranges: Timings::new(
+                register.histograms_of(
                     "etcd_server_range_duration_seconds",
                     "Seconds that reading a range takes.",
                     &["success"],
                     tenths,
                 ),
-                labels: |_, success| vec![success],
-                children: children(),
-            },
-        }
-    }
-
-    /// A batch of entries was applied; each counts with its share of the time, and a slow batch
-    /// is told to the log.
-    pub(crate) fn on_batch(
-        &self,
-        answers: &[(Ticket, Answer)],
-        took: Duration,
-        slow_min: Duration,
-    ) {
-        let Ok(entries) = u32::try_from(answers.len()) else { return };
-        if entries == 0 {
-            return;
-        }
-        if slow_min < took {
-            self.slow_applies.inc();
-            tracing::warn!(
-                took = %GoDuration::from(took),
-                "expected-duration" = %GoDuration::from(slow_min),
-                entries,
-                "apply request took too long"
-            );
-        }
-        for (_, answer) in answers {
-            if let Answer::Applied(applied) = answer
-                && let Some((operation, success)) = operation_of(applied)
-            {
-                self.applies.observe(operation, success, took / entries);
-            }
+                |_, success| vec![success],
+            ),
         }
     }
 
@@ -296,43 +264,49 @@ impl Server {
     }
 }
 
-/// What an answer was to; a refusal does not say.
-fn operation_of(applied: &Applied) -> Option<(Operation, bool)> {
-    let Applied::Done(reply) = applied else { return None };
-    let operation = match reply {
-        Reply::Put(_) => Operation::Put,
-        Reply::Delete(_) => Operation::DeleteRange,
-        Reply::Txn(_) => Operation::Txn,
-        Reply::Compact(_) => Operation::Compaction,
-        Reply::LeaseGrant(_) => Operation::LeaseGrant,
-        Reply::LeaseRevoke(..) => Operation::LeaseRevoke,
-        Reply::Alarm(_) => Operation::Alarm,
-        Reply::None => Operation::ClusterMemberAttrSet,
-        Reply::V2(_) | Reply::V2Expired => Operation::V2,
-        Reply::Auth { .. } | Reply::Members(_) => return None,
-    };
-    Some((operation, true))
+/// What is measured operation by operation.
+pub(super) trait Measured: Copy + 'static {
+    const ALL: &'static [Self];
+
+    /// Its place in [`Measured::ALL`].
+    fn place(self) -> usize;
+}
+
+impl Measured for Operation {
+    const ALL: &'static [Self] = &Self::ALL;
+
+    fn place(self) -> usize {
+        self as usize
+    }
+}
+
+impl Measured for state::Operation {
+    const ALL: &'static [Self] = &Self::ALL;
+
+    fn place(self) -> usize {
+        self as usize
+    }
 }
 
 /// A histogram for each operation and outcome, resolved when first needed, so that what never
 /// happened is not shown.
 #[derive(Debug)]
-struct Timings {
+pub(super) struct Timings<O> {
     vector: HistogramVec,
-    labels: fn(&'static str, &'static str) -> Vec<&'static str>,
+    labels: fn(O, &'static str) -> Vec<&'static str>,
     children: Vec<[OnceLock<Histogram>; 2]>,
 }
 
-fn children() -> Vec<[OnceLock<Histogram>; 2]> {
-    Operation::ALL.iter().map(|_| [OnceLock::new(), OnceLock::new()]).collect()
-}
+impl<O: Measured> Timings<O> {
+    fn new(vector: HistogramVec, labels: fn(O, &'static str) -> Vec<&'static str>) -> Self {
+        let children = O::ALL.iter().map(|_| [OnceLock::new(), OnceLock::new()]).collect();
+        Self { vector, labels, children }
+    }
 
-impl Timings {
-    fn observe(&self, operation: Operation, success: bool, took: Duration) {
-        let child = self.children[operation as usize][usize::from(success)].get_or_init(|| {
+    pub(super) fn observe(&self, operation: O, success: bool, took: Duration) {
+        let child = self.children[operation.place()][usize::from(success)].get_or_init(|| {
             let success = if success { "true" } else { "false" };
-            let labels = (self.labels)(operation.name(), success);
-            self.vector.with_label_values(&labels)
+            self.vector.with_label_values(&(self.labels)(operation, success))
         });
         child.observe(took.as_secs_f64());
     }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use member::Answer;
+use mvcc::Removed;
 use prometheus::{Histogram, IntCounter, IntGauge};
-use proto::etcdserverpb::{self as pb, request_op, response_op};
-use state::{Applied, Reply};
+use state::{Applied, Reply, Steps, Tally};
 
 use super::Metrics;
 use super::register::{Buckets, Register};
@@ -20,6 +20,7 @@ pub(crate) struct Store {
     puts: IntCounter,
     deletes: IntCounter,
     txns: IntCounter,
+    /// Only the node loop changes it.
     put_bytes: IntGauge,
     watch_streams: IntGauge,
     watchers: IntGauge,
@@ -32,15 +33,15 @@ pub(crate) struct Store {
     index_compaction_pause: Histogram,
     compaction_total: Histogram,
     compaction_last: IntGauge,
-    busy: Striped<4>,
+    compacted_rows: IntCounter,
+    busy: Striped<2>,
 }
 
 /// Places in [`Store::busy`].
 mod busy {
+    /// Of reads that take no entry.
     pub(super) const RANGES: usize = 0;
-    pub(super) const PUTS: usize = 1;
-    pub(super) const PUT_BYTES: usize = 2;
-    pub(super) const EVENTS: usize = 3;
+    pub(super) const EVENTS: usize = 1;
 }
 
 impl Store {
@@ -50,12 +51,12 @@ impl Store {
             ranges: register.counter("etcd_mvcc_range_total", "Ranges read on this member."),
             debugging_ranges: register
                 .counter("etcd_debugging_mvcc_range_total", "Ranges read on this member."),
-            puts: register.counter("etcd_mvcc_put_total", "Puts of this member's clients."),
+            puts: register.counter("etcd_mvcc_put_total", "Puts that were applied here."),
             deletes: register
-                .counter("etcd_mvcc_delete_total", "Deletions of this member's clients."),
+                .counter("etcd_mvcc_delete_total", "Deletions that were applied here."),
             txns: register.counter(
                 "etcd_mvcc_txn_total",
-                "Transactions of this member's clients with several operations.",
+                "Transactions of the store that did several things.",
             ),
             put_bytes: register.gauge(
                 "etcd_debugging_mvcc_total_put_size_in_bytes",
@@ -95,6 +96,10 @@ impl Store {
                 "etcd_debugging_mvcc_db_compaction_last",
                 "When the last compaction ended, in Unix seconds; 0 before the first.",
             ),
+            compacted_rows: register.counter(
+                "etcd_debugging_mvcc_db_compaction_keys_total",
+                "Rows removed by compactions.",
+            ),
             busy: Striped::new(),
         }
     }
@@ -103,72 +108,52 @@ impl Store {
     pub(super) fn tell(&self) {
         self.busy.tell(busy::RANGES, &self.ranges);
         self.busy.tell(busy::RANGES, &self.debugging_ranges);
-        self.busy.tell(busy::PUTS, &self.puts);
         self.busy.tell(busy::EVENTS, &self.events);
-        let bytes = self.busy.total(busy::PUT_BYTES);
-        self.put_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
-    /// A step of a compaction was made; `total` with the last one. Index and rows are compacted in
-    /// the same step.
-    pub(crate) fn on_compaction_step(&self, took: Duration, total: Option<Duration>) {
-        self.compaction_pause.observe(took.as_secs_f64() * 1000.0);
+    /// A step of a compaction was made: it passed keys of the index, or a batch of rows. `total`
+    /// comes with the last one.
+    pub(crate) fn on_compaction_step(
+        &self,
+        took: Duration,
+        before: Removed,
+        now: Removed,
+        total: Option<Duration>,
+    ) {
+        let millis = took.as_secs_f64() * 1000.0;
+        if before.batches == now.batches {
+            self.index_compaction_pause.observe(millis);
+        } else {
+            self.compaction_pause.observe(millis);
+        }
+        self.compacted_rows.inc_by(now.rows - before.rows);
         let Some(total) = total else { return };
-        self.index_compaction_pause.observe(took.as_secs_f64() * 1000.0);
         self.compaction_total.observe(total.as_secs_f64() * 1000.0);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.compaction_last.set(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
     }
 
-    /// Counts one range.
+    /// Counts one range that took no entry.
     pub(crate) fn on_range(&self) {
         self.busy.add(busy::RANGES, 1);
     }
 
-    /// Counts one put.
-    pub(crate) fn on_put(&self, request: &pb::PutRequest) {
-        self.busy.add(busy::PUTS, 1);
-        let bytes = request.key.len() + request.value.len();
-        self.busy.add(busy::PUT_BYTES, bytes as u64);
-    }
-
-    /// Counts one deletion.
-    pub(crate) fn on_delete(&self) {
-        self.deletes.inc();
-    }
-
-    /// Counts what a transaction did: the operations of the branch that was taken.
-    pub(crate) fn on_txn(&self, request: &pb::TxnRequest, response: &pb::TxnResponse) {
-        if self.count_branch(request, response) > 1 {
+    /// Counts what a transaction that took no entry did.
+    pub(crate) fn on_read_txn(&self, steps: Steps) {
+        self.busy.add(busy::RANGES, steps.ranges);
+        if steps.are_several() {
             self.txns.inc();
         }
     }
 
-    fn count_branch(&self, request: &pb::TxnRequest, response: &pb::TxnResponse) -> usize {
-        let taken = if response.succeeded { &request.success } else { &request.failure };
-        let mut operations = 0;
-        for (request, response) in taken.iter().zip(&response.responses) {
-            operations += match (&request.request, &response.response) {
-                (Some(request_op::Request::RequestRange(_)), _) => {
-                    self.on_range();
-                    1
-                }
-                (Some(request_op::Request::RequestPut(put)), _) => {
-                    self.on_put(put);
-                    1
-                }
-                (Some(request_op::Request::RequestDeleteRange(_)), _) => {
-                    self.on_delete();
-                    1
-                }
-                (
-                    Some(request_op::Request::RequestTxn(inner)),
-                    Some(response_op::Response::ResponseTxn(answer)),
-                ) => self.count_branch(inner, answer),
-                (Some(request_op::Request::RequestTxn(_)) | None, _) => 0,
-            };
-        }
-        operations
+    /// Counts what entries did since `before`.
+    pub(super) fn on_applied(&self, before: &Tally, now: &Tally) {
+        let (was, is) = (before.steps(), now.steps());
+        self.busy.add(busy::RANGES, is.ranges - was.ranges);
+        self.puts.inc_by(is.puts - was.puts);
+        self.deletes.inc_by(is.deletes - was.deletes);
+        self.txns.inc_by(now.txns() - before.txns());
+        self.put_bytes.set(i64::try_from(is.put_bytes).unwrap_or(i64::MAX));
     }
 }
 

@@ -41,6 +41,12 @@ impl<const N: usize> Striped<N> {
     }
 }
 
+impl<const N: usize> Default for Striped<N> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,16 +15,10 @@ pub(super) fn register(register: &Register<'_>) {
     }
 }
 
-const COUNTERS: [(&str, &str); 2] = [
-    (
-        "etcd_debugging_mvcc_db_compaction_keys_total",
-        "Rows removed by compactions; the store does not count them yet.",
-    ),
-    (
-        "etcd_grpc_proxy_events_coalescing_total",
-        "Events that a proxy merged; this process is none.",
-    ),
-];
+const COUNTERS: [(&str, &str); 1] = [(
+    "etcd_grpc_proxy_events_coalescing_total",
+    "Events that a proxy merged; this process is none.",
+)];
 
 const GAUGES: [(&str, &str); 4] = [
     ("etcd_grpc_proxy_cache_hits_total", "Hits of a proxy's cache; this process is none."),

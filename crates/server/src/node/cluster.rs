@@ -173,7 +173,7 @@ impl Node {
             self.compaction_due = Some(Instant::now());
             let conf_state = self.member.status().conf_state;
             let state = self.member.state();
-            let released = self.snapshots.replaced(position, &conf_state, state, &mut self.wal);
+            let released = self.log.on_restored(position, &conf_state, state);
             released.map_err(NodeError::Snapshot)?;
             self.reports
                 .compacted
@@ -232,7 +232,6 @@ impl Node {
         let stepped = self.member.step(now_millis, Input::Restore(token, received), out);
         in_progress.set(0);
         stepped.map_err(NodeError::Apply)?;
-        self.window.clear();
         tracing::info!(
             "current-applied-index" = before.index.0,
             "incoming-leader-snapshot-index" = position.index.0,
@@ -244,7 +243,7 @@ impl Node {
 
     /// Lets memory forget of the log what nobody is likely to need.
     pub(super) fn forget_log(&mut self, out: &mut Outputs) -> Result<(), NodeError> {
-        match self.window.target(&self.member.status()) {
+        match self.log.forgettable(&self.member.status()) {
             Some(index) => self.step(Input::Compact(index), out),
             None => Ok(()),
         }

@@ -1,8 +1,6 @@
 //! What arrives from other members, handed to the node loop; snapshots are stored first.
 //!
-//! A snapshot's database is written beside ours, whole and synced, before consensus hears of it:
-//! `<index>.snap.db`, as etcd names it, so that a crash anywhere leaves something to go on from.
-//! Source: etcd server/etcdserver/api/snap/db.go, api/rafthttp/http.go (`snapshotHandler`).
+//! Source: etcd server/etcdserver/api/rafthttp/http.go (`snapshotHandler`).
 
 use std::io;
 use std::sync::Arc;
@@ -10,13 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use backend::Backend;
-use base::{LogPosition, MemberId};
+use base::{Index, MemberId};
 use bytes::Bytes;
 use raft::{Body, Message};
 use state::{Reads, Received};
+use storage::{Receiving, Stored};
 use tokio::sync::mpsc;
 use transport::{BoxFuture, IncomingSnapshot, LocalMember, ReceiveSnapshotError};
-use vfs::{Dir, Open};
+use vfs::Dir;
 
 use crate::metrics::Metrics;
 use crate::node_queue::NodeQueue;
@@ -53,7 +52,7 @@ impl Arrivals {
         let Body::Snapshot(meta) = &message.body else {
             return Err(ReceiveSnapshotError::Process);
         };
-        let Some(alone) = Receiving::begin(&self.receiving) else {
+        let Some(alone) = Alone::begin(&self.receiving) else {
             return Err(ReceiveSnapshotError::Process);
         };
         let (meta, from) = (meta.clone(), message.from);
@@ -61,17 +60,13 @@ impl Arrivals {
         let (chunks, received) = mpsc::channel(CHUNKS_WAITING_MAX);
         let arrivals = self.clone();
         let storing = tokio::task::spawn_blocking(move || {
-            let name = format!("{:016x}.snap.db", index.0);
             let began = Instant::now();
-            let sync = store(arrivals.snap_dir.as_ref(), &name, received)?;
+            let (stored, sync) = store(&arrivals.snap_dir, index, received)?;
             arrivals.metrics.disk.on_received(began.elapsed(), sync);
-            let prepared = arrivals.prepare(&name, meta.position, &data);
-            if prepared.is_err() {
-                // Nothing of it can be used.
-                let _removed = arrivals.backend.remove_incoming(&name);
-            }
+            let prepared =
+                stored.prepare(&arrivals.backend, meta.position, &arrivals.options, &data);
             // The sender may go away; what is stored under this name is nobody else's until then.
-            Ok(Arrived { received: Box::new(prepared?), alone })
+            Ok(Arrived { received: Box::new(prepared.map_err(io::Error::other)?), alone })
         });
         let mut whole = true;
         while let Some(chunk) = db.next().await {
@@ -108,17 +103,6 @@ impl Arrivals {
     }
 }
 
-impl Arrivals {
-    /// Reads all of a database that was stored, so that it can become the state.
-    fn prepare(&self, name: &str, position: LogPosition, json: &[u8]) -> io::Result<Received> {
-        let incoming = self.backend.open_incoming(name).map_err(io::Error::other)?;
-        let mut received =
-            Received::prepare(incoming, position, &self.options).map_err(io::Error::other)?;
-        received.take_v2(json).map_err(io::Error::other)?;
-        Ok(received)
-    }
-}
-
 /// Whether every entry of a proposal is one that this release can apply: an entry that is in the log
 /// is applied by all, and whoever cannot has to stop.
 fn is_known(message: &Message) -> bool {
@@ -136,57 +120,43 @@ pub(crate) struct Arrived {
     pub(crate) received: Box<Received>,
     /// To be kept until the database has its place or is discarded: until then no other one may
     /// take its name.
-    pub(crate) alone: Receiving,
+    pub(crate) alone: Alone,
 }
 
 /// One snapshot is received at a time: from its first byte until it is installed or discarded.
 #[derive(Debug)]
-pub(crate) struct Receiving(Arc<AtomicBool>);
+pub(crate) struct Alone(Arc<AtomicBool>);
 
-impl Receiving {
+impl Alone {
     fn begin(receiving: &Arc<AtomicBool>) -> Option<Self> {
         (!receiving.swap(true, Ordering::AcqRel)).then(|| Self(Arc::clone(receiving)))
     }
 }
 
-impl Drop for Receiving {
+impl Drop for Alone {
     fn drop(&mut self) {
         self.0.store(false, Ordering::Release);
     }
 }
 
-/// Writes a database beside ours; it gets its name once it is whole, which an empty chunk says. How
-/// long making it durable took.
+/// Writes a database beside ours, as it comes; an empty chunk says that it is whole. How long making
+/// it durable took.
 fn store(
-    dir: &dyn Dir,
-    name: &str,
+    dir: &Arc<dyn Dir>,
+    index: Index,
     mut chunks: mpsc::Receiver<io::Result<Bytes>>,
-) -> io::Result<Duration> {
-    let temporary = format!("tmp-{name}");
-    let written = (|| {
-        let file = dir.open(&temporary, Open::CreateOrWrite)?;
-        file.set_len(0)?;
-        let mut bytes = 0;
-        loop {
-            let broken = || io::Error::new(io::ErrorKind::UnexpectedEof, "the sender went away");
-            let chunk = chunks.blocking_recv().ok_or_else(broken)??;
-            if chunk.is_empty() {
-                break;
-            }
-            file.write_at(&chunk, bytes)?;
-            bytes += chunk.len() as u64;
+) -> io::Result<(Stored, Duration)> {
+    let mut receiving = Receiving::begin(dir, index)?;
+    loop {
+        let broken = || io::Error::new(io::ErrorKind::UnexpectedEof, "the sender went away");
+        let chunk = chunks.blocking_recv().ok_or_else(broken)??;
+        if chunk.is_empty() {
+            break;
         }
-        let began = Instant::now();
-        file.sync_data()?;
-        dir.rename(&temporary, name)?;
-        dir.sync()?;
-        Ok(began.elapsed())
-    })();
-    if written.is_err() {
-        // What is left is removed at the next start, too.
-        let _removed = dir.remove(&temporary);
+        receiving.write(&chunk)?;
     }
-    written
+    let began = Instant::now();
+    Ok((receiving.finish()?, began.elapsed()))
 }
 
 impl LocalMember for Arrivals {

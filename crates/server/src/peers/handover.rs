@@ -2,6 +2,7 @@
 //!
 //! Source: etcd server/etcdserver/server.go (`TryTransferLeadershipOnShutdown`).
 
+use std::cmp::Reverse;
 use std::time::Instant;
 
 use base::MemberId;
@@ -49,16 +50,19 @@ pub(crate) async fn hand_over(handle: &Handle) {
     }
 }
 
-/// The voter that is heard from and has most of the log; of those, the one connected longest.
+/// The connected voter with most of the log; of those, the one connected longest. One that was heard
+/// from lately goes before all others: who was is forgotten at each check of the quorum, though, so
+/// that just then nobody is.
 fn successor(
     status: &Status,
     connected_since: impl Fn(MemberId) -> Option<Instant>,
 ) -> Option<MemberId> {
-    let alive = status.progress.iter().filter(|(id, peer)| {
+    let voters = status.progress.iter().filter(|(id, peer)| {
         let is_voter = !peer.is_learner && status.conf_state.voters.contains(id);
-        is_voter && peer.recent_active && !matches!(peer.state, PeerState::Snapshot(_))
+        is_voter && !matches!(peer.state, PeerState::Snapshot(_))
     });
-    let connected = alive.filter_map(|(id, peer)| Some((*id, peer, connected_since(*id)?)));
-    let best = connected.max_by_key(|(_, peer, since)| (peer.matched, std::cmp::Reverse(*since)));
+    let connected = voters.filter_map(|(id, peer)| Some((*id, peer, connected_since(*id)?)));
+    let best = connected
+        .max_by_key(|(_, peer, since)| (peer.recent_active, peer.matched, Reverse(*since)));
     best.map(|(id, _, _)| id)
 }

@@ -67,6 +67,21 @@ impl Request {
     }
 }
 
+impl Request {
+    /// Whether only administrators may ask, whatever it names.
+    pub(crate) fn is_for_administrators(&self) -> bool {
+        match self {
+            Self::Change(_) | Self::Read(Question::UserList(_) | Question::RoleList(_)) => true,
+            Self::Read(
+                Question::Status(_)
+                | Question::Authenticate(_)
+                | Question::UserGet(_)
+                | Question::RoleGet(_),
+            ) => false,
+        }
+    }
+}
+
 impl Guarded for Request {
     fn guard(&self) -> Guard<'_> {
         match self {

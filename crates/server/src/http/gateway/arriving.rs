@@ -9,6 +9,10 @@ use tonic::Status;
 
 use super::json::{self, Form, Values};
 
+/// What a call hears whose request breaks off. Not that it is cancelled: tonic takes that for the
+/// end of the messages, and a watch would go on.
+pub(super) const BROKEN_OFF: &str = "the request broke off";
+
 /// The body; it ends with the first value that is no message, as etcd's does.
 #[derive(Debug)]
 pub(super) struct Arriving<B> {
@@ -37,14 +41,18 @@ impl<B> Arriving<B> {
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Body for Arriving<B> {
+impl<B> Body for Arriving<B>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
+{
     type Data = Bytes;
-    type Error = B::Error;
+    type Error = Status;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = &mut *self;
         loop {
             if this.body.is_none() {
@@ -55,7 +63,11 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Arriving<B> {
                 Ok(None) => {}
                 Err(status) => {
                     tracing::debug!(error = %status, "a message of a stream cannot be read");
-                    this.body = None;
+                    // Were the connection closed with the end of the answer, the client that
+                    // still writes might not see the answer.
+                    if let Some(body) = this.body.take() {
+                        tokio::spawn(super::pass_over(body));
+                    }
                     continue;
                 }
             }
@@ -68,7 +80,9 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Arriving<B> {
                 }
                 Some(Err(error)) => {
                     this.body = None;
-                    return Poll::Ready(Some(Err(error)));
+                    let error: Box<dyn std::error::Error> = error.into();
+                    tracing::debug!(error, "the client of a stream is gone");
+                    return Poll::Ready(Some(Err(Status::unknown(BROKEN_OFF))));
                 }
                 None => this.body = None,
             }
@@ -108,8 +122,8 @@ mod tests {
         assert_eq!(leases(&[r#"{"ID":"1"}{"I"#, r#"D":2} "#, "\n{", r#""ID":3}"#], 100), [1, 2, 3]);
     }
 
-    #[test]
-    fn what_is_no_message_ends_the_stream() {
+    #[tokio::test]
+    async fn what_is_no_message_ends_the_stream() {
         assert_eq!(leases(&[r#"{"ID":"1"}"#, "{bad", r#"{"ID":"2"}"#], 100), [1]);
         assert_eq!(leases(&[r#"{"ID":"1"}{"ID"#], 100), [1]);
     }

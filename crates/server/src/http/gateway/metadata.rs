@@ -12,6 +12,9 @@ const PREFIX: &str = "grpc-metadata-";
 
 const TIMEOUT: &str = "grpc-timeout";
 
+/// In less no call begins.
+const BEGINNING_NANOSECONDS: i128 = 1_000;
+
 /// The greatest number in a timeout of gRPC.
 const TIMEOUT_MAX: i128 = 99_999_999;
 
@@ -111,11 +114,11 @@ fn timeout(value: &HeaderValue) -> Result<Option<HeaderValue>, Status> {
     };
     let nanoseconds = count_and_unit()
         .ok_or_else(|| Status::invalid_argument(format!("invalid grpc-timeout: {text}")))?;
-    if nanoseconds < 0 {
-        return Err(Status::deadline_exceeded("context deadline exceeded"));
-    }
     if nanoseconds == 0 {
         return Ok(None);
+    }
+    if nanoseconds < BEGINNING_NANOSECONDS {
+        return Err(late());
     }
     let fitting = UNITS.iter().find(|(_, unit)| nanoseconds / unit <= TIMEOUT_MAX);
     let text = fitting.map_or_else(
@@ -123,6 +126,11 @@ fn timeout(value: &HeaderValue) -> Result<Option<HeaderValue>, Status> {
         |(unit, unit_nanoseconds)| format!("{}{unit}", nanoseconds / unit_nanoseconds),
     );
     Ok(Some(HeaderValue::from_str(&text).expect("digits and a letter")))
+}
+
+/// What is said of a call whose time is over.
+pub(super) fn late() -> Status {
+    Status::deadline_exceeded("context deadline exceeded")
 }
 
 #[cfg(test)]
@@ -172,6 +180,7 @@ mod tests {
             ("grpc-timeout", "x", "invalid grpc-timeout: x"),
             ("grpc-timeout", "1.5S", "invalid grpc-timeout: 1.5S"),
             ("grpc-timeout", "-1S", "context deadline exceeded"),
+            ("grpc-timeout", "1n", "context deadline exceeded"),
         ] {
             assert_eq!(of(&[(name, value)]).unwrap_err().message(), words, "{name}: {value}");
         }

@@ -8,37 +8,66 @@ use axum::body::Body as AnyBody;
 use axum::http::StatusCode;
 use axum::response::Response;
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use futures_util::stream;
 use http_body::{Body, Frame};
-use http_body_util::BodyExt as _;
+use http_body_util::{BodyExt as _, StreamBody};
 use tonic::Status;
 
 use super::json::{self, Form};
-use super::{PREFIX_LEN, ended, http_status, json_response, metadata_of_reply};
+use super::stopping::{self, Stopping};
+use super::{PREFIX_LEN, ended, http_status, in_own_words, json_response, metadata_of_reply};
+use crate::grpc::WatchLines;
 
 /// Answers with the messages of `reply`. The head is sent with the first of them: an error instead
 /// of it is told by the status.
-pub(super) async fn answer<B>(form: Form, reply: Result<http::Response<B>, Infallible>) -> Response
+///
+/// Those of watches are `paced`: clients that do not read them keep little of them (G21).
+pub(super) async fn answer<B>(
+    form: Form,
+    reply: impl Future<Output = Result<http::Response<B>, Infallible>>,
+    paced: Option<WatchLines>,
+    stopping: &Stopping,
+) -> Response
 where
     B: Body<Error = Status> + Send + Unpin + 'static,
     B::Data: Send,
 {
-    let Ok(reply) = reply;
-    let (head, body) = reply.into_parts();
-    if let Err(status) = ended(&head.headers) {
-        return json_response(http_status(status.code()), error_line(&status));
-    }
-    let mut lines = Lines { body: Some(body), form, arrived: BytesMut::new(), first: None };
-    match lines.frame().await {
-        // Nobody has said what it would have been.
-        None => Response::new(AnyBody::empty()),
-        Some(Err(status)) => json_response(http_status(status.code()), error_line(&status)),
-        Some(Ok(frame)) => {
-            lines.first = Some(frame);
-            let mut response = json_response(StatusCode::OK, AnyBody::new(Told { lines }));
+    let beginning = async {
+        let Ok(reply) = reply.await;
+        let (head, body) = reply.into_parts();
+        ended(&head.headers)?;
+        let arrived = BytesMut::new();
+        let mut lines = Lines { body: Some(body), form, arrived, first: None, paced };
+        lines.first = lines.frame().await.transpose()?;
+        Ok(lines)
+    };
+    let begun = tokio::select! {
+        biased;
+        begun = beginning => begun,
+        () = stopping.begun() => Err(stopping::lost()),
+    };
+    match begun {
+        Ok(lines) if lines.first.is_none() => {
+            // Nobody has said what it would have been.
+            Response::new(open_ended(Bytes::new()))
+        }
+        Ok(lines) => {
+            let told = Told { lines, lost: Some(Box::pin(stopping.clone().into_begun())) };
+            let mut response = json_response(StatusCode::OK, AnyBody::new(told));
             response.headers_mut().extend(metadata_of_reply());
             response
         }
+        Err(status) => {
+            let status = in_own_words(status);
+            json_response(http_status(status.code()), open_ended(error_line(&status)))
+        }
     }
+}
+
+/// A body whose length nobody says before, as etcd's streams have even where it is known.
+fn open_ended(text: impl Into<Bytes>) -> AnyBody {
+    let frame = Ok::<_, Infallible>(Frame::data(text.into()));
+    AnyBody::new(StreamBody::new(stream::iter([frame])))
 }
 
 fn error_line(status: &Status) -> String {
@@ -55,21 +84,37 @@ struct Lines<B> {
     arrived: BytesMut,
     /// A line that was looked at.
     first: Option<Frame<Bytes>>,
+    paced: Option<WatchLines>,
+}
+
+/// The line of a message.
+fn line(form: &Form, message: &[u8]) -> Result<String, Status> {
+    Ok(format!("{{\"result\":{}}}\n", form.reply(message)?))
 }
 
 impl<B> Lines<B> {
-    /// The next message's line, if the message is here.
-    fn take(&mut self) -> Result<Option<Bytes>, Status> {
-        let Some(prefix) = self.arrived.first_chunk::<PREFIX_LEN>() else { return Ok(None) };
+    /// The next message, if it is here.
+    fn take(&mut self) -> Option<Bytes> {
+        let prefix = self.arrived.first_chunk::<PREFIX_LEN>()?;
         let len = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]);
         let len = usize::try_from(len).expect("lengths fit in memory");
         if self.arrived.len() - PREFIX_LEN < len {
-            return Ok(None);
+            return None;
         }
         self.arrived.advance(PREFIX_LEN);
-        let message = self.arrived.split_to(len);
-        let text = self.form.reply(&message)?;
-        Ok(Some(Bytes::from(format!("{{\"result\":{text}}}\n"))))
+        let message = self.arrived.split_to(len).freeze();
+        // The rest would keep the memory of the message.
+        self.arrived = BytesMut::from(&self.arrived[..]);
+        Some(message)
+    }
+
+    /// What may be handed out of a message's line; a long one that is paced comes in pieces.
+    fn begin(&mut self, message: &Bytes) -> Result<Option<Bytes>, Status> {
+        let text = line(&self.form, message)?;
+        let Some(paced) = &mut self.paced else { return Ok(Some(Bytes::from(text))) };
+        let form = self.form.clone();
+        let again = move |message: &[u8]| line(&form, message).ok().map(Bytes::from);
+        Ok(paced.begin(message, text.into_bytes(), again))
     }
 }
 
@@ -86,12 +131,22 @@ impl<B: Body<Error = Status> + Unpin> Body for Lines<B> {
             return Poll::Ready(Some(Ok(first)));
         }
         loop {
-            match this.take() {
-                Ok(Some(line)) => return Poll::Ready(Some(Ok(Frame::data(line)))),
-                Ok(None) => {}
-                Err(status) => {
+            if let Some(paced) = &mut this.paced
+                && let Some(piece) = ready!(paced.poll_piece(context))
+            {
+                if piece.is_err() {
                     this.body = None;
-                    return Poll::Ready(Some(Err(status)));
+                }
+                return Poll::Ready(Some(piece.map(Frame::data)));
+            }
+            if let Some(message) = this.take() {
+                match this.begin(&message) {
+                    Ok(Some(line)) => return Poll::Ready(Some(Ok(Frame::data(line)))),
+                    Ok(None) => continue,
+                    Err(status) => {
+                        this.body = None;
+                        return Poll::Ready(Some(Err(status)));
+                    }
                 }
             }
             let Some(body) = &mut this.body else { return Poll::Ready(None) };
@@ -119,9 +174,10 @@ impl<B: Body<Error = Status> + Unpin> Body for Lines<B> {
 }
 
 /// Lines whose error is the last of them.
-#[derive(Debug)]
 struct Told<B> {
     lines: Lines<B>,
+    /// Ends with the server; `None` once that was told.
+    lost: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 impl<B: Body<Error = Status> + Unpin> Body for Told<B> {
@@ -132,9 +188,20 @@ impl<B: Body<Error = Status> + Unpin> Body for Told<B> {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let polled = ready!(Pin::new(&mut self.lines).poll_frame(context));
+        let this = &mut *self;
+        let polled = match Pin::new(&mut this.lines).poll_frame(context) {
+            Poll::Ready(polled) => polled,
+            Poll::Pending => {
+                let Some(lost) = &mut this.lost else { return Poll::Ready(None) };
+                ready!(lost.as_mut().poll(context));
+                (this.lost, this.lines.body, this.lines.paced) = (None, None, None);
+                Some(Err(stopping::lost()))
+            }
+        };
         Poll::Ready(polled.map(|polled| {
-            Ok(polled.unwrap_or_else(|status| Frame::data(Bytes::from(error_line(&status)))))
+            Ok(polled.unwrap_or_else(|status| {
+                Frame::data(Bytes::from(error_line(&in_own_words(status))))
+            }))
         }))
     }
 }

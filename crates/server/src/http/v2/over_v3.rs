@@ -347,7 +347,9 @@ impl OverV3 {
         // With users of the third generation nobody may: who asks has no name there.
         let nobody = Identity::nobody();
         let authorized = self.handle.authorize(&nobody, &request)?;
-        let answer = self.handle.reads().txn(authorized)?;
+        let (steps, answer) = self.handle.reads().counted_txn(authorized);
+        self.handle.metrics().store.on_read_txn(steps);
+        let answer = answer?;
         self.handle.check_still(&nobody, &request)?;
         let newest = answer.header.map_or(0, |header| header.revision);
         let rows = |response: pb::ResponseOp| match response.response {

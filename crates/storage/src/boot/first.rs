@@ -10,12 +10,22 @@ use raft::{Entry, EntryKind, HardState, Restored};
 use state::members::{self, MemberObject};
 use wal::{Metadata, Wal};
 
-use super::{BootError, Booted, Opened, Origin};
+use super::{BootError, BootOptions, Booted, Opened, Origin};
 
-pub(super) fn first(opened: Opened, origin: Origin) -> Result<Booted, BootError> {
+/// A new member on files without a log.
+///
+/// # Errors
+///
+/// The log cannot be made.
+pub(super) fn first(
+    opened: Opened,
+    origin: Origin,
+    options: &BootOptions,
+) -> Result<Booted, BootError> {
     let (metadata, entries, remotes) = match origin {
         Origin::Founder { own, members } => {
-            let metadata = Metadata { member: own, cluster: cluster_id(&members) };
+            let ids: Vec<MemberId> = members.iter().map(|member| member.id).collect();
+            let metadata = Metadata { member: own, cluster: members::cluster_id(&ids) };
             let entries = (1..).zip(&members).map(|(index, member)| add(index, member));
             (metadata, entries.collect(), Vec::new())
         }
@@ -26,10 +36,10 @@ pub(super) fn first(opened: Opened, origin: Origin) -> Result<Booted, BootError>
     let (parent, name) = (&opened.wal_parent, &opened.wal_name);
     let mut hard_state = HardState::default();
     let wal = match entries.last() {
-        None => Wal::create(parent, name, &metadata),
+        None => Wal::create_with(parent, name, &metadata, options.wal),
         Some(Entry { index, .. }) => {
             hard_state = HardState { term: Term(1), vote: MemberId::NONE, commit: *index };
-            Wal::create_begun(parent, name, &metadata, &entries, &hard_state)
+            Wal::create_begun(parent, name, &metadata, &entries, &hard_state, options.wal)
         }
     };
     let wal = wal.map_err(BootError::NewLog)?;
@@ -47,12 +57,6 @@ pub(super) fn first(opened: Opened, origin: Origin) -> Result<Booted, BootError>
         restarted: false,
         remotes,
     })
-}
-
-/// The id of the cluster that these members found.
-pub(super) fn cluster_id(members: &[MemberObject]) -> base::ClusterId {
-    let ids: Vec<MemberId> = members.iter().map(|member| member.id).collect();
-    members::cluster_id(&ids)
 }
 
 /// The entry that makes a first member known; every first member writes the same.

@@ -16,7 +16,7 @@ use vfs::Dir;
 use wal::{Mark, Metadata, Replay, Wal};
 
 use super::remedy::Remedy;
-use super::{BootError, Booted, Opened, force};
+use super::{BootError, BootOptions, Booted, Opened, force};
 
 /// Whether a log holds everything from the first entry on, before a database is made from it.
 pub(super) fn check_complete(
@@ -72,18 +72,28 @@ fn unusable(
     }
 }
 
-/// D21: whether the log's owner is one of the members that the database knows, or becomes one by
-/// an entry behind what the database has applied.
+/// D21: whether the log's owner is one of the members that the database knows, if by the log it is
+/// one by then. Who joins applies everything from the first entry on, and is none for long.
 fn check_owner(parts: &Opened, replay: &Replay) -> Result<(), BootError> {
     let Metadata { member, cluster } = replay.metadata;
     let members = parts.state.members();
-    let adds_owner =
-        |entry: &Entry| parts.state.applied().index < entry.index && concerns(entry, member);
     if members.is_empty()
         || members.iter().any(|known| known.id == member)
         || parts.state.removed_members().contains(&member)
-        || replay.entries.iter().any(adds_owner)
     {
+        return Ok(());
+    }
+    let applied = parts.state.applied().index;
+    let (before, behind): (Vec<&Entry>, Vec<&Entry>) = replay
+        .entries
+        .iter()
+        .filter(|entry| concerns(entry, member))
+        .partition(|entry| entry.index <= applied);
+    let is_marked =
+        replay.start.conf_state.as_ref().is_some_and(|state| {
+            state.voters.contains(&member) || state.learners.contains(&member)
+        });
+    if !behind.is_empty() || (before.is_empty() && !is_marked) {
         return Ok(());
     }
     let names: Vec<String> = members.iter().map(|known| known.id.to_string()).collect();
@@ -109,7 +119,7 @@ fn concerns(entry: &Entry, member: MemberId) -> bool {
 }
 
 /// Opens the log at the newest mark whose state the database has.
-fn open_log(opened: &Opened) -> Result<(Wal, Replay), BootError> {
+fn open_log(opened: &Opened, options: wal::Options) -> Result<(Wal, Replay), BootError> {
     let applied = opened.state.applied();
     // Who the member is, the log alone says.
     let remedy = || Remedy::of_members(&opened.state.members(), MemberId::NONE);
@@ -118,7 +128,8 @@ fn open_log(opened: &Opened) -> Result<(Wal, Replay), BootError> {
         newest.set(marks.last().map_or(Index(0), |mark| mark.position.index));
         marks.iter().rev().find(|mark| mark.position.index <= applied.index).cloned()
     };
-    let (wal, replay) = match Wal::open(&opened.wal_parent, &opened.wal_name, newest_below) {
+    let (parent, name) = (&opened.wal_parent, &opened.wal_name);
+    let (wal, replay) = match Wal::open_with(parent, name, newest_below, options) {
         Ok(log) => log,
         Err(source @ wal::OpenError::NoMark { .. }) => {
             return Err(BootError::DatabaseBehind {
@@ -138,8 +149,7 @@ fn open_log(opened: &Opened) -> Result<(Wal, Replay), BootError> {
             });
         }
         Err(source) => {
-            let Opened { wal_parent, wal_name, .. } = opened;
-            return Err(unusable(wal_parent, wal_name, remedy(), source));
+            return Err(unusable(parent, name, remedy(), source));
         }
     };
     if let Some(repaired) = &replay.repaired {
@@ -155,9 +165,10 @@ fn open_log(opened: &Opened) -> Result<(Wal, Replay), BootError> {
 }
 
 /// The member of the log; `force_new_cluster` makes it the only one of its cluster first.
-pub(super) fn restart(mut opened: Opened, force_new_cluster: bool) -> Result<Booted, BootError> {
+pub(super) fn restart(mut opened: Opened, options: &BootOptions) -> Result<Booted, BootError> {
+    let force_new_cluster = options.force_new_cluster;
     let applied = opened.state.applied();
-    let (mut wal, replay) = open_log(&opened)?;
+    let (mut wal, replay) = open_log(&opened, options.wal)?;
     check_owner(&opened, &replay)?;
     let Metadata { member, cluster } = replay.metadata;
     if opened.state.removed_members().contains(&member) {
@@ -218,7 +229,8 @@ pub(super) fn restart(mut opened: Opened, force_new_cluster: bool) -> Result<Boo
 }
 
 /// Who votes, by the members the state holds.
-fn conf_state_of(members: &[MemberObject]) -> ConfState {
+#[must_use]
+pub fn conf_state_of(members: &[MemberObject]) -> ConfState {
     let ids = |learner: bool| -> BTreeSet<MemberId> {
         let of_kind = members.iter().filter(|member| member.is_learner == learner);
         of_kind.map(|member| member.id).collect()

@@ -16,9 +16,6 @@ const BYTES_MAX: u64 = 64 << 20;
 /// A member that is alive keeps so many times the usual number of entries from being forgotten.
 const LIVE_FACTOR: u64 = 10;
 
-/// What is forgotten is worth a step only from so many entries on.
-const STEP_ENTRIES: u64 = 100;
-
 /// Entries are counted in groups of about this many bytes.
 const GROUP_BYTES: u64 = 64 << 10;
 
@@ -35,11 +32,13 @@ pub(crate) struct LogWindow {
     groups: VecDeque<Group>,
     bytes: u64,
     catchup_entries: u64,
+    /// What is forgotten is worth a step only from so many entries on.
+    step_entries: u64,
 }
 
 impl LogWindow {
-    pub(crate) fn new(catchup_entries: u64, entries: &[Entry]) -> Self {
-        let mut window = Self { groups: VecDeque::new(), bytes: 0, catchup_entries };
+    pub(crate) fn new(catchup_entries: u64, step_entries: u64, entries: &[Entry]) -> Self {
+        let mut window = Self { groups: VecDeque::new(), bytes: 0, catchup_entries, step_entries };
         window.add(entries);
         window
     }
@@ -85,7 +84,7 @@ impl LogWindow {
         };
         let target = by_members.max(by_bytes);
         let is_worth_it =
-            status.compacted.0 + STEP_ENTRIES < target || status.compacted.0 < by_bytes;
+            status.compacted.0 + self.step_entries < target || status.compacted.0 < by_bytes;
         if !is_worth_it {
             return None;
         }
@@ -156,18 +155,18 @@ mod tests {
             (vec![(9_990, true), (3_000, false)], Some(9_000)),
             (vec![(50, true)], None),
         ] {
-            let mut window = LogWindow::new(1000, &entries(1, 10_000, 10));
+            let mut window = LogWindow::new(1000, 100, &entries(1, 10_000, 10));
             let target = window.target(&status(10_000, &peers)).map(|index| index.0);
             assert_eq!(target, expected, "{peers:?}");
         }
-        let mut window = LogWindow::new(100, &entries(1, 10_000, 10));
+        let mut window = LogWindow::new(100, 100, &entries(1, 10_000, 10));
         let target = window.target(&status(10_000, &[(50, true)]));
         assert_eq!(target, Some(Index(9_000)), "ten times the usual number at most");
     }
 
     #[test]
     fn bytes_are_bounded_whoever_lags() {
-        let mut window = LogWindow::new(5000, &entries(1, 100, 1 << 20));
+        let mut window = LogWindow::new(5000, 100, &entries(1, 100, 1 << 20));
         let target = window.target(&status(100, &[(1, true)])).unwrap();
         assert!((30..50).contains(&target.0), "{target}");
         assert!(window.bytes <= BYTES_MAX, "{}", window.bytes);

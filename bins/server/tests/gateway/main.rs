@@ -1,6 +1,10 @@
 //! The v3 API as JSON over HTTP: what curl sends and gets, compared with real etcd's where there is
 //! one.
 
+mod learner;
+mod streams;
+mod users;
+
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -60,6 +64,21 @@ const REQUESTS: &[(&str, &str, &str)] = &[
     ("POST", "/v3/", "{}"),
     ("POST", "/v3alpha/kv/range", "{}"),
     ("POST", "/v3beta/kv/range", r#"{"key":"YQ=="}"#),
+    ("GET", "/v3beta/kv/range", ""),
+    ("POST", "/v3beta//kv/range", "{}"),
+    ("GET", "/v3beta/./kv/range?x=1", ""),
+    ("POST", "/v3beta%2fkv/range", r#"{"key":"YQ=="}"#),
+    ("POST", "/v3beta", "{}"),
+    ("POST", "/v3beta/", "{}"),
+    ("POST", "/v3beta/none", "{}"),
+    ("POST", "/v3beta/v3beta/kv/range", "{}"),
+    ("POST", "/v3betas/kv/range", "{}"),
+    ("GET", "/v3beta/openapi.json", ""),
+    ("GET", "/v3alpha", ""),
+    ("POST", "/v3alpha/", "{}"),
+    ("POST", "/v3alpha/watch", r#"{"create_request":{"key":"Zm9v"}}"#),
+    ("POST", "/V3/kv/range", "{}"),
+    ("POST", "/v3/v3beta/kv/range", "{}"),
     ("OPTIONS", "/v3/kv/put", ""),
     ("POST", "/v3/lease/grant", r#"{"TTL":"1000","ID":"77"}"#),
     ("POST", "/v3/lease/grant", r#"{"TTL":"1000","ID":"77"}"#),
@@ -145,7 +164,7 @@ fn blank(value: &mut Value) {
     }
 }
 
-/// VER-11, VER-15: errors as the second gateway's, under `/v3` and `/v3beta`, not `/v3alpha`.
+/// B22, VER-11, VER-15: errors as the second gateway's, under `/v3` and `/v3beta`, not `/v3alpha`.
 #[test]
 fn answers_are_etcds() -> anyhow::Result<()> {
     for real in ["3.5", "3.7"].into_iter().filter_map(real_etcd) {

@@ -4,7 +4,6 @@ use std::io;
 
 use base::{ClusterId, Index, MemberId, version};
 
-use super::origin::OriginError;
 use super::remedy::Remedy;
 
 /// Why a member does not start. Each text names what to do next.
@@ -204,9 +203,6 @@ pub enum BootError {
     /// M8.
     #[error("making a new cluster of this member alone")]
     Force(#[source] wal::AppendError),
-    /// Who a new member is.
-    #[error(transparent)]
-    Origin(#[from] OriginError),
 }
 
 /// What an operator tries first about a database that cannot be used.

@@ -17,9 +17,11 @@ use state::{SnapshotFacts, State};
 use vfs::{Dir, Open};
 use wal::{Mark, Wal};
 
+use crate::log::LogOptions;
+use crate::receiving::SUFFIX;
 use crate::reserve::is_no_space;
 
-/// Decides and does it, for the node loop.
+/// Decides and does it.
 #[derive(Debug)]
 pub(crate) struct Snapshots {
     dir: Arc<dyn Dir>,
@@ -57,7 +59,8 @@ pub enum SnapshotError {
 
 impl SnapshotError {
     /// Whether there was only no room: the log is as good as before, and it may be tried again.
-    pub(crate) fn is_no_space(&self) -> bool {
+    #[must_use]
+    pub fn is_no_space(&self) -> bool {
         match self {
             Self::File { source, .. } => is_no_space(source),
             Self::Mark(error) => matches!(error, wal::AppendError::NoSpace { .. }),
@@ -69,14 +72,9 @@ impl SnapshotError {
 
 impl Snapshots {
     /// `last` is the newest mark of the log.
-    pub(crate) fn new(dir: Arc<dyn Dir>, every_entries: u64, last: Index) -> Self {
-        Self { dir, every_entries, files_max: None, last }
-    }
-
-    /// Keeps this many of the newest files, all of them for `None`.
-    pub(crate) fn keeping(mut self, files_max: Option<usize>) -> Self {
-        self.files_max = files_max;
-        self
+    pub(crate) fn new(dir: Arc<dyn Dir>, options: &LogOptions, last: Index) -> Self {
+        let (every_entries, files_max) = (options.snapshot_entries, options.snapshot_files_max);
+        Self { dir, every_entries, files_max, last }
     }
 
     /// Takes a snapshot at `durable` if enough entries lie behind the last one; whether it did.
@@ -144,7 +142,7 @@ impl Snapshots {
         match self.write_file(mark, conf_state, state) {
             Ok(()) => tracing::info!(name, "wrote the snapshot file of the newest mark"),
             Err(error) => tracing::warn!(
-                error = %crate::logging::Chain(&error),
+                error = &error as &(dyn std::error::Error + 'static),
                 "no snapshot file for the newest mark"
             ),
         }
@@ -193,7 +191,7 @@ impl Snapshots {
     fn remove_old_files(&self) {
         let Some(files_max) = self.files_max else { return };
         let Ok(names) = self.dir.list() else { return };
-        for kind in [".snap", ".snap.db"] {
+        for kind in [".snap", SUFFIX] {
             let files = names.iter().filter(|name| name.ends_with(kind));
             let mut files: Vec<&String> = files.collect();
             files.truncate(files.len().saturating_sub(files_max));
@@ -240,7 +238,7 @@ mod tests {
         let mvcc = mvcc::Options::default();
         let options = state::Options { lease_ttl_seconds_min: 2, learners_max: 1, mvcc };
         let state = State::open(&backend, &options).unwrap();
-        let snapshots = Snapshots::new(dir.clone(), 100, Index(7));
+        let snapshots = Snapshots::new(dir.clone(), &LogOptions::default(), Index(7));
         let names = || {
             let names = dir.list().unwrap();
             names.into_iter().filter(|name| name.ends_with(".snap")).collect::<Vec<_>>()

@@ -1,8 +1,5 @@
-//! Starts that a power cut ends at any of their operations: the next one finds a whole member.
-//!
-//! The simulator starts its members by calls of its own in the same order; here it is this code.
-
-use std::path::Path;
+//! Starts that a power cut ends at any of their operations: the next one finds a whole member. The
+//! simulator finds such cuts by chance; here are all of them.
 
 use base::{Index, MemberId, Term};
 use raft::{ConfState, Entry, EntryKind, HardState};
@@ -10,15 +7,10 @@ use vfs::fault::{Failure, FaultDir, FaultPlan, Kind};
 use vfs::memory::MemoryDir;
 use wal::Mark;
 
-use super::tests::{AT, RECEIVED, boot_opened, make_database_in, options_in};
+use super::tests::{AT, RECEIVED, boot_on, make_database_in};
 use super::*;
 
 const KINDS: [Kind; 3] = [Kind::Write, Kind::Sync, Kind::Name];
-
-fn boot_on(disk: &Arc<dyn Dir>) -> Result<Booted, BootError> {
-    let options = options_in(Path::new("/memory"), "a");
-    boot_opened(open_in(disk.as_ref(), &options)?, &options)
-}
 
 fn boot_with(disk: &MemoryDir, plan: &Arc<FaultPlan>) -> Result<Booted, BootError> {
     boot_on(&FaultDir::wrap(disk.shared(), plan))

@@ -32,13 +32,13 @@ const SLICES_IN_PASSING: u64 = 4;
 const MARGIN: u64 = 4 << 20;
 
 /// Whether there was only no room, as opposed to a broken device.
-pub(crate) fn is_no_space(error: &io::Error) -> bool {
+pub fn is_no_space(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// The file of zeros.
 #[derive(Debug)]
-pub(crate) struct Reserve {
+pub struct Reserve {
     dir: Arc<dyn Dir>,
     file: Option<Arc<dyn File>>,
     len: u64,
@@ -48,7 +48,7 @@ pub(crate) struct Reserve {
 
 impl Reserve {
     /// What an earlier process left, or nothing yet. `dir` is the log's folder.
-    pub(crate) fn open(dir: Arc<dyn Dir>) -> Self {
+    pub fn open(dir: Arc<dyn Dir>) -> Self {
         let file = dir.open(NAME, Open::Write).ok();
         // A file that cannot be asked counts as empty and is written anew.
         let len = file.as_ref().and_then(|file| file.len().ok()).unwrap_or(0).min(LEN_MAX);
@@ -57,18 +57,18 @@ impl Reserve {
 
     /// Takes a little more of what is still missing. A disk that is too small for all of it is no
     /// trouble until it is full.
-    pub(crate) fn grow_in_passing(&mut self) {
+    pub fn grow_in_passing(&mut self) {
         self.grow_to(LEN_MAX.min(self.len + SLICES_IN_PASSING * SLICE as u64));
         self.most = self.most.max(self.len);
     }
 
     /// Takes back what was given up, as far as there is room.
-    pub(crate) fn take_back(&mut self) {
+    pub fn take_back(&mut self) {
         self.grow_to(self.whole());
     }
 
     /// Takes back what was given up; whether that is all of it and there is some room beside it.
-    pub(crate) fn regain(&mut self) -> bool {
+    pub fn regain(&mut self) -> bool {
         let whole = self.whole();
         let has_margin = self.grow_to(whole + MARGIN);
         self.cut(whole);
@@ -105,12 +105,12 @@ impl Reserve {
     }
 
     /// Gives everything up; whether there was anything.
-    pub(crate) fn release(&mut self) -> bool {
+    pub fn release(&mut self) -> bool {
         self.cut(0)
     }
 
     /// Gives a slice up if it is whole, as a sign for the next process.
-    pub(crate) fn leave_sign(&mut self) {
+    pub fn leave_sign(&mut self) {
         if 0 < self.len && self.most <= self.len {
             self.cut(self.len - SLICE as u64);
         }
@@ -127,7 +127,7 @@ impl Reserve {
 
     /// Whether an earlier process was short of room when it ended, or ended before it had made all
     /// of the reserve.
-    pub(crate) fn has_sign(&self) -> bool {
+    pub fn has_sign(&self) -> bool {
         self.file.is_some() && self.len < LEN_MAX
     }
 }

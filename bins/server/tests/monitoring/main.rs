@@ -1,4 +1,9 @@
-//! The dashboard and the alert rules of this repository ask for what the server tells.
+//! What the server tells of itself: the dashboard and the alert rules of this repository ask for what
+//! is there, and what is there grows as etcd's does.
+
+mod clients;
+mod page;
+mod steps;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -9,8 +14,8 @@ use retcd_conformance::cluster::{Cluster, ClusterOptions};
 
 const OURS: &str = env!("CARGO_BIN_EXE_etcd");
 
-const ALERTS: &str = include_str!("../../../monitoring/alerts.yaml");
-const DASHBOARD: &str = include_str!("../../../monitoring/dashboard.json");
+const ALERTS: &str = include_str!("../../../../monitoring/alerts.yaml");
+const DASHBOARD: &str = include_str!("../../../../monitoring/dashboard.json");
 
 /// MET-75.
 const ALERT_NAMES: [&str; 13] = [

@@ -18,9 +18,7 @@ use vfs::Dir;
 use wal::Mark;
 
 use super::{BootError, Database};
-
-/// How the names of received databases end; their beginning is the index in hex.
-const SUFFIX: &str = ".snap.db";
+use crate::receiving::{SUFFIX, file_name};
 
 /// A whole snapshot that the log counts on.
 #[derive(Debug)]
@@ -55,12 +53,15 @@ pub(super) fn find(
         Err(_) => return Ok(None),
     }
     let index = newest.get();
-    let wanted = format!("{:016x}{SUFFIX}", index.0);
+    let wanted = file_name(index);
     for name in names.iter().filter(|name| ***name != wanted) {
         tracing::info!(path = name.as_str(), "found orphaned .snap.db file; deleting");
         remove(snap_dir.as_ref(), name);
     }
     let found = names.iter().any(|name| **name == wanted);
+    if found {
+        base::probe::reached("boot: a snapshot came before the crash");
+    }
     Ok(found.then_some(Received { name: wanted, index }))
 }
 
@@ -130,6 +131,7 @@ impl Received {
             "snapshot-index" = self.index.0,
             "Recovering from snapshot backend"
         );
+        base::probe::reached("boot: the installation of a snapshot is finished");
         self.verify(database)?.take_place("db").map_err(|error| failed(error.source))?;
         database.open()
     }
