@@ -23,7 +23,7 @@ use member::{Answer, Input, Member, Outputs, Turn};
 use parking_lot::MutexGuard;
 use raft::Message;
 use state::{Applied, Refusal};
-use storage::{Log, Reserve, SnapshotError, Written};
+use storage::{Arrived, Log, Reserve, SnapshotError, Written};
 use tokio::sync::watch;
 use wal::AppendError;
 
@@ -33,7 +33,6 @@ use crate::handle::Published;
 use crate::metrics::{Applies, Metrics};
 use crate::node_queue::{Command, Gone, NodeCommands, Question};
 use crate::peers::Peers;
-use crate::peers::arrivals::Arrived;
 use crate::peers::copies::Copied;
 
 /// Requests taken as one batch.

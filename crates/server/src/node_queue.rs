@@ -10,11 +10,11 @@ use base::{LogPosition, MemberId};
 use member::{Input, Proposal, Ticket};
 use parking_lot::Mutex;
 use raft::Message;
+use storage::Arrived;
 use tokio::sync::oneshot;
 
 use crate::answers::Waiter;
 use crate::handle::ProposeError;
-use crate::peers::arrivals::Arrived;
 use crate::peers::copies::Copied;
 
 /// Requests that wait for the node loop. Full means overload, and the caller is told so.

@@ -133,7 +133,7 @@ pub fn open(place: &Place, options: &BootOptions) -> Result<Opened, BootError> {
     let has_log = Wal::exists(wal_parent.as_ref(), &wal_name).map_err(dir_error)?;
     received::remove_partial(snap_dir.as_ref());
     let received = match has_log {
-        true => received::find(&snap_dir, wal_parent.as_ref(), &wal_name).map_err(dir_error)?,
+        true => received::find(&snap_dir, &wal_parent, &wal_name)?,
         false => None,
     };
     if received.is_some() {

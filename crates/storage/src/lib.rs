@@ -19,6 +19,6 @@ pub use boot::{
     BootError, BootOptions, Booted, Opened, Origin, Place, Remedy, conf_state_of, open,
 };
 pub use log::{Done, Log, LogOptions, Written};
-pub use receiving::{PrepareError, Receiving, Stored};
+pub use receiving::{Arrived, Landing, PrepareError, Receiving, Stored, Turn};
 pub use reserve::{Reserve, is_no_space};
 pub use snapshots::SnapshotError;

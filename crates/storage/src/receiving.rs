@@ -6,6 +6,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use backend::Backend;
 use base::{Index, LogPosition};
@@ -14,13 +15,66 @@ use vfs::{Dir, File, Open};
 
 use crate::reserve::is_no_space;
 
+/// The place beside our database where those of others arrive, one at a time.
+#[derive(Clone, Debug)]
+pub struct Landing {
+    dir: Arc<dyn Dir>,
+    is_taken: Arc<AtomicBool>,
+}
+
+/// That a database may arrive: from its first byte until it is installed or discarded, no other one
+/// can take its name.
+#[derive(Debug)]
+pub struct Turn(Landing);
+
+impl Landing {
+    /// `dir` is the folder of snapshots.
+    #[must_use]
+    pub fn new(dir: Arc<dyn Dir>) -> Self {
+        Self { dir, is_taken: Arc::default() }
+    }
+
+    /// A turn, if nobody has it.
+    #[must_use]
+    pub fn take(&self) -> Option<Turn> {
+        (!self.is_taken.swap(true, Ordering::AcqRel)).then(|| Turn(self.clone()))
+    }
+}
+
+impl Turn {
+    /// Begins an empty file; `index` is what the database is applied up to.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's, here as below.
+    pub fn begin(self, index: Index) -> io::Result<Receiving> {
+        let draft = Draft { dir: Arc::clone(&self.0.dir), name: file_name(index), is_named: false };
+        let file = draft.dir.open(&draft.temporary(), Open::CreateOrWrite)?;
+        file.set_len(0)?;
+        Ok(Receiving { turn: self, draft, file, bytes: 0 })
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.is_taken.store(false, Ordering::Release);
+    }
+}
+
 /// A database that is being received. What is not finished is removed.
 #[derive(Debug)]
 pub struct Receiving {
-    dir: Arc<dyn Dir>,
-    name: String,
+    turn: Turn,
+    draft: Draft,
     file: Arc<dyn File>,
     bytes: u64,
+}
+
+/// A file that has no name yet to be known by.
+#[derive(Debug)]
+struct Draft {
+    dir: Arc<dyn Dir>,
+    name: String,
     is_named: bool,
 }
 
@@ -29,6 +83,16 @@ pub struct Receiving {
 #[must_use = "it is in the way of the next one"]
 pub struct Stored {
     name: String,
+    turn: Turn,
+}
+
+/// A database that was read as a whole and can become the state.
+#[derive(Debug)]
+pub struct Arrived {
+    /// What it holds.
+    pub received: Box<Received>,
+    /// To be kept until it is installed or discarded.
+    pub turn: Turn,
 }
 
 /// Why a stored database cannot become the state.
@@ -84,25 +148,11 @@ pub(crate) fn file_name(index: Index) -> String {
 pub(crate) const SUFFIX: &str = ".snap.db";
 
 impl Receiving {
-    /// Begins an empty file. `dir` is the folder of snapshots, `index` what the database is applied
-    /// up to. Only one database of an index may be received at a time.
-    ///
-    /// # Errors
-    ///
-    /// The operating system's, here as below.
-    pub fn begin(dir: &Arc<dyn Dir>, index: Index) -> io::Result<Self> {
-        let name = file_name(index);
-        let file = dir.open(&temporary(&name), Open::CreateOrWrite)?;
-        let receiving = Self { dir: Arc::clone(dir), name, file, bytes: 0, is_named: false };
-        receiving.file.set_len(0)?;
-        Ok(receiving)
-    }
-
     /// Takes the next bytes.
     ///
     /// # Errors
     ///
-    /// See [`Receiving::begin`].
+    /// See [`Turn::begin`].
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.file.write_at(bytes, self.bytes)?;
         self.bytes += bytes.len() as u64;
@@ -113,21 +163,33 @@ impl Receiving {
     ///
     /// # Errors
     ///
-    /// See [`Receiving::begin`].
+    /// See [`Turn::begin`].
     pub fn finish(mut self) -> io::Result<Stored> {
         self.file.sync_data()?;
-        self.dir.rename(&temporary(&self.name), &self.name)?;
-        self.is_named = true;
-        self.dir.sync()?;
-        Ok(Stored { name: std::mem::take(&mut self.name) })
+        let name = self.draft.named()?;
+        Ok(Stored { name, turn: self.turn })
     }
 }
 
-impl Drop for Receiving {
+impl Draft {
+    /// Begins as what a start removes.
+    fn temporary(&self) -> String {
+        format!("tmp-{}", self.name)
+    }
+
+    fn named(&mut self) -> io::Result<String> {
+        self.dir.rename(&self.temporary(), &self.name)?;
+        self.is_named = true;
+        self.dir.sync()?;
+        Ok(self.name.clone())
+    }
+}
+
+impl Drop for Draft {
     fn drop(&mut self) {
         if !self.is_named {
             // What is left is removed at the next start, too.
-            let _removed = self.dir.remove(&temporary(&self.name));
+            let _removed = self.dir.remove(&self.temporary());
         }
     }
 }
@@ -145,12 +207,14 @@ impl Stored {
         position: LogPosition,
         options: &state::Options,
         v2_json: &[u8],
-    ) -> Result<Received, PrepareError> {
-        let prepared = self.open(backend, position, options, v2_json);
-        if prepared.is_err() {
-            let _removed = backend.remove_incoming(&self.name);
+    ) -> Result<Arrived, PrepareError> {
+        match self.open(backend, position, options, v2_json) {
+            Ok(received) => Ok(Arrived { received: Box::new(received), turn: self.turn }),
+            Err(error) => {
+                let _removed = backend.remove_incoming(&self.name);
+                Err(error)
+            }
         }
-        prepared
     }
 
     fn open(
@@ -170,9 +234,4 @@ impl Stored {
             .map_err(|source| PrepareError::Second { name: name(), source })?;
         Ok(received)
     }
-}
-
-/// Begins as what a start removes.
-fn temporary(name: &str) -> String {
-    format!("tmp-{name}")
 }

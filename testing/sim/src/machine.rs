@@ -11,9 +11,8 @@ use base::{Index, LogPosition, MemberId, Term};
 use bytes::Bytes;
 use member::{Input, Member, Outputs, RequestIds, Turn};
 use raft::{Entry, HardState, Message, Persisted, Raft};
-use state::Received;
 use state::members::{self, MemberObject};
-use storage::{BootError, BootOptions, Booted, Log, LogOptions, Origin, Place, Receiving};
+use storage::{Arrived, BootError, BootOptions, Booted, Landing, Log, LogOptions, Origin, Place};
 use vfs::Dir;
 use vfs::fault::{FaultDir, FaultPlan};
 use vfs::memory::MemoryDir;
@@ -70,7 +69,7 @@ pub(crate) struct Process {
     pub(crate) member: Member,
     pub(crate) log: Log,
     pub(crate) backend: Backend,
-    snap_dir: Arc<dyn Dir>,
+    landing: Landing,
     pub(crate) is_writing: bool,
     /// What came and is to be given to the member as one.
     pub(crate) turn: Turn,
@@ -80,7 +79,7 @@ pub(crate) struct Process {
     pub(crate) commit_written: Index,
     /// The term that the log holds or will hold.
     pub(crate) term: Term,
-    pub(crate) received: BTreeMap<Index, Received>,
+    pub(crate) received: BTreeMap<Index, Arrived>,
     /// Copies for other members, until their message comes.
     pub(crate) copies: BTreeMap<MemberId, Copied>,
     /// Copies that are being read.
@@ -331,7 +330,7 @@ impl Start<'_> {
             member,
             log,
             backend,
-            snap_dir,
+            landing: Landing::new(snap_dir),
             is_writing: false,
             turn: Turn::default(),
             logged,
@@ -361,8 +360,9 @@ impl Process {
         let Some(position) = done.snapshot else {
             return Ok(Written::Done(messages, Input::Persisted(token)));
         };
-        let received = self.received.remove(&position.index);
-        let received = Box::new(received.expect("a snapshot was received before"));
+        let arrived = self.received.remove(&position.index);
+        // It is installed before anything else happens.
+        let Arrived { received, .. } = arrived.expect("a snapshot was received before");
         Ok(Written::Done(messages, Input::Restore(token, received)))
     }
 
@@ -432,13 +432,12 @@ impl Process {
     /// Stores a snapshot that came; whether it may be given to the member.
     pub(crate) fn receive_snapshot(&mut self, copied: &Copied) -> Result<bool, Stop> {
         let position = copied.position;
-        // As the server: one at a time, until it is installed or discarded.
-        if !self.received.is_empty() {
+        let Some(turn) = self.landing.take() else {
             base::probe::reached("sim: a snapshot comes while another waits for its place");
             return Ok(false);
-        }
+        };
         let store = || {
-            let mut receiving = Receiving::begin(&self.snap_dir, position.index)?;
+            let mut receiving = turn.begin(position.index)?;
             for chunk in copied.database.chunks(CHUNK_BYTES) {
                 receiving.write(chunk)?;
             }
@@ -451,8 +450,8 @@ impl Process {
         };
         let options = self.member.state().options().clone();
         match stored.prepare(&self.backend, position, &options, &copied.v2_json) {
-            Ok(received) => {
-                self.received.insert(position.index, received);
+            Ok(arrived) => {
+                self.received.insert(position.index, arrived);
                 Ok(true)
             }
             Err(error) if error.is_no_space() => Ok(false),
@@ -469,7 +468,8 @@ impl Process {
             .collect();
         let all: Vec<Index> = self.received.keys().copied().collect();
         for index in all.into_iter().filter(|index| !wanted.contains(index)) {
-            let received = self.received.remove(&index).expect("it was just listed");
+            let Arrived { received, .. } =
+                self.received.remove(&index).expect("it was just listed");
             base::probe::reached("sim: a snapshot that arrived is not wanted");
             received.discard().map_err(|error| Stop::Disk(error.to_string()))?;
         }

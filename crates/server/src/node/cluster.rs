@@ -10,11 +10,11 @@ use prost::Message as _;
 use proto::{etcdserverpb as pb, raftpb};
 use raft::{Body, Entry, EntryKind, Message, Persist, PersistToken, RoleKind};
 use state::Received;
+use storage::Arrived;
 
 use super::{Node, NodeError, REMOVED_PAUSE};
 use crate::config::GoDuration;
 use crate::node_queue::Rare;
-use crate::peers::arrivals::Arrived;
 use crate::peers::copies::Copied;
 use crate::peers::versions::Release;
 
@@ -78,7 +78,7 @@ impl Node {
             persist.snapshot.as_ref().is_some_and(|wanted| wanted.position.index == index)
         };
         let wanted = out.persist[asked..].iter().any(is_wanted);
-        if !wanted && let Some(Arrived { received, alone: _ }) = self.received.remove(&index) {
+        if !wanted && let Some(Arrived { received, turn: _turn }) = self.received.remove(&index) {
             tracing::info!(
                 index = index.0,
                 "a snapshot of the leader was of no use; it is removed"
@@ -217,7 +217,7 @@ impl Node {
     ) -> Result<(), NodeError> {
         let arrived = self.received.remove(&position.index);
         // The next one may come only once this one has its place.
-        let Arrived { received, alone: _alone } =
+        let Arrived { received, turn: _turn } =
             arrived.expect("consensus stores what was received");
         let before = self.member.applied();
         tracing::info!(

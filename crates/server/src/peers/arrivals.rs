@@ -4,15 +4,14 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use backend::Backend;
 use base::{Index, MemberId};
 use bytes::Bytes;
 use raft::{Body, Message};
-use state::{Reads, Received};
-use storage::{Receiving, Stored};
+use state::Reads;
+use storage::{Landing, Stored, Turn};
 use tokio::sync::mpsc;
 use transport::{BoxFuture, IncomingSnapshot, LocalMember, ReceiveSnapshotError};
 use vfs::Dir;
@@ -29,10 +28,9 @@ pub(crate) struct Arrivals {
     queue: NodeQueue,
     reads: Reads,
     backend: Backend,
-    snap_dir: Arc<dyn Dir>,
+    landing: Landing,
     options: state::Options,
     metrics: Arc<Metrics>,
-    receiving: Arc<AtomicBool>,
 }
 
 impl Arrivals {
@@ -44,7 +42,7 @@ impl Arrivals {
         options: state::Options,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { queue, reads, backend, snap_dir, options, metrics, receiving: Arc::default() }
+        Self { queue, reads, backend, landing: Landing::new(snap_dir), options, metrics }
     }
 
     async fn take(self, snapshot: IncomingSnapshot) -> Result<(), ReceiveSnapshotError> {
@@ -52,7 +50,7 @@ impl Arrivals {
         let Body::Snapshot(meta) = &message.body else {
             return Err(ReceiveSnapshotError::Process);
         };
-        let Some(alone) = Alone::begin(&self.receiving) else {
+        let Some(turn) = self.landing.take() else {
             return Err(ReceiveSnapshotError::Process);
         };
         let (meta, from) = (meta.clone(), message.from);
@@ -61,12 +59,11 @@ impl Arrivals {
         let arrivals = self.clone();
         let storing = tokio::task::spawn_blocking(move || {
             let began = Instant::now();
-            let (stored, sync) = store(&arrivals.snap_dir, index, received)?;
+            let (stored, sync) = store(turn, index, received)?;
             arrivals.metrics.disk.on_received(began.elapsed(), sync);
             let prepared =
                 stored.prepare(&arrivals.backend, meta.position, &arrivals.options, &data);
-            // The sender may go away; what is stored under this name is nobody else's until then.
-            Ok(Arrived { received: Box::new(prepared.map_err(io::Error::other)?), alone })
+            prepared.map_err(io::Error::other)
         });
         let mut whole = true;
         while let Some(chunk) = db.next().await {
@@ -114,39 +111,14 @@ fn is_known(message: &Message) -> bool {
     known
 }
 
-/// A snapshot's database that lies beside ours, whole and verified.
-#[derive(Debug)]
-pub(crate) struct Arrived {
-    pub(crate) received: Box<Received>,
-    /// To be kept until the database has its place or is discarded: until then no other one may
-    /// take its name.
-    pub(crate) alone: Alone,
-}
-
-/// One snapshot is received at a time: from its first byte until it is installed or discarded.
-#[derive(Debug)]
-pub(crate) struct Alone(Arc<AtomicBool>);
-
-impl Alone {
-    fn begin(receiving: &Arc<AtomicBool>) -> Option<Self> {
-        (!receiving.swap(true, Ordering::AcqRel)).then(|| Self(Arc::clone(receiving)))
-    }
-}
-
-impl Drop for Alone {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
-    }
-}
-
 /// Writes a database beside ours, as it comes; an empty chunk says that it is whole. How long making
 /// it durable took.
 fn store(
-    dir: &Arc<dyn Dir>,
+    turn: Turn,
     index: Index,
     mut chunks: mpsc::Receiver<io::Result<Bytes>>,
 ) -> io::Result<(Stored, Duration)> {
-    let mut receiving = Receiving::begin(dir, index)?;
+    let mut receiving = turn.begin(index)?;
     loop {
         let broken = || io::Error::new(io::ErrorKind::UnexpectedEof, "the sender went away");
         let chunk = chunks.blocking_recv().ok_or_else(broken)??;

@@ -92,6 +92,45 @@ fn the_installation_of_a_snapshot_may_end_anywhere() {
     });
 }
 
+/// C8, D12: a device that fails once is told as that, and not as a database that lacks a snapshot: the
+/// next start goes on.
+#[test]
+fn the_device_may_fail_anywhere_while_a_snapshot_is_installed() {
+    for kind in [Kind::Read, Kind::Write, Kind::Sync, Kind::Name] {
+        for nth in 1.. {
+            let ((disk, _), plan) = (receiving(|_, _| {}), FaultPlan::new());
+            plan.fail_at(kind, nth, Failure::InputOutput);
+            let failed = boot_with(&disk, &plan);
+            let has_failed = plan.count(kind) >= nth;
+            let context = format!("{kind:?} {nth}");
+            match failed.as_ref().map(is_installed) {
+                Ok(installed) => assert!(installed, "{context}"),
+                Err(error) => assert!(is_of_the_device(error), "{context}: {error:?}"),
+            }
+            drop(failed);
+            let again =
+                boot_on(&disk.shared()).unwrap_or_else(|error| panic!("{context}: {error}"));
+            assert!(is_installed(&again), "{context}: {:?}", again.restored);
+            if !has_failed {
+                assert!(nth > 1, "{kind:?} is never done");
+                break;
+            }
+        }
+    }
+}
+
+/// Whether the operating system's error is among the causes.
+fn is_of_the_device(error: &BootError) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if error.is::<std::io::Error>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
 /// C8, D8, D9: what the log says of a snapshot is believed once it is durable, not before: or the
 /// database would be ahead of a log that has lost it.
 #[test]

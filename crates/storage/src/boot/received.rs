@@ -8,7 +8,6 @@
 //! Source: etcd server/storage/backend.go (`RecoverSnapshotBackend`), api/snap/snapshotter.go.
 
 use std::cell::Cell;
-use std::io;
 use std::sync::Arc;
 
 use backend::{Backend, Incoming};
@@ -17,6 +16,8 @@ use state::State;
 use vfs::Dir;
 use wal::Mark;
 
+use super::remedy::Remedy;
+use super::restart::unusable;
 use super::{BootError, Database};
 use crate::receiving::{SUFFIX, file_name};
 
@@ -31,13 +32,17 @@ pub(super) struct Received {
 ///
 /// # Errors
 ///
-/// The operating system's, from listing the folder.
+/// The operating system's, from listing the folder or reading the log: to go on as if there were no
+/// file would be to take the database for one that lacks it.
 pub(super) fn find(
     snap_dir: &Arc<dyn Dir>,
-    wal_parent: &dyn Dir,
+    wal_parent: &Arc<dyn Dir>,
     wal_name: &str,
-) -> io::Result<Option<Received>> {
-    let names = snap_dir.list()?;
+) -> Result<Option<Received>, BootError> {
+    let names = snap_dir.list().map_err(|source| {
+        let path = snap_dir.path().display().to_string();
+        BootError::DataDir { path, source }
+    })?;
     let names: Vec<&String> = names.iter().filter(|name| name.ends_with(SUFFIX)).collect();
     if names.is_empty() {
         return Ok(None);
@@ -47,9 +52,14 @@ pub(super) fn find(
         newest.set(marks.last().map_or(Index(0), |mark| mark.position.index));
         None
     };
-    match wal::read(wal_parent, wal_name, look) {
+    match wal::read(wal_parent.as_ref(), wal_name, look) {
         Ok(_) | Err(wal::OpenError::NoMark { .. }) => {}
-        // Whoever opens the log to write says what is wrong with it.
+        Err(
+            source @ (wal::OpenError::Folder { .. }
+            | wal::OpenError::File { .. }
+            | wal::OpenError::Read { .. }),
+        ) => return Err(unusable(wal_parent, wal_name, Remedy::Unknown, source)),
+        // Whoever opens the log to write finds the same, and says what is wrong with it.
         Err(_) => return Ok(None),
     }
     let index = newest.get();

@@ -44,7 +44,7 @@ pub(super) fn check_complete(
 }
 
 /// Why a log does not open. What the operating system refused is no damage.
-fn unusable(
+pub(super) fn unusable(
     wal_parent: &Arc<dyn Dir>,
     wal_name: &str,
     remedy: Remedy,
