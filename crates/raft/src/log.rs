@@ -80,6 +80,12 @@ impl Log {
         log
     }
 
+    /// What is behind the applied index was read, and may not be on the disk. The next batch says
+    /// for all of it when it is.
+    pub(crate) fn doubt(&mut self) {
+        self.unstable = Unstable::doubted(self.applied, self.last().index);
+    }
+
     /// The end of the log.
     pub(crate) fn last(&self) -> LogPosition {
         self.entries.back().map_or(self.base, Entry::position)

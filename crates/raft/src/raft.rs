@@ -36,6 +36,10 @@ pub struct Restored {
     pub entries: Vec<Entry>,
     /// What the state machine holds; not before `snapshot`. The next entry to apply follows it.
     pub applied: Index,
+    /// Whether what is behind `applied` was read and may not be on the disk, as after a sync that
+    /// failed. Nothing of it is vouched for or applied before the first batch, which asks for that
+    /// alone, is durable.
+    pub unsure: bool,
 }
 
 /// One member's consensus.
@@ -46,6 +50,8 @@ pub struct Raft {
     /// What the driver was told last.
     told_hard_state: HardState,
     told_soft_state: SoftState,
+    /// See [`Restored::unsure`]; until the first batch is handed out.
+    unsure: bool,
 }
 
 /// Why nothing was proposed. The proposer may try again, here or elsewhere.
@@ -85,14 +91,17 @@ impl Raft {
     #[must_use]
     pub fn new(config: Config, restored: Restored) -> Self {
         config.assert_sound();
-        let Restored { hard_state, conf_state, snapshot, entries, applied } = restored;
+        let Restored { hard_state, conf_state, snapshot, entries, applied, unsure } = restored;
         assert!(
             conf_state == ConfState::default() || membership::is_sound(&conf_state),
             "impossible configuration {conf_state:?}"
         );
         // The commit index on disk is a hint and may be behind.
         let commit = hard_state.commit.max(applied).max(snapshot.index);
-        let log = Log::new(snapshot, entries, commit, applied.max(snapshot.index));
+        let mut log = Log::new(snapshot, entries, commit, applied.max(snapshot.index));
+        if unsure {
+            log.doubt();
+        }
         // A crash can keep the first entries of a term and lose the word that the term began,
         // which was in the same batch. Nobody was told of a vote in it then.
         let (term, vote) = if hard_state.term < log.last().term {
@@ -123,6 +132,7 @@ impl Raft {
             role: Role::Follower(Follower { leader: None }),
             told_hard_state: hard_state,
             told_soft_state: SoftState { leader: None, role: RoleKind::Follower },
+            unsure,
         }
     }
 
@@ -296,7 +306,11 @@ impl Raft {
         // wait for its vote for ever.
         let is_new_change = common.log.has_change_between(told.commit, now.commit)
             && !base::probe::mutant("commit-of-change-unsynced");
-        let must_sync = !entries.is_empty() || snapshot.is_some() || is_new_ballot || is_new_change;
+        let must_sync = !entries.is_empty()
+            || snapshot.is_some()
+            || is_new_ballot
+            || is_new_change
+            || std::mem::take(&mut self.unsure);
         if !must_sync && !common.log.is_sync_under_way() {
             // All that the held messages vouch for is durable already.
             common.at_once.append(&mut common.held);

@@ -75,8 +75,8 @@ pub struct Persist {
     /// A snapshot from the leader that takes the place of the whole log and of the state. It is to
     /// be written before the rest, and restored before anything further is applied.
     pub snapshot: Option<SnapshotMeta>,
-    /// Whether it must be durable before it counts as done. If not (only the commit index moved),
-    /// written is enough.
+    /// Whether it must be durable before it counts as done, and with it whatever was written before.
+    /// If not (only the commit index moved), written is enough.
     pub must_sync: bool,
     /// To be given to [`crate::Raft::persisted`].
     pub token: PersistToken,

@@ -49,8 +49,14 @@ pub(crate) struct Batch {
 impl Unstable {
     /// Everything up to `last` is durable.
     pub(crate) fn new(last: Index) -> Self {
+        Self::doubted(last, last)
+    }
+
+    /// Everything up to `stable` is durable; what is between is written, and the first batch tells
+    /// when it is durable, too.
+    pub(crate) fn doubted(stable: Index, last: Index) -> Self {
         Self {
-            stable: last,
+            stable,
             handed: last,
             snapshot: None,
             under_way: VecDeque::new(),

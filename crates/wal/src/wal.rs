@@ -315,7 +315,7 @@ impl Wal {
     ) -> Result<(), AppendError> {
         let hard_state = hard_state.filter(|state| !state.is_empty());
         if entries.is_empty() && hard_state.is_none() {
-            return Ok(());
+            return if must_sync && self.unsure { self.prepare_buffer() } else { Ok(()) };
         }
         base::probe::failpoint("raftBeforeSave");
         self.prepare_buffer()?;
@@ -463,6 +463,13 @@ impl Wal {
     #[must_use]
     pub fn segments(&self) -> usize {
         self.segments.len()
+    }
+
+    /// Whether what was read at the start may not be on the disk yet, for want of room to write it
+    /// again. The next append that must be synced does that first.
+    #[must_use]
+    pub fn is_unsure(&self) -> bool {
+        self.unsure
     }
 
     /// Where the log is, for messages.

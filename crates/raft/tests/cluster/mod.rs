@@ -211,6 +211,7 @@ impl Member {
             snapshot: self.disk.snapshot,
             entries: self.disk.entries.clone(),
             applied: self.state.position.index,
+            unsure: false,
         };
         // Another seed, or two members that crash together would campaign together for ever.
         self.config.seed = self.config.seed.wrapping_mul(31).wrapping_add(7);

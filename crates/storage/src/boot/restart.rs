@@ -217,6 +217,7 @@ pub(super) fn restart(mut opened: Opened, options: &BootOptions) -> Result<Boote
             snapshot: start,
             entries,
             applied: applied.index,
+            unsure: wal.is_unsure(),
         },
         state,
         backend,
