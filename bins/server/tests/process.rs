@@ -5,14 +5,13 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use client::{Client, Options};
 use proto::etcdserverpb as pb;
 use retcd_conformance::cluster::{Cluster, ClusterOptions, PATIENCE};
-use retcd_conformance::{Server, ask, real_etcd};
+use retcd_conformance::{Server, ask, eventually, real_etcd};
 
 const OURS: &str = env!("CARGO_BIN_EXE_etcd");
 
@@ -20,15 +19,6 @@ const OURS: &str = env!("CARGO_BIN_EXE_etcd");
 fn programs() -> impl Iterator<Item = PathBuf> {
     let theirs = real_etcd("3.7").map(|folder| folder.join("etcd"));
     [PathBuf::from(OURS)].into_iter().chain(theirs)
-}
-
-fn eventually(what: &str, mut holds: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
-    let began = Instant::now();
-    while !holds()? {
-        ensure!(began.elapsed() < PATIENCE, "it never happened: {what}");
-        thread::sleep(Duration::from_millis(50));
-    }
-    Ok(())
 }
 
 /// SRV-151, SRV-159: who is started by hand, without a socket for notices, is told nothing of it; how

@@ -11,34 +11,21 @@ mod own_network;
 mod seeds_install;
 mod seeds_tools;
 
+use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
-use std::{fs, thread};
 
 use anyhow::{Context as _, ensure};
 use own_network::{Members, enter};
 use retcd_conformance::http::{HttpAnswer, HttpOpen, ask};
-use retcd_conformance::{Ended, Server, ServerOptions, real_etcd};
+use retcd_conformance::{Ended, PATIENCE, Server, ServerOptions, eventually, real_etcd};
 use serde_json::Value;
 
 const OURS: &str = env!("CARGO_BIN_EXE_etcd");
 
 const FORM: &str = "application/x-www-form-urlencoded";
-
-/// How long anything may take that is expected to happen, whatever else the machine does.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) -> anyhow::Result<()> {
-    let began = Instant::now();
-    while !holds() {
-        ensure!(began.elapsed() < PATIENCE, "it never happened: {what}");
-        thread::sleep(Duration::from_millis(50));
-    }
-    Ok(())
-}
 
 /// `curl`: method, URL without its scheme, form.
 fn curl(method: &str, url: &str, form: &str) -> anyhow::Result<HttpAnswer> {

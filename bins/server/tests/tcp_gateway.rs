@@ -17,25 +17,12 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use named::{DOMAIN, Named};
-use retcd_conformance::{Server, ServerOptions, ask, real_etcd};
+use retcd_conformance::{PATIENCE, Server, ServerOptions, ask, eventually, real_etcd};
 
 const OURS: &str = env!("CARGO_BIN_EXE_etcd");
-
-/// How long anything may take that must happen.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-fn eventually(mut check: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
-    let began = Instant::now();
-    while !check()? {
-        ensure!(began.elapsed() < PATIENCE, "it does not happen");
-        thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
-}
 
 /// Something that tells everyone its name and hangs up.
 struct Endpoint {
@@ -105,7 +92,7 @@ impl Gateway {
             .stderr(out)
             .spawn()?;
         let mut gateway = Self { child, port, log };
-        eventually(|| {
+        eventually("it is ready", || {
             if let Some(status) = gateway.child.try_wait()? {
                 anyhow::bail!("it ended with {status}:\n{}", gateway.log());
             }
@@ -126,7 +113,7 @@ impl Gateway {
     fn next(&self) -> anyhow::Result<String> {
         // It may listen a moment later than it says.
         let mut stream = None;
-        eventually(|| {
+        eventually("it listens", || {
             stream = TcpStream::connect(self.address()).ok();
             Ok(stream.is_some())
         })?;
@@ -180,10 +167,10 @@ fn endpoints_take_turns_and_the_dead_are_left_out() -> anyhow::Result<()> {
         );
         assert_eq!(told.first(), Some(&expected), "{}", gateway.log());
         let failed = "failed to activate endpoint (stay inactive for another interval)";
-        eventually(|| Ok(gateway.told(failed).first() == Some(&expected)))
+        eventually("it tells what failed", || Ok(gateway.told(failed).first() == Some(&expected)))
             .with_context(|| gateway.log())?;
         let _b = Endpoint::new("b", TcpListener::bind(b_address)?)?;
-        eventually(|| Ok(gateway.next()? == "b")).with_context(|| gateway.log())?;
+        eventually("b answers", || Ok(gateway.next()? == "b")).with_context(|| gateway.log())?;
         assert_eq!(gateway.told("activated"), [format!(",\"address\":\"{b_address}\"}}")]);
     }
     Ok(())
@@ -330,7 +317,7 @@ fn a_member_may_go_away_and_come_back() -> anyhow::Result<()> {
         assert!(told[0].starts_with(&format!(",\"address\":\"{address}\"")), "{told:?}");
         server.restart(Path::new(OURS))?;
         let is_back = || Ok(ask(gateway.address(), "GET", "/health", "").is_ok());
-        eventually(is_back).with_context(|| gateway.log())?;
+        eventually("it is back", is_back).with_context(|| gateway.log())?;
         assert_eq!(gateway.told("activated"), [format!(",\"address\":\"{address}\"}}")]);
     }
     Ok(())

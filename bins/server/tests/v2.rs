@@ -13,7 +13,7 @@ mod v2_waiters;
 
 use std::path::Path;
 
-use retcd_conformance::Server;
+use retcd_conformance::{Server, eventually};
 use v2_support::{OURS, V2, start};
 
 const FORM: &str = "application/x-www-form-urlencoded";
@@ -389,7 +389,7 @@ fn watches_wait() -> anyhow::Result<()> {
     );
     // V2-080: nobody reads the stream any more.
     drop(stream);
-    v2_support::eventually(|| {
+    eventually("nobody watches", || {
         v2.step("PUT /n value=x")?;
         Ok(v2.get("/stats/store")?.body.ends_with("\"watchers\":0}"))
     })

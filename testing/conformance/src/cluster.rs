@@ -32,15 +32,13 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::process::{STARTS_MAX, is_port_taken};
 
+pub use crate::patience::PATIENCE;
 pub use finish::Verdict;
 pub use load::{Load, LoadOptions};
 pub use network::{Link, Network, Node};
 pub use process::Member;
 pub use recorded::{Lives, RecordedClient};
 pub use recorder::Recorder;
-
-/// How long anything that must happen may take, on a busy machine in a debug build.
-pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Between two looks at something that is awaited.
 pub(crate) const POLL: Duration = Duration::from_millis(20);

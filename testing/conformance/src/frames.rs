@@ -4,6 +4,8 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use crate::patience::PATIENCE;
+
 /// What a client says first.
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -25,9 +27,7 @@ pub const END_STREAM: u8 = 1;
 /// Of heads: they are whole.
 pub const END_HEADERS: u8 = 4;
 
-/// How long a frame may be awaited.
-const PATIENCE: Duration = Duration::from_secs(120);
-
+/// Between two looks.
 const POLL: Duration = Duration::from_millis(100);
 
 /// The bytes of a frame.

@@ -12,11 +12,13 @@ mod ended;
 pub mod frames;
 pub mod http;
 mod keys;
+mod patience;
 mod plain_http;
 mod process;
 pub mod service;
 
 pub use ended::Ended;
 pub use keys::Keys;
+pub use patience::{Condition, PATIENCE, eventually};
 pub use plain_http::{Answer, ask};
 pub use process::{Server, ServerOptions, real_etcd};

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, ensure};
-use retcd_conformance::{Ended, Server, ServerOptions, real_etcd};
+use retcd_conformance::{Ended, Server, ServerOptions, eventually, real_etcd};
 use serde_json::Value;
 
 use crate::v2_proxy::Process;
-use crate::v2_support::{OURS, V2, await_index, eventually, start};
+use crate::v2_support::{OURS, V2, await_index, start};
 
 /// A member's URLs: see [`Process::start_as`].
 pub(crate) const AT: [&str; 3] = [
@@ -53,7 +53,7 @@ fn found(programs: &[&Path], url: &str, folder: &Path) -> anyhow::Result<Vec<(Pr
         founders.push((Process::start_as(program, &home, &flags)?, home));
     }
     for (founder, _) in &founders {
-        eventually(|| Ok(founder.log().contains("serving client traffic insecurely")))
+        eventually("it serves", || Ok(founder.log().contains("serving client traffic insecurely")))
             .with_context(|| founder.log())?;
     }
     Ok(founders)
@@ -63,7 +63,7 @@ fn found(programs: &[&Path], url: &str, folder: &Path) -> anyhow::Result<Vec<(Pr
 fn check_cluster(founders: &[(Process, PathBuf)]) -> anyhow::Result<()> {
     let expected: Vec<String> = (0..founders.len()).map(|number| format!("m{number}")).collect();
     for (founder, _) in founders {
-        eventually(|| {
+        eventually("all are known", || {
             let list: Value = serde_json::from_str(&founder.v2()?.get("/members")?.body)?;
             let members = list["members"].as_array().context("a list")?;
             let mut names: Vec<_> = members.iter().filter_map(|it| it["name"].as_str()).collect();
@@ -73,7 +73,7 @@ fn check_cluster(founders: &[(Process, PathBuf)]) -> anyhow::Result<()> {
         .with_context(|| founder.log())?;
     }
     let first = founders[0].0.v2()?;
-    eventually(|| Ok(first.step("PUT /greeting value=hello")?.status < 300))?;
+    eventually("it writes", || Ok(first.step("PUT /greeting value=hello")?.status < 300))?;
     for (founder, _) in founders {
         let seen = founder.v2()?.get("/keys/greeting?quorum=true")?;
         ensure!(seen.body.contains("\"value\":\"hello\""), "{seen:?}");
@@ -106,8 +106,10 @@ fn founders_meet_at_a_token() -> anyhow::Result<()> {
         let again = ["--name=m1", "--discovery=http://127.0.0.1:1/gone"];
         let again = [&AT[..], &again, flags_of(programs[1])].concat();
         let again = Process::start_as(programs[1], &home, &again)?;
-        eventually(|| Ok(again.log().contains("serving client traffic insecurely")))
-            .with_context(|| format!("first at {port}, then:\n{}", again.log()))?;
+        eventually("it serves again", || {
+            Ok(again.log().contains("serving client traffic insecurely"))
+        })
+        .with_context(|| format!("first at {port}, then:\n{}", again.log()))?;
     }
     Ok(())
 }
@@ -158,7 +160,7 @@ fn a_token_that_leads_nowhere_is_refused() -> anyhow::Result<()> {
         [&format!("--listen-peer-urls={peer}"), &format!("--initial-advertise-peer-urls={peer}")];
     let at = at.map(String::as_str);
     let first = Process::start_as(Path::new(OURS), folder.path(), &[&flags[..], &at].concat())?;
-    eventually(|| Ok(first.log().contains("ready to serve client requests")))?;
+    eventually("it is ready", || Ok(first.log().contains("ready to serve client requests")))?;
     drop(first);
     let listed = v2.get("/keys/discovery/one")?;
     ensure!(listed.body.contains(&format!("\"value\":\"a={peer}\"")), "{listed:?}");
@@ -181,9 +183,11 @@ fn a_service_may_come_later_and_a_member_too_late() -> anyhow::Result<()> {
     let named = ["--name=first", &format!("--discovery={url}")];
     let first = [&AT[..], &named].concat();
     let first = Process::start_as(Path::new(OURS), home.path(), &first)?;
-    eventually(|| Ok(first.log().contains("retry connecting to discovery service")))?;
+    eventually("it asks again", || {
+        Ok(first.log().contains("retry connecting to discovery service"))
+    })?;
     keeper.restart(Path::new(OURS))?;
-    eventually(|| Ok(first.log().contains("ready to serve client requests")))
+    eventually("it is ready", || Ok(first.log().contains("ready to serve client requests")))
         .with_context(|| first.log())?;
     first.v2()?.step("PUT /a value=x")?;
     let expected = [format!("http://127.0.0.1:{}", first.port)];
@@ -192,7 +196,7 @@ fn a_service_may_come_later_and_a_member_too_late() -> anyhow::Result<()> {
         let named = ["--name=late", as_proxy, &format!("--discovery={url}")];
         let late = Process::start_as(Path::new(OURS), folder.path(), &[&AT[..], &named].concat())?;
         // It listens a while before it knows that it is late.
-        eventually(|| Ok(folder.path().join("data/proxy/cluster").exists()))
+        eventually("it is a proxy", || Ok(folder.path().join("data/proxy/cluster").exists()))
             .with_context(|| late.log())?;
         late.await_endpoints(&expected)?;
         ensure!(late.v2()?.get("/keys/a")?.body.contains("\"value\":\"x\""));

@@ -8,13 +8,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use client::Client;
 use proto::etcdserverpb as pb;
-use retcd_conformance::Ended;
 use retcd_conformance::http::HttpAnswer;
+use retcd_conformance::{Ended, PATIENCE, eventually};
 
-use crate::v2_support::{OURS, V2, eventually, start};
-
-/// How long anything may take that must happen.
-const PATIENCE: Duration = Duration::from_secs(120);
+use crate::v2_support::{OURS, V2, start};
 
 /// A process of ours, a proxy's or a member's, ended with the test.
 pub(crate) struct Process {
@@ -106,7 +103,7 @@ impl Process {
     }
 
     pub(crate) fn await_endpoints(&self, expected: &[String]) -> anyhow::Result<()> {
-        eventually(|| Ok(self.endpoints()? == expected))
+        eventually("it knows the members", || Ok(self.endpoints()? == expected))
             .with_context(|| fs::read_to_string(&self.log).unwrap_or_default())
     }
 }
@@ -240,7 +237,7 @@ fn a_proxy_forwards_to_whoever_is_there() -> anyhow::Result<()> {
     cluster.kill(2)?;
     let unanswered = "{\"message\":\"httpproxy: unable to get response from ";
     let nobody = "{\"message\":\"httpproxy: zero endpoints currently available\"}";
-    eventually(|| {
+    eventually("nobody is left to ask", || {
         let answer = v2.get("/keys/n")?;
         let gone = answer.status == 502 && answer.body.starts_with(unanswered);
         ensure!(gone || answer.status == 503 && answer.body == nobody, "{answer:?}");
@@ -298,7 +295,7 @@ fn who_comes_too_late_becomes_a_proxy() -> anyhow::Result<()> {
     let named = ["--name=late", "--advertise-client-urls=OWN", "--discovery-fallback=proxy"];
     let proxy = Process::start(folder.path(), &[&named[..], &at, &discovery].concat())?;
     // It listens a while before it knows that it is late.
-    eventually(|| Ok(folder.path().join("data/proxy/cluster").exists()))?;
+    eventually("it is a proxy", || Ok(folder.path().join("data/proxy/cluster").exists()))?;
     let expected = [format!("http://127.0.0.1:{}", first.port)];
     proxy.await_endpoints(&expected)?;
     ensure!(proxy.v2()?.get("/keys/a")?.body.contains("\"value\":\"x\""));

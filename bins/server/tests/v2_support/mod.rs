@@ -3,36 +3,22 @@
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
-use retcd_conformance::Server;
 use retcd_conformance::http::{HttpAnswer, HttpOpen, HttpQuestion, ask};
+use retcd_conformance::{Server, eventually};
 use serde_json::Value;
 
 pub(crate) const OURS: &str = env!("CARGO_BIN_EXE_etcd");
 
 const FORM: &str = "application/x-www-form-urlencoded";
 
-/// How long something that must happen may take.
-const EVENTUALLY: Duration = Duration::from_secs(60);
-
 /// A server of ours with these flags, and the folder its data is in.
 pub(crate) fn start(flags: &[&str]) -> anyhow::Result<(Server, tempfile::TempDir)> {
     Server::fresh(Path::new(OURS), flags)
-}
-
-/// Waits until something holds.
-pub(crate) fn eventually(mut holds: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
-    let began = Instant::now();
-    while !holds()? {
-        ensure!(began.elapsed() < EVENTUALLY, "it never happened");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
 }
 
 /// A member's v2 API.
@@ -99,7 +85,7 @@ impl V2 {
 
 /// Waits until a member has written what it says of itself.
 pub(crate) fn await_index(v2: &V2, index: &str) -> anyhow::Result<()> {
-    eventually(|| Ok(v2.get("/keys/")?.header("x-etcd-index") == index))
+    eventually("it has applied all", || Ok(v2.get("/keys/")?.header("x-etcd-index") == index))
 }
 
 /// A body without what moves by itself.

@@ -14,17 +14,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
-use retcd_conformance::Server;
+use retcd_conformance::{PATIENCE, Server, eventually};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Interval, timeout};
 
-use crate::v2_support::{V2, eventually, start};
-
-/// How long anything may take that must happen.
-const PATIENCE: Duration = Duration::from_secs(120);
+use crate::v2_support::{V2, start};
 
 /// Where nobody says otherwise.
 const WAITERS: usize = 200;
@@ -247,12 +244,12 @@ async fn nobody_misses_a_change() -> anyhow::Result<()> {
     let count = written.load(Ordering::Relaxed);
     ensure!(count == waiters as u64 * CHANGES, "{count} changes were made");
     println!("{own} waited; {count} changes in {seconds:.1} s");
-    eventually(|| Ok(watchers(&server)? == 0))
+    eventually("nobody waits", || Ok(watchers(&server)? == 0))
 }
 
 /// Waits until so many wait there.
 fn server_waits(server: &Server, count: u64) -> anyhow::Result<u64> {
-    eventually(|| Ok(watchers(server)? == count))?;
+    eventually("all wait", || Ok(watchers(server)? == count))?;
     Ok(count)
 }
 
