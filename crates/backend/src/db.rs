@@ -9,7 +9,7 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base::LogPosition;
 use bytes::Bytes;
@@ -66,6 +66,17 @@ pub struct Commit {
     pub changes: usize,
     /// Pages written.
     pub pages: usize,
+    /// How long its steps took.
+    pub took: Took,
+}
+
+/// The steps of a commit.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Took {
+    /// From changes to pages; small ones are merged with their neighbours on the way.
+    pub building: Duration,
+    /// Writing and syncing them, and the meta page.
+    pub writing: Duration,
 }
 
 /// Sizes in bytes, as status and metrics report them.
@@ -417,18 +428,21 @@ impl Backend {
             (frozen, state.pin())
         };
         base::probe::failpoint("beforeCommit");
+        let began = Instant::now();
         let result = writer.commit(&pages, &root, &frozen, touches);
+        let whole = began.elapsed();
         base::probe::failpoint("afterCommit");
         base::probe::failpoint("beforeStartDBTxn");
         base::probe::failpoint("afterStartDBTxn");
         let mut state = self.inner.state.write();
         match result {
-            Ok((root, written)) => {
+            Ok((root, written, building)) => {
+                let took = Took { building, writing: whole.saturating_sub(building) };
                 state.frozen = None;
                 state.sizes = sizes(&pages, writer, &root);
                 state.root = root;
                 state.durable = frozen.applied().unwrap_or(state.durable);
-                Ok(Commit { durable: state.durable, changes: frozen.len(), pages: written })
+                Ok(Commit { durable: state.durable, changes: frozen.len(), pages: written, took })
             }
             Err(error) => {
                 // The changes are still visible, and the next commit takes them.

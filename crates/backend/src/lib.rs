@@ -38,7 +38,7 @@ mod writer;
 pub use batch::Batch;
 pub use bucket::Bucket;
 pub use copy::{Copy, Visit, VisitRow};
-pub use db::{Backend, Commit, Options, Sizes};
+pub use db::{Backend, Commit, Options, Sizes, Took};
 pub use error::{CheckError, CommitError, OpenError, ReadError};
 pub use read_only::ReadOnly;
 pub use replace::{Incoming, ReplaceError, remove_orphaned_sums};

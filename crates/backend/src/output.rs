@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -47,6 +48,7 @@ pub(crate) struct Output<'a> {
     buffer: Vec<(PageId, Bytes)>,
     buffered: usize,
     written: usize,
+    flushing: Duration,
 }
 
 /// What a finished output leaves behind.
@@ -79,7 +81,13 @@ impl<'a> Output<'a> {
             buffer: Vec::new(),
             buffered: 0,
             written: 0,
+            flushing: Duration::ZERO,
         }
+    }
+
+    /// How long writing took up to now.
+    pub(crate) fn flushing(&self) -> Duration {
+        self.flushing
     }
 
     /// The page size.
@@ -137,6 +145,13 @@ impl<'a> Output<'a> {
 
     /// Writes everything that was emitted, neighbours together.
     pub(crate) fn flush(&mut self) -> Result<(), CommitError> {
+        let began = Instant::now();
+        let flushed = self.write_buffer();
+        self.flushing += began.elapsed();
+        flushed
+    }
+
+    fn write_buffer(&mut self) -> Result<(), CommitError> {
         self.grow().map_err(failure)?;
         let mut buffer = std::mem::take(&mut self.buffer);
         self.buffered = 0;

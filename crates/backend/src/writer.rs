@@ -11,6 +11,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -97,15 +98,15 @@ impl Writer {
         self.free.len() + trimmed + waiting.map(|(_, pages)| pages).sum::<u64>()
     }
 
-    /// Writes a state that follows `root` by the changes of `delta`; returns it and how many pages
-    /// were written. After an error other than `Io` nothing has happened.
+    /// Writes a state that follows `root` by the changes of `delta`; returns it, how many pages were
+    /// written, and how long making them took. After an error other than `Io` nothing has happened.
     pub(crate) fn commit(
         &mut self,
         pages: &Pages,
         root: &Arc<Root>,
         delta: &Delta,
         touches: &[Touch],
-    ) -> Result<(Arc<Root>, usize), CommitError> {
+    ) -> Result<(Arc<Root>, usize, Duration), CommitError> {
         self.release();
         let result = self.write(pages, root, delta, touches);
         self.poisoned |= matches!(result, Err(CommitError::Io(_)));
@@ -118,13 +119,16 @@ impl Writer {
         root: &Arc<Root>,
         delta: &Delta,
         touches: &[Touch],
-    ) -> Result<(Arc<Root>, usize), CommitError> {
+    ) -> Result<(Arc<Root>, usize, Duration), CommitError> {
+        let began = Instant::now();
         let sum_file = self.sum_file.as_ref();
         let mut output =
             Output::new(pages, sum_file, &mut self.free, &mut self.file_len, self.high_water);
-        let built = build(&mut output, root, delta, touches)
-            .and_then(|built| output.flush().map(|()| built))
-            .and_then(|(entries, page)| {
+        let built = build(&mut output, root, delta, touches);
+        // What is too much for the memory was written meanwhile.
+        let building = began.elapsed().saturating_sub(output.flushing());
+        let built =
+            built.and_then(|built| output.flush().map(|()| built)).and_then(|(entries, page)| {
                 let meta = Meta {
                     page_bytes: u32::try_from(pages.page_bytes).expect("page sizes have 32 bits"),
                     root: page,
@@ -169,7 +173,7 @@ impl Writer {
         }
         freed.append(&mut self.limbo);
         self.retired.push_back(Retired { root: Arc::clone(root), pages: freed });
-        Ok((Arc::new(Root::new(&meta, entries)), outcome.written))
+        Ok((Arc::new(Root::new(&meta, entries)), outcome.written, building))
     }
 
     fn sync_data(&self, pages: &Pages) -> Result<(), CommitError> {

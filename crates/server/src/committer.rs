@@ -120,14 +120,12 @@ impl Committer {
             self.backend.commit()
         };
         match committed {
-            Ok(Commit { durable, changes, pages }) => {
+            Ok(Commit { durable, changes, pages, took }) => {
                 if self.full {
                     self.full = false;
                     tracing::info!("the disk has room again; the database is durable");
                 }
-                let seconds = began.elapsed().as_secs_f64();
-                self.metrics.disk.backend_commit.observe(seconds);
-                self.metrics.disk.commit_write.observe(seconds);
+                self.metrics.disk.on_commit(began.elapsed(), took);
                 tracing::debug!(changes, pages, took = ?began.elapsed(), "committed");
                 self.node.durable(durable);
                 Ok(())

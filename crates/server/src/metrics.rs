@@ -13,6 +13,7 @@ mod network;
 mod process;
 mod proxy;
 mod register;
+mod sending;
 mod server;
 mod store;
 mod striped;
@@ -37,6 +38,7 @@ use crate::handle::Handle;
 use facts::Facts;
 use process::Process;
 use register::Register;
+use sending::Sending;
 
 /// The numbers as a connection holds them: its calls count references to them among themselves,
 /// instead of all calls of all threads in one place.
@@ -52,6 +54,8 @@ pub(crate) struct Metrics {
     pub(crate) disk: Disk,
     /// The key space and watches of it.
     pub(crate) store: Store,
+    /// Answers to watchers.
+    pub(crate) sending: Sending,
     /// Leases.
     pub(crate) leases: Leases,
     /// Consensus, applying, requests and health.
@@ -78,6 +82,7 @@ impl Metrics {
             calls: Calls::new(&register, extensive),
             disk: Disk::new(&register),
             store: Store::new(&register),
+            sending: Sending::new(&register),
             leases: Leases::new(&register),
             server: Server::new(&register),
             v2: V2::new(&register),

@@ -461,8 +461,8 @@ impl Node {
         let began = Instant::now();
         match self.log.on_durable(position, &conf_state, state, &self.backend) {
             Ok(taken) => {
-                if taken {
-                    self.reports.metrics.disk.on_snapshot(began.elapsed());
+                if let Some(encoding) = taken {
+                    self.reports.metrics.disk.on_snapshot(began.elapsed(), encoding);
                 }
                 Ok(())
             }

@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use backend::Backend;
 use base::{Index, LogPosition};
@@ -200,8 +201,9 @@ impl Log {
         Some(batch)
     }
 
-    /// Takes a snapshot if the database holds enough more than the last one; whether it did. Not
-    /// while a hint waits: a mark beyond the commit index in the log is none at the next start.
+    /// Takes a snapshot if the database holds enough more than the last one; how long encoding its
+    /// file took if it did. Not while a hint waits: a mark beyond the commit index in the log is none
+    /// at the next start.
     ///
     /// # Errors
     ///
@@ -212,9 +214,9 @@ impl Log {
         conf_state: &ConfState,
         state: &State,
         backend: &Backend,
-    ) -> Result<bool, SnapshotError> {
+    ) -> Result<Option<Duration>, SnapshotError> {
         if self.has_hint() {
-            return Ok(false);
+            return Ok(None);
         }
         self.snapshots.consider(durable, conf_state, state, backend, &mut self.wal)
     }

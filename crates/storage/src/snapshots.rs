@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use backend::Backend;
 use base::{Index, LogPosition, MemberId};
@@ -77,7 +78,8 @@ impl Snapshots {
         Self { dir, every_entries, files_max, last }
     }
 
-    /// Takes a snapshot at `durable` if enough entries lie behind the last one; whether it did.
+    /// Takes a snapshot at `durable` if enough entries lie behind the last one; how long encoding
+    /// its file took if it did.
     ///
     /// # Errors
     ///
@@ -89,24 +91,24 @@ impl Snapshots {
         state: &State,
         backend: &Backend,
         wal: &mut Wal,
-    ) -> Result<bool, SnapshotError> {
+    ) -> Result<Option<Duration>, SnapshotError> {
         if durable.index.0 < self.last.0 + self.every_entries {
-            return Ok(false);
+            return Ok(None);
         }
-        if state.applied() == durable || !state.v2().is_used() {
-            self.write_file(durable, conf_state, state)?;
+        let encoding = if state.applied() == durable || !state.v2().is_used() {
+            self.write_file(durable, conf_state, state)?
         } else {
             // Whoever starts with the file applies what follows to its tree once more.
             let copy = backend.copy().map_err(SnapshotError::Pin)?;
             let facts = SnapshotFacts::read(&copy).map_err(SnapshotError::Read)?;
             durable = facts.position;
-            self.write(&facts.file())?;
-        }
+            self.write(&facts.file())?
+        };
         wal.mark(&Mark { position: durable, conf_state: Some(conf_state.clone()) })
             .map_err(SnapshotError::Mark)?;
         tracing::info!("snapshot-index" = durable.index.0, "saved snapshot to disk");
         self.release(durable.index, wal)?;
-        Ok(true)
+        Ok(Some(encoding))
     }
 
     /// A snapshot of the leader, whose mark is in the log, took the place of the state.
@@ -126,7 +128,7 @@ impl Snapshots {
             Err(error) if error.is_no_space() => {
                 tracing::warn!(error = %error, "no snapshot file until there is room");
             }
-            written => written?,
+            written => drop(written?),
         }
         self.release(position.index, wal)
     }
@@ -140,7 +142,7 @@ impl Snapshots {
         }
         // Members may have changed since; whoever replays that finds it done.
         match self.write_file(mark, conf_state, state) {
-            Ok(()) => tracing::info!(name, "wrote the snapshot file of the newest mark"),
+            Ok(_) => tracing::info!(name, "wrote the snapshot file of the newest mark"),
             Err(error) => tracing::warn!(
                 error = &error as &(dyn std::error::Error + 'static),
                 "no snapshot file for the newest mark"
@@ -163,7 +165,7 @@ impl Snapshots {
         position: LogPosition,
         conf_state: &ConfState,
         state: &State,
-    ) -> Result<(), SnapshotError> {
+    ) -> Result<Duration, SnapshotError> {
         let members = state.members();
         let removed = state.removed_members();
         let cluster_version = state.reads().cluster_version();
@@ -178,13 +180,12 @@ impl Snapshots {
         self.write(&file)
     }
 
-    fn write(&self, file: &SnapshotFile<'_>) -> Result<(), SnapshotError> {
-        if let Err(source) = write(self.dir.as_ref(), file) {
+    fn write(&self, file: &SnapshotFile<'_>) -> Result<Duration, SnapshotError> {
+        write(self.dir.as_ref(), file).map_err(|source| {
             // Half a file would make older releases look for another one.
             let _removed = self.dir.remove(&file.name());
-            return Err(SnapshotError::File { name: file.name(), source });
-        }
-        Ok(())
+            SnapshotError::File { name: file.name(), source }
+        })
     }
 
     /// Old files are a courtesy to older releases; failing to remove one harms nobody.
@@ -204,13 +205,17 @@ impl Snapshots {
     }
 }
 
-/// Writes a snapshot file; durable on return.
-fn write(dir: &dyn Dir, snapshot: &SnapshotFile<'_>) -> io::Result<()> {
+/// Writes a snapshot file; durable on return. How long encoding it took.
+fn write(dir: &dyn Dir, snapshot: &SnapshotFile<'_>) -> io::Result<Duration> {
     let file = dir.open(&snapshot.name(), Open::CreateOrWrite)?;
     file.set_len(0)?;
-    file.write_at(&snapshot.encode(), 0)?;
+    let began = Instant::now();
+    let bytes = snapshot.encode();
+    let encoding = began.elapsed();
+    file.write_at(&bytes, 0)?;
     file.sync_data()?;
-    dir.sync()
+    dir.sync()?;
+    Ok(encoding)
 }
 
 fn to_message(state: &ConfState) -> raftpb::ConfState {

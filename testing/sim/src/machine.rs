@@ -378,8 +378,8 @@ impl Process {
         };
         let conf_state = self.member.status().conf_state;
         match self.log.on_durable(durable, &conf_state, self.member.state(), &self.backend) {
-            Ok(is_taken) => {
-                if is_taken {
+            Ok(taken) => {
+                if taken.is_some() {
                     base::probe::reached("sim: the log is marked and may forget");
                 }
                 Ok(Input::Durable)

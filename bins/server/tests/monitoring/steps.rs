@@ -19,7 +19,7 @@ const EXPECTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/monitoring/st
 pub(crate) const LONG: Duration = Duration::from_secs(120);
 
 /// The numbers that are compared: those that say how often and not how long.
-const COMPARED: [&str; 19] = [
+const COMPARED: [&str; 22] = [
     "etcd_server_apply_duration_seconds_count",
     "etcd_server_request_duration_seconds_count",
     "etcd_server_range_duration_seconds_count",
@@ -35,6 +35,9 @@ const COMPARED: [&str; 19] = [
     "etcd_debugging_lease_renewed_total",
     "etcd_debugging_lease_revoked_total",
     "etcd_debugging_server_alarms",
+    "etcd_debugging_server_watch_send_loop_control_stream_duration_seconds_count",
+    "etcd_debugging_server_watch_send_loop_watch_stream_duration_per_event_seconds_count",
+    "etcd_debugging_server_watch_send_loop_watch_stream_duration_seconds_count",
     "grpc_server_started_total",
     "grpc_server_handled_total",
     "grpc_server_msg_received_total",

@@ -336,7 +336,12 @@ where
         let header = Some(self.handle.header(revision));
         let mut response = pb::WatchResponse { header, watch_id: id, ..Default::default() };
         fill(&mut response);
-        frame(Control(response), &mut self.ready)
+        let (is_created, began) = (response.created, Instant::now());
+        let framed = frame(Control(response), &mut self.ready);
+        if is_created {
+            self.counts.sending().on_control(began.elapsed());
+        }
+        framed
     }
 
     /// Pulls what the store has for the watches, about a piece.
@@ -367,12 +372,18 @@ where
             }
             WatchOutput::Progress { id, .. } => id.is_none_or(|id| !denied.contains(&id)),
         });
+        let events = outputs.iter().map(|output| match output {
+            WatchOutput::Events { events, .. } => events.len(),
+            WatchOutput::Compacted { .. } | WatchOutput::Progress { .. } => 0,
+        });
+        let (events, began): (Vec<usize>, _) = (events.collect(), Instant::now());
         let small = outputs.iter().map(reply_bytes).filter(|bytes| *bytes <= self.piece_bytes);
         self.ready.reserve(small.sum());
         let mut pattern = None;
         for output in outputs {
             self.on_output(output, &mut pattern)?;
         }
+        self.counts.sending().on_answers(&events, began.elapsed());
         Ok(())
     }
 
@@ -441,6 +452,7 @@ where
         }
         let next = self.progress.values().min().map_or(now, |heard| *heard) + interval;
         timer.as_mut().reset(next);
+        self.counts.sending().on_progress(now.elapsed());
         self.news.waiting.store(true, Ordering::Release);
         context.waker().wake_by_ref();
     }

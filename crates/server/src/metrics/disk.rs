@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use backend::Took;
 use prometheus::{Histogram, IntGauge};
 use storage::Done;
 
@@ -13,16 +14,17 @@ pub(crate) struct Disk {
     wal_fsync: Histogram,
     wal_write: Histogram,
     wal_write_bytes: IntGauge,
-    /// Seconds of one commit of the database.
-    pub(crate) backend_commit: Histogram,
-    /// The part of a commit that is writing.
-    pub(crate) commit_write: Histogram,
+    backend_commit: Histogram,
+    commit_rebalance: Histogram,
+    commit_spill: Histogram,
+    commit_write: Histogram,
     /// Seconds of one defragmentation.
     pub(crate) defrag: Histogram,
     defrag_inflight: IntGauge,
     /// Seconds of sending one snapshot to a client.
     pub(crate) backend_snapshot: Histogram,
     snap_save: Histogram,
+    snap_marshalling: Histogram,
     snap_fsync: Histogram,
     snap_db_save: Histogram,
     snap_db_fsync: Histogram,
@@ -48,6 +50,14 @@ impl Disk {
                 "etcd_disk_backend_commit_duration_seconds",
                 "Seconds that a commit of the database takes.",
             ),
+            commit_rebalance: seconds(
+                "etcd_debugging_disk_backend_commit_rebalance_duration_seconds",
+                "Seconds that merging small pages takes in a commit: 0, as spilling does it.",
+            ),
+            commit_spill: seconds(
+                "etcd_debugging_disk_backend_commit_spill_duration_seconds",
+                "Seconds that making the pages of a commit takes.",
+            ),
             commit_write: seconds(
                 "etcd_debugging_disk_backend_commit_write_duration_seconds",
                 "Seconds that writing the pages of a commit takes.",
@@ -69,6 +79,10 @@ impl Disk {
             snap_save: seconds(
                 "etcd_debugging_snap_save_total_duration_seconds",
                 "Seconds that saving a snapshot file takes.",
+            ),
+            snap_marshalling: seconds(
+                "etcd_debugging_snap_save_marshalling_duration_seconds",
+                "Seconds that encoding a snapshot file takes.",
             ),
             snap_fsync: seconds(
                 "etcd_snap_fsync_duration_seconds",
@@ -111,9 +125,18 @@ impl Disk {
         Inflight(self.defrag_inflight.clone())
     }
 
-    /// A snapshot file was written, synced and noted in the log.
-    pub(crate) fn on_snapshot(&self, took: Duration) {
+    /// The database was committed.
+    pub(crate) fn on_commit(&self, whole: Duration, took: Took) {
+        self.backend_commit.observe(whole.as_secs_f64());
+        self.commit_rebalance.observe(0.0);
+        self.commit_spill.observe(took.building.as_secs_f64());
+        self.commit_write.observe(took.writing.as_secs_f64());
+    }
+
+    /// A snapshot file was encoded, written, synced and noted in the log.
+    pub(crate) fn on_snapshot(&self, took: Duration, encoding: Duration) {
         self.snap_save.observe(took.as_secs_f64());
+        self.snap_marshalling.observe(encoding.as_secs_f64());
         self.snap_fsync.observe(took.as_secs_f64());
     }
 }

@@ -10,6 +10,7 @@ use state::{Applied, Reply, Steps, Tally};
 
 use super::Metrics;
 use super::register::{Buckets, Register};
+use super::sending::Sending;
 use super::striped::Striped;
 
 /// The key space and watches of it.
@@ -186,6 +187,11 @@ impl StreamWatches {
     /// Events were sent.
     pub(crate) fn sent(&self, events: usize) {
         self.metrics.store.busy.add(busy::EVENTS, events as u64);
+    }
+
+    /// How long answers take.
+    pub(crate) fn sending(&self) -> &Sending {
+        &self.metrics.sending
     }
 }
 
