@@ -28,7 +28,7 @@ use state::members::MemberObject;
 use vfs::Dir;
 use wal::Wal;
 
-use crate::reserve::{Reserve, is_no_space};
+use crate::reserve::Reserve;
 
 pub use error::BootError;
 pub use remedy::Remedy;
@@ -136,11 +136,18 @@ pub fn open(place: &Place, options: &BootOptions) -> Result<Opened, BootError> {
         true => received::find(&snap_dir, &wal_parent, &wal_name)?,
         false => None,
     };
+    // A full disk must not keep a member down (G14).
+    let make_room = || {
+        let wal_dir = if has_log { wal_parent.subdir(&wal_name).ok() } else { None };
+        wal_dir.is_some_and(|dir| Reserve::open(dir).release())
+    };
     if received.is_some() {
         // The mark of it may only be in the kernel's memory: were it lost once the database is
         // installed, the log would end before what the database has applied.
-        wal::settle(wal_parent.as_ref(), &wal_name, |marks| marks.last().cloned())
-            .map_err(BootError::Log)?;
+        try_with_room(&make_room, || {
+            wal::settle(wal_parent.as_ref(), &wal_name, |marks| marks.last().cloned())
+                .map_err(BootError::Log)
+        })?;
     }
     let has_database = snap_dir.exists("db").map_err(dir_error)?;
     if has_log && !has_database && received.is_none() {
@@ -156,22 +163,10 @@ pub fn open(place: &Place, options: &BootOptions) -> Result<Opened, BootError> {
         state: &options.state,
         remedy: &|| Remedy::of_log(&*wal_parent, &wal_name),
     };
-    let open = || match &received {
+    let (backend, state) = try_with_room(&make_room, || match &received {
         Some(received) => received.open(&database),
         None => database.open(),
-    };
-    let mut opened = open();
-    if let Err(BootError::Backend(backend::OpenError::Io { source, .. })) = &opened
-        && is_no_space(source)
-        && has_log
-    {
-        // A full disk must not keep a member down (G14).
-        let wal_dir = wal_parent.subdir(&wal_name).map_err(dir_error)?;
-        if Reserve::open(wal_dir).release() {
-            opened = open();
-        }
-    }
-    let (backend, state) = opened?;
+    })?;
     received::remove_sums(&database);
     if let Some(threshold) = options.shrink_bytes_min.filter(|_| has_log) {
         shrink::shrink(&backend, threshold)?;
@@ -186,6 +181,17 @@ pub fn open(place: &Place, options: &BootOptions) -> Result<Opened, BootError> {
         });
     }
     Ok(Opened { backend, state, snap_dir, wal_parent, wal_name, has_log })
+}
+
+/// Does a step, and once more if there was no room for it and some could be made.
+fn try_with_room<T>(
+    make_room: &dyn Fn() -> bool,
+    step: impl Fn() -> Result<T, BootError>,
+) -> Result<T, BootError> {
+    match step() {
+        Err(error) if error.is_no_space() && make_room() => step(),
+        done => done,
+    }
 }
 
 impl Opened {

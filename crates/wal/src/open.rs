@@ -40,13 +40,19 @@ pub fn read(
 ///
 /// # Errors
 ///
-/// As [`crate::Wal::open`].
+/// As [`crate::Wal::open`], and if there is no room for it.
 pub fn settle(
     parent: &dyn Dir,
     name: &str,
     choose: impl Fn(&[Mark]) -> Option<Mark>,
 ) -> Result<(), OpenError> {
-    open_to_write(parent, name, choose).map(drop)
+    let (_, opened) = open_to_write(parent, name, choose)?;
+    match opened.segments.last() {
+        Some(OpenSegment { path, .. }) if opened.is_unsure => {
+            Err(OpenError::File { file: path.clone(), source: io::ErrorKind::StorageFull.into() })
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// A log that was read and checked.

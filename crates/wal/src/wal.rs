@@ -296,7 +296,8 @@ impl Wal {
     /// Synced on return if there are entries or `must_sync` (the term or the vote changed);
     /// otherwise a crash may lose it, which for a commit index alone does no harm. Entries must
     /// follow the last one written, or overwrite from some earlier index on. Closes the segment
-    /// when it is full; if there is no space for the next one, the log goes on in the old one.
+    /// when it is full; if there is no space for the next one, the log goes on in the old one. With
+    /// `must_sync` alone, what the start read is made sure of.
     ///
     /// # Errors
     ///

@@ -270,6 +270,30 @@ fn failed_read_is_an_error_that_names_the_place() {
     assert_eq!(replay.entries, entries(1..=100, 1));
 }
 
+/// D8, G14: what a start found and could not write again for want of room is not settled, and the open
+/// log says so until an append has done it.
+#[test]
+fn a_full_disk_leaves_in_doubt_what_was_read() {
+    let disk = MemoryDir::new();
+    let mut log = Wal::create_with(&disk.shared(), "wal", &METADATA, OPTIONS).unwrap();
+    log.append_and_sync(&entries(1..=3, 1), Some(&state(1, 2)), true).unwrap();
+    drop(log);
+    let plan = FaultPlan::new();
+    plan.fail_from(Kind::Write, 1, Failure::NoSpace);
+    let parent = FaultDir::wrap(disk.shared(), &plan);
+    let Err(OpenError::File { source, .. }) = retcd_wal::settle(&*parent, "wal", newest) else {
+        panic!("it is settled on a full disk");
+    };
+    assert_eq!(source.kind(), std::io::ErrorKind::StorageFull);
+    let (mut log, _) = Wal::open_with(&parent, "wal", newest, OPTIONS).unwrap();
+    assert!(log.is_unsure());
+    let error = log.append_and_sync(&[], None, true).unwrap_err();
+    assert!(matches!(error, AppendError::NoSpace { .. }), "{error}");
+    plan.clear();
+    log.append_and_sync(&[], None, true).unwrap();
+    assert!(!log.is_unsure());
+}
+
 /// D6, D8: a log whose making failed, or was killed, at any sync is made again or, once it has its
 /// name, goes on; what is acknowledged then is not lost with the name by a power cut.
 #[test]

@@ -5,6 +5,7 @@ use std::io;
 use base::{ClusterId, Index, MemberId, version};
 
 use super::remedy::Remedy;
+use crate::reserve::is_no_space;
 
 /// Why a member does not start. Each text names what to do next.
 #[derive(Debug, thiserror::Error)]
@@ -203,6 +204,20 @@ pub enum BootError {
     /// M8.
     #[error("making a new cluster of this member alone")]
     Force(#[source] wal::AppendError),
+}
+
+impl BootError {
+    /// Whether there was only no room.
+    pub(super) fn is_no_space(&self) -> bool {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = cause {
+            if error.downcast_ref().is_some_and(is_no_space) {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    }
 }
 
 /// What an operator tries first about a database that cannot be used.
