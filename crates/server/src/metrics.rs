@@ -17,6 +17,7 @@ mod sending;
 mod server;
 mod store;
 mod striped;
+mod tallied;
 mod v2;
 mod zero;
 

@@ -373,10 +373,10 @@ where
             WatchOutput::Progress { id, .. } => id.is_none_or(|id| !denied.contains(&id)),
         });
         let events = outputs.iter().map(|output| match output {
-            WatchOutput::Events { events, .. } => events.len(),
+            WatchOutput::Events { events, .. } => u32::try_from(events.len()).unwrap_or(u32::MAX),
             WatchOutput::Compacted { .. } | WatchOutput::Progress { .. } => 0,
         });
-        let (events, began): (Vec<usize>, _) = (events.collect(), Instant::now());
+        let (events, began): (Vec<u32>, _) = (events.collect(), Instant::now());
         let small = outputs.iter().map(reply_bytes).filter(|bytes| *bytes <= self.piece_bytes);
         self.ready.reserve(small.sum());
         let mut pattern = None;

@@ -6,6 +6,8 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, exponential_buckets,
 };
 
+use super::tallied::Tallied;
+
 /// Upper bounds of a histogram: `count` of them from `start`, each twice the one before.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Buckets {
@@ -58,6 +60,11 @@ impl<'r> Register<'r> {
     pub(super) fn histogram(&self, name: &str, help: &str, buckets: Buckets) -> Histogram {
         let options = HistogramOpts::new(name, help).buckets(buckets.bounds());
         self.add(Histogram::with_opts(options))
+    }
+
+    /// For what is observed by the thousand.
+    pub(super) fn tallied(&self, name: &str, help: &str, buckets: Buckets) -> Tallied {
+        self.add(Tallied::new(name, help, buckets))
     }
 
     pub(super) fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {

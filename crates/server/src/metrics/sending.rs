@@ -8,28 +8,28 @@ use std::time::Duration;
 use prometheus::Histogram;
 
 use super::register::{Register, SECONDS};
+use super::tallied::Tallied;
 
 /// The parts of a watch stream's work.
 #[derive(Debug)]
 pub(crate) struct Sending {
-    answers: Histogram,
-    events: Histogram,
+    answers: Tallied,
+    events: Tallied,
     control: Histogram,
     progress: Histogram,
 }
 
 impl Sending {
     pub(super) fn new(register: &Register<'_>) -> Self {
-        let seconds = |part: &str, help| {
-            let name = format!("etcd_debugging_server_watch_send_loop_{part}");
-            register.histogram(&name, help, SECONDS)
-        };
+        let name = |part| format!("etcd_debugging_server_watch_send_loop_{part}");
+        let tallied = |part, help| register.tallied(&name(part), help, SECONDS);
+        let seconds = |part, help| register.histogram(&name(part), help, SECONDS);
         Self {
-            answers: seconds(
+            answers: tallied(
                 "watch_stream_duration_seconds",
                 "Seconds that an answer with what was watched takes.",
             ),
-            events: seconds(
+            events: tallied(
                 "watch_stream_duration_per_event_seconds",
                 "The same, for each of its events.",
             ),
@@ -45,17 +45,13 @@ impl Sending {
     }
 
     /// Answers with so many events each took this long together.
-    pub(crate) fn on_answers(&self, events: &[usize], took: Duration) {
+    pub(crate) fn on_answers(&self, events: &[u32], took: Duration) {
         let Ok(count) = u32::try_from(events.len()) else { return };
-        if count == 0 {
-            return;
-        }
-        let share = took.as_secs_f64() / f64::from(count);
-        let (answers, of_each) = (self.answers.local(), self.events.local());
-        for events in events {
-            answers.observe(share);
-            if let Some(events) = u32::try_from(*events).ok().filter(|events| 0 < *events) {
-                of_each.observe(share / f64::from(events));
+        let Some(share) = took.checked_div(count) else { return };
+        self.answers.observe(share, count.into());
+        for alike in events.chunk_by(|one, next| one == next) {
+            if let Some(each) = share.checked_div(alike[0]) {
+                self.events.observe(each, alike.len() as u64);
             }
         }
     }
