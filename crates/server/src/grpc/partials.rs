@@ -80,10 +80,11 @@ impl Partials {
                 if self.bytes.load(Ordering::Relaxed) <= PARTIAL_BYTES_LEFT {
                     break;
                 }
-                if let Some(bytes) = held.bytes.lock().take() {
+                let taken = held.bytes.lock().take();
+                if let Some(bytes) = taken {
                     self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+                    refused.push(held);
                 }
-                refused.push(held);
             }
         }
         tracing::debug!(messages = refused.len(), "refused calls whose messages do not arrive");

@@ -207,16 +207,21 @@ pub enum BootError {
 }
 
 impl BootError {
-    /// Whether there was only no room.
-    pub(super) fn is_no_space(&self) -> bool {
+    /// The operating system's error among the causes.
+    pub(super) fn io(&self) -> Option<&io::Error> {
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
         while let Some(error) = cause {
-            if error.downcast_ref().is_some_and(is_no_space) {
-                return true;
+            if let Some(io) = error.downcast_ref() {
+                return Some(io);
             }
             cause = error.source();
         }
-        false
+        None
+    }
+
+    /// Whether there was only no room.
+    pub(super) fn is_no_space(&self) -> bool {
+        self.io().is_some_and(is_no_space)
     }
 }
 

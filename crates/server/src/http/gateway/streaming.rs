@@ -102,10 +102,17 @@ impl<B> Lines<B> {
             return None;
         }
         self.arrived.advance(PREFIX_LEN);
-        let message = self.arrived.split_to(len).freeze();
-        // The rest would keep the memory of the message.
-        self.arrived = BytesMut::from(&self.arrived[..]);
-        Some(message)
+        // Neither keeps the memory of the other: the shorter one is copied.
+        let rest_len = self.arrived.len() - len;
+        if len <= rest_len {
+            let message = Bytes::copy_from_slice(&self.arrived[..len]);
+            self.arrived.advance(len);
+            return Some(message);
+        }
+        let rest = BytesMut::from(&self.arrived[len..]);
+        let mut message = std::mem::replace(&mut self.arrived, rest);
+        message.truncate(len);
+        Some(message.freeze())
     }
 
     /// What may be handed out of a message's line; a long one that is paced comes in pieces.
