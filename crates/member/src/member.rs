@@ -189,8 +189,7 @@ impl Member {
     /// As [`Member::step`].
     pub fn start(&mut self, now_millis: u64, out: &mut Outputs) -> Result<(), Halt> {
         self.drain(now_millis, out)?;
-        let status = self.raft.status();
-        if status.conf_state.voters.iter().eq([&self.options.id]) {
+        if self.raft.conf_state().voters.iter().eq([&self.options.id]) {
             self.raft.campaign();
         }
         self.drain(now_millis, out)
@@ -205,7 +204,7 @@ impl Member {
         self.state.compact_step()
     }
 
-    /// Role, term and progress.
+    /// Role, term and how far the log is.
     #[must_use]
     pub fn status(&self) -> raft::Status {
         self.raft.status()
@@ -217,7 +216,7 @@ impl Member {
         self.options.id
     }
 
-    /// Consensus: for what is looked at often.
+    /// Consensus: the members, and how far each of them is.
     #[must_use]
     pub fn consensus(&self) -> &Raft {
         &self.raft
@@ -237,7 +236,8 @@ impl Member {
         if status.role != RoleKind::Leader {
             return None;
         }
-        let matched = status.progress.get(&id)?.matched.0;
+        let (_, peer) = self.raft.peers().find(|(peer, _)| *peer == id)?;
+        let matched = peer.matched.0;
         Some(status.persisted.0.saturating_mul(9) <= matched.saturating_mul(10))
     }
 

@@ -542,8 +542,8 @@ fn members_are_added_and_removed() {
     let refused = matches!(answer, Answer::Applied(Applied::Refused(Refusal::MemberExists)));
     assert!(refused, "{answer:?}");
     assert_eq!(cluster.count(MemberId(4)), 1);
-    let new = cluster.one(MemberId(4)).member.status();
-    assert!(new.conf_state.learners.contains(&MemberId(4)), "{new:?}");
+    let members = cluster.one(MemberId(4)).member.consensus().conf_state();
+    assert!(members.learners.contains(&MemberId(4)), "{members:?}");
     assert_eq!(cluster.one(leader).member.learner_ready(MemberId(4)), Some(true));
     assert_eq!(cluster.one(leader).member.learner_ready(MemberId(9)), None);
 

@@ -2,18 +2,15 @@
 //!
 //! Source: etcd raft: status.go.
 
-use std::collections::BTreeMap;
-
 use base::{Index, LogPosition, MemberId, Term};
 
-use crate::ConfState;
 use crate::progress::{Progress, ProgressState};
 use crate::raft::Raft;
 use crate::ready::{RoleKind, SoftState};
 use crate::role::Role;
 
 /// A member as it sees itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status {
     /// This member.
     pub id: MemberId,
@@ -37,10 +34,6 @@ pub struct Status {
     pub leader: Option<MemberId>,
     /// Whom it hands leadership to, if it does.
     pub transfer_to: Option<MemberId>,
-    /// The other members, if it leads.
-    pub progress: BTreeMap<MemberId, PeerStatus>,
-    /// The configuration in force.
-    pub conf_state: ConfState,
 }
 
 /// A member's log ends before what it told its leader to have stored: its disk lost data, or is an
@@ -57,7 +50,7 @@ pub struct Forgotten {
 }
 
 /// Another member as the leader sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerStatus {
     /// The last entry known to be durable there.
     pub matched: Index,
@@ -87,19 +80,12 @@ pub enum PeerState {
 }
 
 impl Raft {
-    /// How this member sees itself.
+    /// How this member sees itself: no more than a few numbers, so that it may be asked for at
+    /// every step. See also [`Raft::peers`] and [`Raft::conf_state`].
     #[must_use]
     pub fn status(&self) -> Status {
         let common = &self.common;
         let SoftState { leader, role } = self.soft_state();
-        let mut progress = BTreeMap::new();
-        let mut transfer_to = None;
-        if let Role::Leader(leader) = &self.role {
-            transfer_to = leader.transfer_to;
-            for (&id, peer) in &leader.progress {
-                progress.insert(id, PeerStatus::new(peer, common.members.is_learner(id)));
-            }
-        }
         Status {
             id: common.id(),
             term: common.term,
@@ -111,10 +97,18 @@ impl Raft {
             compacted: common.log.first().previous(),
             role,
             leader,
-            transfer_to,
-            progress,
-            conf_state: common.members.conf_state().clone(),
+            transfer_to: self.transfer_to(),
         }
+    }
+
+    /// The members as this one sees them, in the order of their ids, if it leads; itself too.
+    pub fn peers(&self) -> impl Iterator<Item = (MemberId, PeerStatus)> {
+        let leader = match &self.role {
+            Role::Leader(leader) => Some(leader),
+            Role::Follower(_) | Role::Candidate(_) => None,
+        };
+        let progress = leader.into_iter().flat_map(|leader| &leader.progress);
+        progress.map(|(&id, peer)| (id, PeerStatus::new(peer, self.common.members.is_learner(id))))
     }
 }
 

@@ -10,7 +10,7 @@ use base::{Index, LogPosition, MemberId, Term};
 use bytes::Bytes;
 use retcd_raft::{
     AppendReply, Body, ConfState, DropReason, Event, MembershipChange, Message, PeerState,
-    ProposeError, Ready, SnapshotMeta,
+    PeerStatus, ProposeError, Ready, SnapshotMeta,
 };
 
 /// Leads three members in term 1; its log is compacted up to 3 of 4, and member 3 has only 1.
@@ -30,8 +30,12 @@ fn refused(index: u64, hint: LogPosition) -> Body {
     Body::AppendReply(AppendReply { index: Index(index), rejected: Some(hint) })
 }
 
+fn peer(leader: &Alone, id: MemberId) -> PeerStatus {
+    leader.raft.peers().find(|(peer, _)| *peer == id).unwrap().1
+}
+
 fn state_of(leader: &Alone, id: MemberId) -> PeerState {
-    leader.raft.status().progress[&id].state
+    peer(leader, id).state
 }
 
 /// Member 3 turns out to lack what is compacted.
@@ -110,7 +114,7 @@ fn a_member_that_was_removed_is_forgotten_and_a_new_one_probed() {
     assert_eq!(dropped, Some(Event::Dropped { from: THREE, kind: "MsgAppResp", reason }));
     let state = leader.raft.apply_change(&MembershipChange::AddLearner(MemberId(4)));
     assert_eq!(state.learners, [MemberId(4)].into());
-    let peer = leader.raft.status().progress[&MemberId(4)].clone();
+    let peer = peer(&leader, MemberId(4));
     assert!(peer.is_learner && peer.recent_active, "it gets time to answer");
     assert_eq!(peer.state, PeerState::Probe);
 }
@@ -152,7 +156,7 @@ fn whoever_leads_in_the_name_of_another_term_is_not_believed() {
     assert_eq!(leader.raft.status().leader, Some(ME));
     // Entries that were never sent cannot be acknowledged.
     leader.hear(THREE, 1, accepted(5));
-    assert_eq!(leader.raft.status().progress[&THREE].matched, Index(1));
+    assert_eq!(peer(&leader, THREE).matched, Index(1));
 }
 
 #[test]
@@ -198,7 +202,7 @@ fn a_member_outside_the_configuration_does_not_campaign() {
     (0..100).for_each(|_| raft.tick());
     raft.campaign();
     assert!(raft.ready().is_none());
-    assert_eq!(raft.status().conf_state, ConfState::default());
+    assert_eq!(*raft.conf_state(), ConfState::default());
 }
 
 /// Found by the simulator: the leader then asked its learner for ever, in one turn.

@@ -302,7 +302,7 @@ fn s7_a_snapshot_takes_the_place_of_the_log() {
     assert_eq!(member.answer(), accepted(9));
     let status = member.raft.status();
     assert_eq!((status.last, status.commit, status.applied), (position(2, 9), Index(9), Index(9)));
-    assert_eq!(status.conf_state, meta.conf_state);
+    assert_eq!(*member.raft.conf_state(), meta.conf_state);
     member.hear(TWO, 2, append(position(2, 9), &[2], 10));
     assert_eq!(member.applied, [position(2, 10)]);
 }

@@ -244,7 +244,7 @@ impl Run {
             }
             7 => {
                 let verb = ["voter", "voter", "learner", "remove", "none"][self.random.below(5)];
-                let voters = raft.status().conf_state.voters;
+                let voters = raft.conf_state().voters.clone();
                 if verb == "voter" || voters.len() > 2 || !voters.contains(&other) {
                     raft.propose_change(Bytes::from(format!("{verb} {other}"))).ok();
                 }
@@ -330,8 +330,8 @@ impl Run {
     fn agrees(&self) -> bool {
         let leaders = self.cluster.leaders();
         let Some((_, leader)) = leaders.iter().max() else { return false };
-        let status = self.cluster.members[leader].raft.as_ref().unwrap().status();
-        let state = &status.conf_state;
+        let leads = self.cluster.members[leader].raft.as_ref().unwrap();
+        let (status, state) = (leads.status(), leads.conf_state());
         state.voters.union(&state.learners).all(|id| {
             let other = self.cluster.members[id].raft.as_ref().unwrap().status();
             other.leader == Some(*leader)
@@ -342,7 +342,8 @@ impl Run {
 
     fn statuses(&self) -> Vec<String> {
         let up = self.cluster.members.values().filter_map(|member| member.raft.as_ref());
-        up.map(|raft| format!("{:?}", raft.status())).collect()
+        up.map(|raft| format!("{:?} {:?}", raft.status(), raft.peers().collect::<Vec<_>>()))
+            .collect()
     }
 }
 

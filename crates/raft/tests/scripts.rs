@@ -132,7 +132,7 @@ fn run_verb(cluster: &mut Cluster, command: &Command, id: MemberId) -> String {
         "compact" => raft.compact(Index(number(0))),
         "unreachable" => raft.unreachable(MemberId(number(0))),
         "progress" => return progress(raft),
-        "members" => return print_members(&raft.status().conf_state),
+        "members" => return print_members(raft.conf_state()),
         "events" => return raft.take_events().iter().map(|event| format!("{event:?}\n")).collect(),
         other => panic!("line {}: unknown command {other}", command.line),
     }
@@ -216,7 +216,7 @@ fn status(cluster: &Cluster) -> String {
 
 fn progress(raft: &Raft) -> String {
     let mut text = String::new();
-    for (id, peer) in raft.status().progress {
+    for (id, peer) in raft.peers() {
         let state = match peer.state {
             PeerState::Probe => "probe".to_owned(),
             PeerState::Replicate => "replicate".to_owned(),

@@ -456,10 +456,10 @@ impl Node {
         if self.room.low {
             return self.look_after_room(out);
         }
-        let conf_state = self.member.status().conf_state;
+        let conf_state = self.member.consensus().conf_state();
         let state = self.member.state();
         let began = Instant::now();
-        match self.log.on_durable(position, &conf_state, state, &self.backend) {
+        match self.log.on_durable(position, conf_state, state, &self.backend) {
             Ok(taken) => {
                 if let Some(encoding) = taken {
                     self.reports.metrics.disk.on_snapshot(began.elapsed(), encoding);

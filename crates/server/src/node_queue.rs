@@ -3,6 +3,7 @@
 //! The queue is bounded. Who asks is refused when it is full; who only brings news either brings it
 //! again or waits for room.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
@@ -43,13 +44,22 @@ pub(crate) enum Command {
     Stop,
 }
 
+/// The members as consensus sees them at one moment.
+#[derive(Debug)]
+pub(crate) struct Standings {
+    /// Who votes.
+    pub(crate) voters: BTreeSet<MemberId>,
+    /// How far each of them is, if this member leads.
+    pub(crate) peers: Vec<(MemberId, raft::PeerStatus)>,
+}
+
 /// What the loop is told rarely.
 #[derive(Debug)]
 pub(crate) enum Rare {
     /// A caller went away without its answer.
     Forget(Ticket),
-    /// What consensus says of itself is wanted.
-    Consensus(oneshot::Sender<raft::Status>),
+    /// Who votes, and how far each member is, is wanted.
+    Standings(oneshot::Sender<Standings>),
     /// Whether a learner has nearly everything is wanted.
     LearnerReady(MemberId, oneshot::Sender<Option<bool>>),
     /// A snapshot of the leader: the message, and the database beside it. It is told when both are
@@ -139,9 +149,9 @@ impl NodeQueue {
         }
     }
 
-    /// What consensus says of itself.
-    pub(crate) async fn consensus(&self) -> Result<raft::Status, ProposeError> {
-        self.inquire(Rare::Consensus).await
+    /// Who votes, and how far each member is.
+    pub(crate) async fn standings(&self) -> Result<Standings, ProposeError> {
+        self.inquire(Rare::Standings).await
     }
 
     /// Whether a learner has nearly everything; `None` if this member cannot tell.

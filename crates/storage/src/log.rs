@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use backend::Backend;
 use base::{Index, LogPosition};
-use raft::{ConfState, Persist, Persisted, Restored, Status};
+use raft::{ConfState, Persist, Persisted, Raft, Restored};
 use state::State;
 use vfs::Dir;
 use wal::{AppendError, Mark, Wal};
@@ -236,8 +236,8 @@ impl Log {
     }
 
     /// Up to where consensus should forget its entries now; `None` if that is not worth it.
-    pub fn forgettable(&mut self, status: &Status) -> Option<Index> {
-        self.window.target(status)
+    pub fn forgettable(&mut self, consensus: &Raft) -> Option<Index> {
+        self.window.target(&consensus.status(), consensus.peers().map(|(_, peer)| peer))
     }
 }
 

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 
 use base::Index;
-use raft::{Entry, PeerState, Status};
+use raft::{Entry, PeerState, PeerStatus, Status};
 
 /// Bytes of entries kept behind what is applied.
 const BYTES_MAX: u64 = 64 << 20;
@@ -63,10 +63,14 @@ impl LogWindow {
     }
 
     /// Up to where the log should be forgotten now; `None` if that is not worth it.
-    pub(crate) fn target(&mut self, status: &Status) -> Option<Index> {
+    pub(crate) fn target(
+        &mut self,
+        status: &Status,
+        peers: impl Iterator<Item = PeerStatus>,
+    ) -> Option<Index> {
         let applied = status.applied.0;
         let usual = applied.saturating_sub(self.catchup_entries);
-        let live = status.progress.values().filter(|peer| peer.recent_active);
+        let live = peers.filter(|peer| peer.recent_active);
         let live = live.filter(|peer| !matches!(peer.state, PeerState::Snapshot(_)));
         let slowest = live.map(|peer| peer.matched.0).min().unwrap_or(u64::MAX);
         let most = applied.saturating_sub(self.catchup_entries.saturating_mul(LIVE_FACTOR));
@@ -104,7 +108,7 @@ impl LogWindow {
 #[cfg(test)]
 mod tests {
     use base::{LogPosition, MemberId, Term};
-    use raft::{ConfState, EntryKind, PeerStatus, RoleKind};
+    use raft::{EntryKind, RoleKind};
 
     use super::*;
 
@@ -118,8 +122,8 @@ mod tests {
         (from..=to).map(entry).collect()
     }
 
-    fn status(applied: u64, peers: &[(u64, bool)]) -> Status {
-        let peer = |(matched, recent_active): &(u64, bool)| PeerStatus {
+    fn peers(peers: &[(u64, bool)]) -> impl Iterator<Item = PeerStatus> {
+        peers.iter().map(|(matched, recent_active)| PeerStatus {
             matched: Index(*matched),
             next: Index(matched + 1),
             state: PeerState::Replicate,
@@ -127,8 +131,10 @@ mod tests {
             in_flight: 0,
             recent_active: *recent_active,
             is_learner: false,
-        };
-        let ids = (2..).map(MemberId);
+        })
+    }
+
+    fn status(applied: u64) -> Status {
         Status {
             id: MemberId(1),
             term: Term(1),
@@ -141,8 +147,6 @@ mod tests {
             role: RoleKind::Leader,
             leader: Some(MemberId(1)),
             transfer_to: None,
-            progress: ids.zip(peers.iter().map(peer)).collect(),
-            conf_state: ConfState::default(),
         }
     }
 
@@ -156,18 +160,18 @@ mod tests {
             (vec![(50, true)], None),
         ] {
             let mut window = LogWindow::new(1000, 100, &entries(1, 10_000, 10));
-            let target = window.target(&status(10_000, &peers)).map(|index| index.0);
+            let target = window.target(&status(10_000), self::peers(&peers)).map(|index| index.0);
             assert_eq!(target, expected, "{peers:?}");
         }
         let mut window = LogWindow::new(100, 100, &entries(1, 10_000, 10));
-        let target = window.target(&status(10_000, &[(50, true)]));
+        let target = window.target(&status(10_000), peers(&[(50, true)]));
         assert_eq!(target, Some(Index(9_000)), "ten times the usual number at most");
     }
 
     #[test]
     fn bytes_are_bounded_whoever_lags() {
         let mut window = LogWindow::new(5000, 100, &entries(1, 100, 1 << 20));
-        let target = window.target(&status(100, &[(1, true)])).unwrap();
+        let target = window.target(&status(100), peers(&[(1, true)])).unwrap();
         assert!((30..50).contains(&target.0), "{target}");
         assert!(window.bytes <= BYTES_MAX, "{}", window.bytes);
         // Rewritten entries are not counted twice.

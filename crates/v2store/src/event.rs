@@ -263,7 +263,10 @@ impl NodeView {
             if std::mem::replace(&mut more, true) {
                 into.push(b',');
             }
-            into.extend_from_slice(format!("\"{name}\":{index}").as_bytes());
+            into.push(b'"');
+            into.extend_from_slice(name.as_bytes());
+            into.extend_from_slice(b"\":");
+            json::number(index, into);
         }
         into.push(b'}');
     }

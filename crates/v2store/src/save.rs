@@ -51,9 +51,10 @@ impl Opened {
     fn new(node: &NodeView, into: &mut Vec<u8>) -> Self {
         into.extend_from_slice(b"{\"Path\":");
         json::string(&node.key, into);
-        let (created, modified) = (node.created, node.modified);
-        let indexes = format!(",\"CreatedIndex\":{created},\"ModifiedIndex\":{modified}");
-        into.extend_from_slice(indexes.as_bytes());
+        into.extend_from_slice(b",\"CreatedIndex\":");
+        json::number(node.created, into);
+        into.extend_from_slice(b",\"ModifiedIndex\":");
+        json::number(node.modified, into);
         into.extend_from_slice(b",\"ExpireTime\":");
         let expires = node.expires.map_or_else(|| when::NEVER.to_owned(), when::to_text);
         json::string(&expires, into);

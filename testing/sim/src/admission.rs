@@ -9,7 +9,7 @@ use raft::{RoleKind, Status};
 use state::members::ChangeContext;
 
 use crate::judge::Verdict;
-use crate::machine::Machine;
+use crate::machine::{Machine, Process};
 use crate::world::{Event, World};
 
 impl World {
@@ -57,9 +57,8 @@ impl World {
         // Of two, the other may never hear of it; or the one that is out has entries that its leader
         // lost with its power, and so the longer log. Nobody wins then: so it is in etcd.
         let alone = status.leader.is_none_or(|leader| leader == id);
-        self.may_stall |= out.removed
-            && status.conf_state.voters.len() < 2
-            && (alone || self.config.has_slow_disks());
+        let voters = self.process(at).member.consensus().conf_state().voters.len();
+        self.may_stall |= out.removed && voters < 2 && (alone || self.config.has_slow_disks());
         let hears =
             status.role == RoleKind::Follower && status.leader.is_some_and(|leader| leader != id);
         if out.removed && hears && out.restored.is_none() {
@@ -89,12 +88,15 @@ impl World {
 
     /// Ends members that were removed, once everybody who stays knows.
     pub(crate) fn retire_removed(&mut self) {
-        let Some((members, removed)) = self.newest_members() else { return };
+        let Some(newest) = self.newest() else { return };
+        let mut removed = newest.member.state().removed_members();
+        removed.retain(|id| self.by_id.get(id).is_some_and(|&at| !self.machines[at].removed));
+        if removed.is_empty() {
+            return;
+        }
+        let members = self.newest_members().map(|(members, _)| members).unwrap_or_default();
         for id in removed {
-            let Some(&at) = self.by_id.get(&id) else { continue };
-            if self.machines[at].removed {
-                continue;
-            }
+            let at = self.by_id[&id];
             if self.machines[at].lost {
                 self.machines[at].removed = true;
                 continue;
@@ -120,11 +122,14 @@ impl World {
 
     /// The members, and those that were removed, as the most advanced process knows them.
     pub(crate) fn newest_members(&self) -> Option<(Vec<MemberId>, Vec<MemberId>)> {
-        let processes = self.machines.iter().filter_map(|machine| machine.process.as_ref());
-        let newest = processes.max_by_key(|process| process.member.applied().index)?;
-        let state = newest.member.state();
+        let state = self.newest()?.member.state();
         let members = state.members().iter().map(|member| member.id).collect();
         Some((members, state.removed_members()))
+    }
+
+    fn newest(&self) -> Option<&Process> {
+        let processes = self.machines.iter().filter_map(|machine| machine.process.as_ref());
+        processes.max_by_key(|process| process.member.applied().index)
     }
 
     /// Proposes a change of the members for nobody.

@@ -10,13 +10,47 @@ use state::auth::gate::Authorized;
 
 use crate::machine::Process;
 
+/// What must be the same at all members.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Facts {
+    /// What a member says of itself.
+    said: Vec<String>,
+    /// Every row of every bucket, in order.
+    rows: Vec<(Bucket, Bytes, Bytes)>,
+}
+
+impl Facts {
+    /// The rows of one bucket.
+    pub(crate) fn rows_of(
+        &self,
+        name: &str,
+    ) -> impl Iterator<Item = (&'static str, &Bytes, &Bytes)> {
+        let rows = self.rows.iter().filter(move |(bucket, ..)| bucket.name() == name);
+        rows.map(|(bucket, key, value)| (bucket.name(), key, value))
+    }
+
+    /// Where two members differ first.
+    pub(crate) fn difference(&self, other: &Self) -> Option<String> {
+        let said = self.said.iter().zip(&other.said).find(|(mine, other)| mine != other);
+        if let Some((mine, other)) = said {
+            return Some(format!("{mine}, not {other}"));
+        }
+        let row = self.rows.iter().zip(&other.rows).find(|(mine, other)| mine != other);
+        if let Some((mine, other)) = row {
+            return Some(format!("{mine:?}, not {other:?}"));
+        }
+        let (mine, other) = (self.rows.len(), other.rows.len());
+        (mine != other).then(|| format!("{mine} rows, not {other}"))
+    }
+}
+
 impl Process {
     /// Everything that it holds, once all that was begun is done.
     pub(crate) fn all(
         &mut self,
         member: u64,
         reopens: bool,
-    ) -> Result<(history::Final, Vec<String>), String> {
+    ) -> Result<(history::Final, Facts), String> {
         // As etcd's, the hash of a store without any live key depends on how far the removal
         // of compacted rows got.
         while self.member.compact_step().map_err(|error| format!("{error:?}"))?
@@ -57,11 +91,10 @@ impl Process {
         })
     }
 
-    /// Every row of every bucket, and what the member says of itself: the same at all members.
-    fn facts(&self, state: &State) -> Result<Vec<String>, String> {
+    fn facts(&self, state: &State) -> Result<Facts, String> {
         let reads = state.reads();
         let leases: Vec<_> = reads.leases().iter().map(|id| reads.lease(*id, true)).collect();
-        let mut facts = vec![
+        let said = vec![
             format!("members {:?}", reads.members()),
             format!("removed {:?}", state.removed_members()),
             format!("alarms {:?}", reads.alarms()),
@@ -70,16 +103,17 @@ impl Process {
             format!("downgrade {:?}", reads.downgrade()),
             format!("leases {leases:?}"),
         ];
+        let mut rows = Vec::new();
         for bucket in Bucket::ALL {
             let mut visit = |key: &Bytes, value: &Bytes| {
-                facts.push(format!("{} {key:?}: {value:?}", bucket.name()));
+                rows.push((bucket, key.clone(), value.clone()));
                 ControlFlow::Continue(())
             };
             self.backend
                 .scan(bucket, b"", None, &mut visit)
                 .map_err(|error| format!("{error:?}"))?;
         }
-        Ok(facts)
+        Ok(Facts { said, rows })
     }
 }
 

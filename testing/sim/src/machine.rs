@@ -376,8 +376,8 @@ impl Process {
             }
             Err(error) => return Err(Stop::Disk(error.to_string())),
         };
-        let conf_state = self.member.status().conf_state;
-        match self.log.on_durable(durable, &conf_state, self.member.state(), &self.backend) {
+        let conf_state = self.member.consensus().conf_state();
+        match self.log.on_durable(durable, conf_state, self.member.state(), &self.backend) {
             Ok(taken) => {
                 if taken.is_some() {
                     base::probe::reached("sim: the log is marked and may forget");
@@ -391,14 +391,14 @@ impl Process {
 
     /// A received snapshot took the place of the state.
     pub(crate) fn on_restored(&mut self, position: LogPosition) -> Result<(), Stop> {
-        let conf_state = self.member.status().conf_state;
-        let restored = self.log.on_restored(position, &conf_state, self.member.state());
+        let conf_state = self.member.consensus().conf_state();
+        let restored = self.log.on_restored(position, conf_state, self.member.state());
         restored.map_err(|error| Stop::of(&error))
     }
 
     /// What consensus is told to forget, if that is worth it.
     pub(crate) fn forget(&mut self) -> Option<Input> {
-        self.log.forgettable(&self.member.status()).map(Input::Compact)
+        self.log.forgettable(self.member.consensus()).map(Input::Compact)
     }
 
     /// Pins the database for another member; whether there was room for that.

@@ -3,6 +3,7 @@
 use base::probe::reached;
 
 use crate::config::Fault;
+use crate::finals::Facts;
 use crate::judge::Verdict;
 use crate::world::{Event, World};
 
@@ -148,19 +149,13 @@ impl World {
     }
 
     /// A member holds what the models of users, alarms, versions and the v2 tree say.
-    fn compare_models(&mut self, at: usize, facts: &[String]) -> Verdict {
-        let is_of = |name: &str| {
-            let prefix = format!("{name} ");
-            facts.iter().filter(move |fact| fact.starts_with(&prefix))
-        };
+    fn compare_models(&mut self, at: usize, facts: &Facts) -> Verdict {
         let model = &self.judge.model;
-        let mut expected = Vec::new();
-        for (bucket, key, value) in model.auth.now().rows() {
-            expected.push(format!("{bucket} {key:?}: {value:?}"));
-        }
-        let found = ["auth", "authRoles", "authUsers"].into_iter().flat_map(is_of);
-        if !found.clone().eq(&expected) {
-            let found: Vec<_> = found.collect();
+        let rows = model.auth.now().rows();
+        let expected: Vec<_> = rows.iter().map(|(name, key, value)| (*name, key, value)).collect();
+        let buckets = ["auth", "authRoles", "authUsers"];
+        let found: Vec<_> = buckets.into_iter().flat_map(|name| facts.rows_of(name)).collect();
+        if found != expected {
             return Err(format!("users and roles are {found:?} instead of {expected:?}"));
         }
         let reads = self.machines[at].process.as_ref().expect("it runs").member.state().reads();
@@ -176,14 +171,14 @@ impl World {
         if reads.alarms() != model.alarms() {
             return Err(format!("alarms {:?}, not {:?}", reads.alarms(), model.alarms()));
         }
-        let rows = is_of("v2store").count();
+        let rows = facts.rows_of("v2store").count();
         if self.second.is_some() { self.compare_second(at, rows) } else { Ok(()) }
     }
 
     /// All members hold the same, and what the model holds.
     fn compare(&mut self) -> Verdict {
         let pairs = self.judge.model.pairs();
-        let mut first: Option<Vec<String>> = None;
+        let mut first: Option<Facts> = None;
         let reopens = self.accounts.is_some() || self.second.is_some() || self.config.versions;
         for at in self.members() {
             let (end, facts) = match self.process(at).all(at as u64, reopens) {
@@ -209,12 +204,8 @@ impl World {
                 first = Some(facts);
                 continue;
             };
-            if let Some((mine, other)) = facts.iter().zip(first).find(|(mine, other)| mine != other)
-            {
-                return Err(format!("member {at} holds {mine}, not {other}"));
-            }
-            if facts.len() != first.len() {
-                return Err(format!("member {at} holds {} rows, not {}", facts.len(), first.len()));
+            if let Some(difference) = facts.difference(first) {
+                return Err(format!("member {at} holds {difference}"));
             }
         }
         Ok(())

@@ -12,7 +12,7 @@ use proto::raftpb;
 use state::{Refusal, Reply};
 
 use super::{Handle, ProposeError, applied};
-use crate::node_queue::Question;
+use crate::node_queue::{Question, Standings};
 use crate::peers::membership::by_leader;
 
 /// Before it is looked again who leads.
@@ -116,13 +116,13 @@ impl Handle {
         self.shared.queue.learner_ready(id).await
     }
 
-    /// What consensus says of itself and, if it leads, of the others.
+    /// Who votes and, if this member leads, how far each member is.
     ///
     /// # Errors
     ///
     /// `Stopped`, or the queue is full.
-    pub(crate) async fn consensus(&self) -> Result<raft::Status, ProposeError> {
-        self.shared.queue.consensus().await
+    pub(crate) async fn standings(&self) -> Result<Standings, ProposeError> {
+        self.shared.queue.standings().await
     }
 
     /// Lets units of logical time go by at once, so that an election comes earlier.

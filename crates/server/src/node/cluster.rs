@@ -14,7 +14,7 @@ use storage::Arrived;
 
 use super::{Node, NodeError, REMOVED_PAUSE};
 use crate::config::GoDuration;
-use crate::node_queue::Rare;
+use crate::node_queue::{Rare, Standings};
 use crate::peers::copies::Copied;
 use crate::peers::versions::Release;
 
@@ -26,8 +26,11 @@ impl Node {
                 self.waiters.remove(&ticket);
                 self.step(Input::Forget(vec![ticket]), out)
             }
-            Rare::Consensus(reply) => {
-                let _asker_is_gone = reply.send(self.member.status());
+            Rare::Standings(reply) => {
+                let consensus = self.member.consensus();
+                let voters = consensus.conf_state().voters.clone();
+                let peers = consensus.peers().collect();
+                let _asker_is_gone = reply.send(Standings { voters, peers });
                 Ok(())
             }
             Rare::LearnerReady(id, reply) => {
@@ -171,9 +174,9 @@ impl Node {
         let restored = out.restored.take();
         if let Some(position) = restored {
             self.compaction_due = Some(Instant::now());
-            let conf_state = self.member.status().conf_state;
+            let conf_state = self.member.consensus().conf_state();
             let state = self.member.state();
-            let released = self.log.on_restored(position, &conf_state, state);
+            let released = self.log.on_restored(position, conf_state, state);
             released.map_err(NodeError::Snapshot)?;
             self.reports
                 .compacted
@@ -243,7 +246,7 @@ impl Node {
 
     /// Lets memory forget of the log what nobody is likely to need.
     pub(super) fn forget_log(&mut self, out: &mut Outputs) -> Result<(), NodeError> {
-        match self.log.forgettable(&self.member.status()) {
+        match self.log.forgettable(self.member.consensus()) {
             Some(index) => self.step(Input::Compact(index), out),
             None => Ok(()),
         }
@@ -271,7 +274,8 @@ impl Node {
         if status.role != RoleKind::Leader {
             return;
         }
-        for to in status.progress.keys().filter(|to| **to != status.id) {
+        let peers = self.member.consensus().peers();
+        for (to, _) in peers.filter(|(to, _)| *to != status.id) {
             self.reports.metrics.server.heartbeats_late.inc();
             tracing::warn!(
                 %to,

@@ -6,9 +6,10 @@ use std::cmp::Reverse;
 use std::time::Instant;
 
 use base::MemberId;
-use raft::{PeerState, Status};
+use raft::PeerState;
 
 use crate::handle::Handle;
+use crate::node_queue::Standings;
 
 /// Hands leadership to the member that can take it soonest, if this one leads others; returns
 /// when it is taken, or after an election timeout at the latest.
@@ -22,8 +23,8 @@ pub(crate) async fn hand_over(handle: &Handle) {
         );
         return;
     }
-    let Ok(status) = handle.consensus().await else { return };
-    if status.conf_state.voters.iter().all(|id| *id == own) {
+    let Ok(standings) = handle.standings().await else { return };
+    if standings.voters.iter().all(|id| *id == own) {
         tracing::info!(
             "local-member-id" = %own,
             "skipped leadership transfer for single voting member cluster"
@@ -31,7 +32,7 @@ pub(crate) async fn hand_over(handle: &Handle) {
         return;
     }
     let connected_since = |id| handle.peers().connected_since(id);
-    let Some(to) = successor(&status, connected_since) else {
+    let Some(to) = successor(&standings, connected_since) else {
         tracing::warn!(
             "local-member-id" = %own,
             error = "unhealthy cluster",
@@ -54,11 +55,11 @@ pub(crate) async fn hand_over(handle: &Handle) {
 /// from lately goes before all others: who was is forgotten at each check of the quorum, though, so
 /// that just then nobody is.
 fn successor(
-    status: &Status,
+    standings: &Standings,
     connected_since: impl Fn(MemberId) -> Option<Instant>,
 ) -> Option<MemberId> {
-    let voters = status.progress.iter().filter(|(id, peer)| {
-        let is_voter = !peer.is_learner && status.conf_state.voters.contains(id);
+    let voters = standings.peers.iter().filter(|(id, peer)| {
+        let is_voter = !peer.is_learner && standings.voters.contains(id);
         is_voter && !matches!(peer.state, PeerState::Snapshot(_))
     });
     let connected = voters.filter_map(|(id, peer)| Some((*id, peer, connected_since(*id)?)));
