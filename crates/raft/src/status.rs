@@ -101,7 +101,7 @@ impl Raft {
         }
     }
 
-    /// The members as this one sees them, in the order of their ids, if it leads; itself too.
+    /// The other members as this one sees them, in the order of their ids; none unless it leads.
     pub fn peers(&self) -> impl Iterator<Item = (MemberId, PeerStatus)> {
         let leader = match &self.role {
             Role::Leader(leader) => Some(leader),

@@ -330,8 +330,8 @@ impl Run {
     fn agrees(&self) -> bool {
         let leaders = self.cluster.leaders();
         let Some((_, leader)) = leaders.iter().max() else { return false };
-        let leads = self.cluster.members[leader].raft.as_ref().unwrap();
-        let (status, state) = (leads.status(), leads.conf_state());
+        let raft = self.cluster.members[leader].raft.as_ref().unwrap();
+        let (status, state) = (raft.status(), raft.conf_state());
         state.voters.union(&state.learners).all(|id| {
             let other = self.cluster.members[id].raft.as_ref().unwrap().status();
             other.leader == Some(*leader)
@@ -342,8 +342,11 @@ impl Run {
 
     fn statuses(&self) -> Vec<String> {
         let up = self.cluster.members.values().filter_map(|member| member.raft.as_ref());
-        up.map(|raft| format!("{:?} {:?}", raft.status(), raft.peers().collect::<Vec<_>>()))
-            .collect()
+        let told = |raft: &Raft| {
+            let peers: Vec<_> = raft.peers().collect();
+            format!("{:?} {:?} {peers:?}", raft.status(), raft.conf_state())
+        };
+        up.map(told).collect()
     }
 }
 

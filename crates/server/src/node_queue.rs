@@ -44,12 +44,12 @@ pub(crate) enum Command {
     Stop,
 }
 
-/// The members as consensus sees them at one moment.
+/// The members as a leader sees them at one moment.
 #[derive(Debug)]
 pub(crate) struct Standings {
     /// Who votes.
     pub(crate) voters: BTreeSet<MemberId>,
-    /// How far each of them is, if this member leads.
+    /// How far each other member is; none unless this one leads.
     pub(crate) peers: Vec<(MemberId, raft::PeerStatus)>,
 }
 
@@ -58,7 +58,7 @@ pub(crate) struct Standings {
 pub(crate) enum Rare {
     /// A caller went away without its answer.
     Forget(Ticket),
-    /// Who votes, and how far each member is, is wanted.
+    /// Who votes, and how far each other member is, is wanted.
     Standings(oneshot::Sender<Standings>),
     /// Whether a learner has nearly everything is wanted.
     LearnerReady(MemberId, oneshot::Sender<Option<bool>>),
@@ -149,7 +149,7 @@ impl NodeQueue {
         }
     }
 
-    /// Who votes, and how far each member is.
+    /// Who votes, and how far each other member is.
     pub(crate) async fn standings(&self) -> Result<Standings, ProposeError> {
         self.inquire(Rare::Standings).await
     }

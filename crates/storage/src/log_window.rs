@@ -122,8 +122,8 @@ mod tests {
         (from..=to).map(entry).collect()
     }
 
-    fn peers(peers: &[(u64, bool)]) -> impl Iterator<Item = PeerStatus> {
-        peers.iter().map(|(matched, recent_active)| PeerStatus {
+    fn peers(at: &[(u64, bool)]) -> impl Iterator<Item = PeerStatus> {
+        at.iter().map(|(matched, recent_active)| PeerStatus {
             matched: Index(*matched),
             next: Index(matched + 1),
             state: PeerState::Replicate,
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn live_members_keep_entries_and_dead_ones_only_the_usual_number() {
-        for (peers, expected) in [
+        for (at, expected) in [
             (vec![], Some(9_000)),
             (vec![(9_990, true), (9_500, true)], Some(9_000)),
             (vec![(9_990, true), (3_000, true)], Some(3_000)),
@@ -160,8 +160,8 @@ mod tests {
             (vec![(50, true)], None),
         ] {
             let mut window = LogWindow::new(1000, 100, &entries(1, 10_000, 10));
-            let target = window.target(&status(10_000), self::peers(&peers)).map(|index| index.0);
-            assert_eq!(target, expected, "{peers:?}");
+            let target = window.target(&status(10_000), peers(&at)).map(|index| index.0);
+            assert_eq!(target, expected, "{at:?}");
         }
         let mut window = LogWindow::new(100, 100, &entries(1, 10_000, 10));
         let target = window.target(&status(10_000), peers(&[(50, true)]));

@@ -1,6 +1,7 @@
 //! JSON strings as Go's encoder writes them.
 
 use std::borrow::Cow;
+use std::io::Write as _;
 
 use crate::text;
 
@@ -52,7 +53,7 @@ fn escaped(bytes: &[u8], into: &mut Vec<u8>) {
 
 /// Appends a number.
 pub(crate) fn number(number: impl std::fmt::Display, into: &mut Vec<u8>) {
-    into.extend_from_slice(number.to_string().as_bytes());
+    write!(into, "{number}").expect("memory takes it");
 }
 
 #[cfg(test)]

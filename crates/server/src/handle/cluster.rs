@@ -116,7 +116,7 @@ impl Handle {
         self.shared.queue.learner_ready(id).await
     }
 
-    /// Who votes and, if this member leads, how far each member is.
+    /// Who votes and, if this member leads, how far each other one is.
     ///
     /// # Errors
     ///

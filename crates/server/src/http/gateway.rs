@@ -8,6 +8,7 @@ mod arriving;
 mod json;
 mod metadata;
 mod paths;
+mod replies;
 mod stopping;
 mod streaming;
 mod websocket;

@@ -47,11 +47,12 @@ impl Sending {
     /// Answers with so many events each took this long together.
     pub(crate) fn on_answers(&self, events: &[u32], took: Duration) {
         let Ok(count) = u32::try_from(events.len()) else { return };
-        let Some(share) = took.checked_div(count) else { return };
-        self.answers.observe(share, count.into());
+        self.answers.observe(took, count);
         for alike in events.chunk_by(|one, next| one == next) {
-            if let Some(each) = share.checked_div(alike[0]) {
-                self.events.observe(each, alike.len() as u64);
+            let Ok(times) = u32::try_from(alike.len()) else { return };
+            let each_of = count.saturating_mul(alike[0]);
+            if let Some(share) = took.saturating_mul(times).checked_div(each_of) {
+                self.events.observe(share, times);
             }
         }
     }

@@ -7,15 +7,16 @@ use std::task::{Context, Poll, ready};
 use axum::body::Body as AnyBody;
 use axum::http::StatusCode;
 use axum::response::Response;
-use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::stream;
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt as _, StreamBody};
 use tonic::Status;
 
 use super::json::{self, Form};
+use super::replies::Replies;
 use super::stopping::{self, Stopping};
-use super::{PREFIX_LEN, ended, http_status, in_own_words, json_response, metadata_of_reply};
+use super::{ended, http_status, in_own_words, json_response, metadata_of_reply};
 use crate::grpc::WatchLines;
 
 /// Answers with the messages of `reply`. The head is sent with the first of them: an error instead
@@ -36,7 +37,7 @@ where
         let Ok(reply) = reply.await;
         let (head, body) = reply.into_parts();
         ended(&head.headers)?;
-        let arrived = BytesMut::new();
+        let arrived = Replies::default();
         let mut lines = Lines { body: Some(body), form, arrived, first: None, paced };
         lines.first = lines.frame().await.transpose()?;
         Ok(lines)
@@ -80,8 +81,7 @@ struct Lines<B> {
     /// `None` once it has ended.
     body: Option<B>,
     form: Form,
-    /// Bytes of messages that are not whole.
-    arrived: BytesMut,
+    arrived: Replies,
     /// A line that was looked at.
     first: Option<Frame<Bytes>>,
     paced: Option<WatchLines>,
@@ -93,28 +93,6 @@ fn line(form: &Form, message: &[u8]) -> Result<String, Status> {
 }
 
 impl<B> Lines<B> {
-    /// The next message, if it is here.
-    fn take(&mut self) -> Option<Bytes> {
-        let prefix = self.arrived.first_chunk::<PREFIX_LEN>()?;
-        let len = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]);
-        let len = usize::try_from(len).expect("lengths fit in memory");
-        if self.arrived.len() - PREFIX_LEN < len {
-            return None;
-        }
-        self.arrived.advance(PREFIX_LEN);
-        // Neither keeps the memory of the other: the shorter one is copied.
-        let rest_len = self.arrived.len() - len;
-        if len <= rest_len {
-            let message = Bytes::copy_from_slice(&self.arrived[..len]);
-            self.arrived.advance(len);
-            return Some(message);
-        }
-        let rest = BytesMut::from(&self.arrived[len..]);
-        let mut message = std::mem::replace(&mut self.arrived, rest);
-        message.truncate(len);
-        Some(message.freeze())
-    }
-
     /// What may be handed out of a message's line; a long one that is paced comes in pieces.
     fn begin(&mut self, message: &Bytes) -> Result<Option<Bytes>, Status> {
         let text = line(&self.form, message)?;
@@ -146,7 +124,7 @@ impl<B: Body<Error = Status> + Unpin> Body for Lines<B> {
                 }
                 return Poll::Ready(Some(piece.map(Frame::data)));
             }
-            if let Some(message) = this.take() {
+            if let Some(message) = this.arrived.take() {
                 match this.begin(&message) {
                     Ok(Some(line)) => return Poll::Ready(Some(Ok(Frame::data(line)))),
                     Ok(None) => continue,
