@@ -28,6 +28,7 @@ mod member;
 mod reads;
 mod renewals;
 mod sending;
+mod undelivered;
 mod waiting;
 
 pub use ids::RequestIds;
@@ -35,3 +36,4 @@ pub use input::{Answer, Failure, Input, Outputs, Proposal, Ticket, Turn};
 pub use leases::LeaseOptions;
 pub use member::{Member, Options, payload};
 pub use state::Halt;
+pub use undelivered::Undelivered;

@@ -216,7 +216,7 @@ impl Member {
         self.options.id
     }
 
-    /// Consensus: the members, and how far each of them is.
+    /// Consensus: for what is looked at often, and for how far the other members are.
     #[must_use]
     pub fn consensus(&self) -> &Raft {
         &self.raft
@@ -226,6 +226,18 @@ impl Member {
     #[must_use]
     pub fn is_leader(&self) -> bool {
         self.raft.is_leader()
+    }
+
+    /// Whether this member leads without others and has applied an entry of its own term: then it has
+    /// applied every write that was acknowledged, and answers reads without a round
+    /// (docs/design/0002).
+    #[must_use]
+    pub fn leads_alone(&self) -> bool {
+        let members = self.raft.conf_state();
+        self.state.applied().term == self.raft.term()
+            && self.raft.is_leader()
+            && members.voters.iter().eq([&self.options.id])
+            && members.voters_outgoing.is_empty()
     }
 
     /// Whether a learner has nine tenths of the leader's log, so that it may get its vote (CB-36).

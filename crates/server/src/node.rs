@@ -19,9 +19,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
 use base::{Index, LogPosition, MemberId};
-use member::{Answer, Input, Member, Outputs, Turn};
+use member::{Answer, Input, Member, Outputs, Turn, Undelivered};
 use parking_lot::MutexGuard;
-use raft::Message;
 use state::{Applied, Refusal};
 use storage::{Arrived, Log, Reserve, SnapshotError, Written};
 use tokio::sync::watch;
@@ -134,7 +133,7 @@ pub(crate) struct Node {
     /// Copies of the state that wait for their message.
     copies: BTreeMap<MemberId, Box<Copied>>,
     /// Proposals that never reached the leader: they wait for another one.
-    undelivered: Vec<Message>,
+    undelivered: Undelivered,
     /// Snapshots received that consensus has not asked to be stored yet, by their index.
     received: BTreeMap<Index, Arrived>,
     /// Set once this member was removed: when it ends.
@@ -180,7 +179,7 @@ impl Node {
             compaction_due: Some(Instant::now()),
             peers,
             copies: BTreeMap::new(),
-            undelivered: Vec::new(),
+            undelivered: Undelivered::default(),
             received: BTreeMap::new(),
             ends_at: None,
             stopping: false,
@@ -489,13 +488,7 @@ impl Node {
         published.applied.store(applied.index.0, Ordering::Relaxed);
         let (id, conf_state) = (self.member.id(), consensus.conf_state());
         published.learner.store(conf_state.learners.contains(&id), Ordering::Relaxed);
-        // Before the first entry of the own term is applied, acknowledged ones may not be.
-        let alone = applied.term == consensus.term()
-            && consensus.is_leader()
-            && conf_state.voters.len() == 1
-            && conf_state.voters.contains(&id)
-            && conf_state.voters_outgoing.is_empty();
-        published.alone.store(alone, Ordering::Release);
+        published.alone.store(self.member.leads_alone(), Ordering::Release);
     }
 }
 

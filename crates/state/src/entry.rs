@@ -30,6 +30,20 @@ pub enum Payload {
 }
 
 impl Payload {
+    /// The id that its proposer gave it, and is answered under; `None` if it has none, or this release
+    /// cannot read it.
+    #[must_use]
+    pub fn request_id(&self) -> Option<u64> {
+        let id = match self {
+            Self::Nothing => None,
+            Self::Request(bytes) => Request::decode(bytes).map(|request| request.id),
+            Self::MemberChange(bytes) => {
+                raftpb::ConfChange::decode(bytes.clone()).ok().map(|change| change.id())
+            }
+        };
+        id.filter(|id| *id != 0)
+    }
+
     /// Whether this release can apply it. What it cannot would stop every member like this one, and
     /// stay in the log: it must not get there.
     #[must_use]

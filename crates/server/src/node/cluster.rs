@@ -5,10 +5,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use base::{LogPosition, MemberId};
-use member::{Input, Outputs, Proposal, Ticket};
-use prost::Message as _;
-use proto::{etcdserverpb as pb, raftpb};
-use raft::{Body, Entry, EntryKind, Message, Persist, PersistToken, RoleKind};
+use member::{Input, Outputs};
+use raft::{Body, Message, Persist, PersistToken, RoleKind};
 use state::Received;
 use storage::Arrived;
 
@@ -44,7 +42,7 @@ impl Node {
             }
             Rare::Unreachable(peer) => self.step(Input::Unreachable(peer), out),
             Rare::Undelivered(proposals) => {
-                self.undelivered.extend(proposals);
+                self.undelivered.keep(proposals);
                 self.propose_undelivered(out)
             }
             Rare::Copied(to, copied) => self.on_copied(to, copied, out),
@@ -94,27 +92,8 @@ impl Node {
     /// Proposes again what never reached a leader that is none any more, for those who still wait.
     fn propose_undelivered(&mut self, out: &mut Outputs) -> Result<(), NodeError> {
         let leader = self.member.status().leader;
-        let lost = std::mem::take(&mut self.undelivered).into_iter();
-        let (mut kept, due): (Vec<Message>, Vec<Message>) =
-            lost.partition(|message| leader == Some(message.to));
-        // Who is behind that finds its request lost as on the way: it ends by its time.
-        kept.truncate(UNDELIVERED_MAX);
-        self.undelivered = kept;
-        let entries = due.into_iter().filter_map(|message| {
-            if let Body::Propose(entries) = message.body { Some(entries) } else { None }
-        });
-        for entry in entries.flatten() {
-            let is_change = entry.kind != EntryKind::Normal;
-            let Some(ticket) = ticket_of(&entry).filter(|ticket| self.waiters.contains_key(ticket))
-            else {
-                continue;
-            };
-            let proposal = Proposal { ticket, request: entry.data };
-            let input = if is_change {
-                Input::ProposeChange(proposal)
-            } else {
-                Input::Propose(vec![proposal])
-            };
+        let waits = |ticket| self.waiters.contains_key(&ticket);
+        for input in self.undelivered.take_due(leader, waits) {
             self.step(input, out)?;
         }
         Ok(())
@@ -270,12 +249,8 @@ impl Node {
         if late <= self.tick {
             return;
         }
-        let status = self.member.status();
-        if status.role != RoleKind::Leader {
-            return;
-        }
-        let peers = self.member.consensus().peers();
-        for (to, _) in peers.filter(|(to, _)| *to != status.id) {
+        // Only a leader has any.
+        for (to, _) in self.member.consensus().peers() {
             self.reports.metrics.server.heartbeats_late.inc();
             tracing::warn!(
                 %to,
@@ -323,23 +298,6 @@ impl Node {
             ),
         }
     }
-}
-
-/// Messages with proposals that are kept for the next leader.
-const UNDELIVERED_MAX: usize = 4096;
-
-/// Who waits for an entry that was proposed here.
-fn ticket_of(entry: &Entry) -> Option<Ticket> {
-    let id = match entry.kind {
-        EntryKind::Normal => {
-            let request = pb::InternalRaftRequest::decode(entry.data.clone()).ok()?;
-            request.header.map_or(request.id, |header| header.id)
-        }
-        EntryKind::ConfChange | EntryKind::ConfChangeV2 => {
-            raftpb::ConfChange::decode(entry.data.clone()).ok()?.id()
-        }
-    };
-    Some(Ticket(id))
 }
 
 /// Removes a snapshot that is not wanted; what cannot be removed now is at the next start.
