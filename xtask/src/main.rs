@@ -24,6 +24,7 @@ tasks:
   tidy                module comments, arrows between crates, sizes of main files
   sim [--seeds N] [--from S] [--jobs J] [--seconds T]
                       lives of the simulator, and the situations that they never met
+  sim --kept          the lives that once found something (testing/sim/seeds.txt)
   sim --mutants [...] how many lives find each bug of the bank; --mutant PART for some of them
   dist [--programs DIR] [--out DIR]
                       a tar.gz and a .deb with their checksums below the target folder's dist/;

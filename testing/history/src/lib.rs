@@ -9,8 +9,9 @@
 //! processes, the simulator) records; nothing here talks to a server. The reference model is a
 //! second implementation of the key space on purpose and shares no code with `mvcc`.
 //!
-//! What no client sees whole, users and roles and the tree of the v2 generation, has models of its
-//! own ([`AuthJudge`], [`V2Store`], [`V2Wait`]): whoever knows the order of the log asks them.
+//! What no client sees whole, users and roles, the tree of the v2 generation and the members, has
+//! models of its own ([`AuthJudge`], [`V2Store`], [`V2Wait`], [`Membership`]): whoever knows the
+//! order of the log asks them.
 //!
 //! How it is done cheaply: every change has a revision of its own, so the order is known and one
 //! replay decides ([`judge`], linear in the history's length). Only revisions that nobody was
@@ -23,6 +24,7 @@ mod finals;
 mod json;
 mod judge;
 mod lease;
+mod members;
 mod model;
 mod reads;
 mod record;
@@ -37,6 +39,7 @@ pub use auth::{Attached, Auth, AuthJudge, AuthSaid, Denied, Who, is_denial};
 pub use chain::is_of_kind;
 pub use json::{ReadError, read, write};
 pub use judge::{Report, judge};
+pub use members::Membership;
 pub use model::{Executed, Refusal, Store, agrees};
 pub use record::{Answer, Call, Final, History, Observation, Operation, Outcome, WatchRecord};
 pub use v2::{EVENTS_REMEMBERED, V2Event, V2Node, V2Refusal, V2Said, V2Store, V2Wait};

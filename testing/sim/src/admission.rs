@@ -94,7 +94,7 @@ impl World {
         if removed.is_empty() {
             return;
         }
-        let members = self.newest_members().map(|(members, _)| members).unwrap_or_default();
+        let members = newest.member.state().members();
         for id in removed {
             let at = self.by_id[&id];
             if self.machines[at].lost {
@@ -102,7 +102,7 @@ impl World {
                 continue;
             }
             let known = members.iter().all(|member| {
-                self.by_id.get(member).is_none_or(|&other| {
+                self.by_id.get(&member.id).is_none_or(|&other| {
                     // Durably, or a member that lost power would ask the one that is gone for
                     // its vote.
                     self.machines[other].process.as_ref().is_some_and(|process| {

@@ -8,7 +8,7 @@ pub(crate) const USAGE: &str = "\
 usage: retcd-sim (--seed N | --seeds A..B) [--jobs J] [--go-on]
 
   --trace         tells each step of the life
-  --shrink        leaves out faults of a life that fails, as long as it does
+  --shrink        leaves out faults of a life that fails, as long as it fails in the same way
   --without LIST  leaves out the faults of these numbers, with commas between
   --twice         lives each life twice and compares
   --seconds S     begins no life later

@@ -120,6 +120,12 @@ impl World {
         {
             return self.on_refused(pending, &refusal);
         }
+        let is_read = matches!(pending.call, Call::Range(_) | Call::Txn(_)) && request.is_none();
+        if is_read && self.config.reads_alone && self.leads_alone(at) {
+            reached("sim: a member that leads alone reads at once");
+            self.judge_order(at, &pending, &Answer::Read)?;
+            return self.answer_read(number, at, pending);
+        }
         let input = match (&pending.call, request) {
             (_, Some(mut request)) => {
                 let Identity { user: username, revision: auth_revision } = pending.who.clone();
@@ -135,6 +141,10 @@ impl World {
         // A process that stands still finds the call when it goes on.
         let epoch = self.machines[at].epoch;
         self.on_call(at, epoch, input)
+    }
+
+    fn leads_alone(&mut self, at: usize) -> bool {
+        self.machines[at].is_running() && self.process(at).member.leads_alone()
     }
 
     pub(crate) fn on_call(&mut self, at: usize, epoch: u64, input: Input) -> Verdict {

@@ -58,6 +58,10 @@ pub(crate) struct Config {
     pub(crate) second_forgets: bool,
     /// Whether the cluster version goes down and up.
     pub(crate) versions: bool,
+    /// Whether a member that leads alone answers reads without a round, as the server does.
+    pub(crate) reads_alone: bool,
+    /// Whether a member hears which of the proposals that it passed on never arrived.
+    pub(crate) gives_back: bool,
 }
 
 /// Kinds of fault.
@@ -124,7 +128,21 @@ pub(crate) enum Fault {
     Membership,
     /// Keys are compacted.
     Compact,
+    /// The device fails once while something is read.
+    ReadError,
+    /// A member starts on an empty disk, under the id that it had.
+    WipedDisk,
+    /// An operator saves a snapshot.
+    Save,
+    /// An operator raises the alarm of a full quota, and takes it back.
+    Alarm,
+    /// A member is given other addresses.
+    Update,
 }
+
+/// Those that came later to the simulator.
+const LATE: [Fault; 5] =
+    [Fault::ReadError, Fault::WipedDisk, Fault::Save, Fault::Alarm, Fault::Update];
 
 const ALL: [Fault; 30] = [
     Fault::Kill,
@@ -160,13 +178,16 @@ const ALL: [Fault; 30] = [
 ];
 
 impl Config {
-    /// `side` decides what came later to the simulator: without it a seed's life stays what it was.
-    pub(crate) fn draw(random: &mut Random, side: &mut Random) -> Self {
+    /// `side` and `late` decide what came later to the simulator: without it a seed's life stays what
+    /// it was.
+    pub(crate) fn draw(random: &mut Random, side: &mut Random, late: &mut Random) -> Self {
         let faults = ALL.into_iter().filter(|fault| {
             // Without healing nothing would go on.
             *fault == Fault::Heal || random.one_in(2)
         });
-        let faults: Vec<Fault> = faults.collect();
+        let mut faults: Vec<Fault> = faults.collect();
+        let is_late = late.one_in(3);
+        faults.extend(LATE.into_iter().filter(|_| is_late && late.one_in(2)));
         let calm = random.one_in(10);
         Self {
             members: random.choose(&[1, 1, 2, 3, 3, 3, 3, 3, 5, 7]),
@@ -202,6 +223,8 @@ impl Config {
             second: side.one_in(4),
             second_forgets: side.one_in(12),
             versions: side.one_in(8),
+            reads_alone: is_late,
+            gives_back: is_late,
         }
     }
 
@@ -210,6 +233,7 @@ impl Config {
         let slow = [
             Fault::DiskFull,
             Fault::DiskError,
+            Fault::ReadError,
             Fault::DiskHang,
             Fault::DiskSlow,
             Fault::PowerCutAtWrite,

@@ -13,6 +13,7 @@ use base::MemberId;
 use base::probe::reached;
 use proto::raftpb;
 use vfs::fault::Lie;
+use vfs::memory::MemoryDir;
 
 use crate::judge::Verdict;
 use crate::machine::Machine;
@@ -127,6 +128,20 @@ impl World {
         self.end(at, true);
         self.machines[at].disk = older;
         self.machines[at].damaged = true;
+        let pause = self.random.between(10, 2000);
+        self.after(pause, crate::world::Event::Start { at });
+    }
+
+    /// A member starts on an empty disk, under the id that it had, if nobody relies on what it
+    /// forgot. Its leader knows better, and it goes no further.
+    pub(crate) fn wipe_disk(&mut self, at: usize) {
+        if !self.machines[at].is_running() || !self.is_relied_on_by_nobody(at) {
+            return;
+        }
+        reached("sim: a member starts on an empty disk");
+        self.end(at, true);
+        let machine = &mut self.machines[at];
+        (machine.disk, machine.first, machine.damaged) = (MemoryDir::new(), None, true);
         let pause = self.random.between(10, 2000);
         self.after(pause, crate::world::Event::Start { at });
     }

@@ -3,7 +3,8 @@
 use base::MemberId;
 use base::probe::reached;
 use member::{Input, Ticket};
-use proto::{etcdserverpb as pb, raftpb};
+use proto::etcdserverpb::{self as pb, alarm_request};
+use proto::raftpb;
 use state::members::{ChangeContext, MemberObject};
 use vfs::fault::{Failure, Kind};
 
@@ -38,7 +39,7 @@ impl World {
         let fault = self.config.faults[fault];
         let at = self.random.index(self.machines.len());
         let id = self.machines[at].id;
-        self.note(|| format!("fault {number}: {fault:?} at {id}"));
+        self.note_fault(number, format!("{fault:?} at {id}"));
         self.mark_fault(fault, at);
         match fault {
             Fault::Heal
@@ -58,6 +59,8 @@ impl World {
             | Fault::PowerCutAtWrite
             | Fault::BitFlip
             | Fault::DiskLie
+            | Fault::ReadError
+            | Fault::WipedDisk
             | Fault::OlderDisk => {
                 self.disturb_disk(fault, at);
                 Ok(())
@@ -79,6 +82,9 @@ impl World {
             Fault::Transfer => self.transfer(at),
             Fault::Membership => self.change_members(),
             Fault::Compact => self.compact(at),
+            Fault::Save => self.save(at),
+            Fault::Alarm => self.raise_alarm(at),
+            Fault::Update => self.update_member(at),
             Fault::Defragment => {
                 let epoch = self.machines[at].epoch;
                 self.after(1, Event::Shrink { at, epoch });
@@ -121,6 +127,10 @@ impl World {
             self.lie_of_disk(at);
         } else if fault == Fault::OlderDisk {
             self.roll_back_disk(at);
+        } else if fault == Fault::WipedDisk {
+            self.wipe_disk(at);
+        } else if fault == Fault::ReadError {
+            self.fail_read(at, 30);
         } else {
             self.fail_disk(at, fault == Fault::PowerCutAtWrite);
         }
@@ -267,6 +277,21 @@ impl World {
         }
     }
 
+    /// One of the next reads fails.
+    pub(crate) fn fail_read(&mut self, at: usize, soon: u64) {
+        let plan = &self.machines[at].plan;
+        let nth = plan.count(Kind::Read) + 1 + self.random.below(soon);
+        plan.fail_at(Kind::Read, nth, Failure::InputOutput);
+    }
+
+    /// A device may fail while a member reads what it has, at its start.
+    pub(crate) fn trip_start(&mut self, at: usize) {
+        let fails = self.faulty && self.config.faults.contains(&Fault::ReadError);
+        if fails && self.random.one_in(4) {
+            self.fail_read(at, 60);
+        }
+    }
+
     /// A machine that has nothing yet may lose its power among the first things that it writes.
     pub(crate) fn trip_beginner(&mut self, at: usize) {
         if self.faulty && self.config.faults.contains(&Fault::PowerCutAtWrite) {
@@ -295,6 +320,52 @@ impl World {
         self.clients[number].at = at;
         let request = pb::CompactionRequest { revision, physical: false };
         self.call(number, history::Call::Compact(request))
+    }
+
+    /// Where there are users, those do it.
+    fn raise_alarm(&mut self, at: usize) -> Verdict {
+        if self.accounts.is_some() || !self.machines[at].is_running() {
+            return Ok(());
+        }
+        reached("sim: an alarm is raised");
+        let pause = self.random.between(200, 4000);
+        self.after(pause, Event::Disarm);
+        self.ask_alarm(at, alarm_request::AlarmAction::Activate, self.machines[at].id.0)
+    }
+
+    pub(crate) fn on_disarm(&mut self) -> Verdict {
+        let Some(raised) = self.judge.model.alarms().first().cloned() else { return Ok(()) };
+        self.after(500, Event::Disarm);
+        let Some(at) = self.leader() else { return Ok(()) };
+        self.ask_alarm(at, alarm_request::AlarmAction::Deactivate, raised.member_id)
+    }
+
+    fn ask_alarm(
+        &mut self,
+        at: usize,
+        action: alarm_request::AlarmAction,
+        member_id: u64,
+    ) -> Verdict {
+        let (action, alarm) = (action as i32, pb::AlarmType::Nospace as i32);
+        let alarm = Some(pb::AlarmRequest { action, member_id, alarm });
+        self.propose(at, pb::InternalRaftRequest { alarm, ..Default::default() })
+    }
+
+    /// A member moves: it is reached elsewhere from now on.
+    fn update_member(&mut self, at: usize) -> Verdict {
+        if !self.machines[at].is_running() {
+            return Ok(());
+        }
+        let members = self.process(at).member.state().members();
+        if members.is_empty() {
+            return Ok(());
+        }
+        let mut member = members[self.random.index(members.len())].clone();
+        let (id, place) = (member.id, self.random.below(1000));
+        member.peer_urls = vec![format!("http://{id}-{place}:2380")];
+        reached("sim: a member is given other addresses");
+        let kind = raftpb::ConfChangeType::ConfChangeUpdateNode;
+        self.propose_change(at, kind, Some(&ChangeContext::of(member)), id)
     }
 
     fn change_members(&mut self) -> Verdict {

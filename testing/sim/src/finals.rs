@@ -129,3 +129,45 @@ fn compare_states(now: &State, again: &State) -> Result<(), String> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(said: &str, rows: &[(&'static str, &'static str)]) -> Facts {
+        let row = |(key, value): &(&'static str, &'static str)| {
+            (
+                Bucket::Members,
+                Bytes::from_static(key.as_bytes()),
+                Bytes::from_static(value.as_bytes()),
+            )
+        };
+        Facts {
+            said: vec!["alarms []".to_owned(), said.to_owned()],
+            rows: rows.iter().map(row).collect(),
+        }
+    }
+
+    #[test]
+    fn members_that_differ_are_found() {
+        let rows = [("a", "1"), ("b", "2")];
+        let first = facts("leases []", &rows);
+        let table = [
+            (facts("leases []", &rows), None),
+            (facts("leases [7]", &rows), Some("leases [7], not leases []")),
+            (facts("leases []", &[("a", "1"), ("b", "3")]), Some("b\"3\"), not ")),
+            (facts("leases []", &[("a", "1"), ("c", "2")]), Some("b\"c\", ")),
+            (facts("leases []", &rows[..1]), Some("1 rows, not 2")),
+            (facts("leases []", &[("a", "1"), ("b", "2"), ("c", "3")]), Some("3 rows, not 2")),
+        ];
+        for (facts, words) in table {
+            match (facts.difference(&first), words) {
+                (None, None) => {}
+                (Some(found), Some(words)) => {
+                    assert!(found.contains(words), "{found}, not {words}")
+                }
+                (found, _) => panic!("{found:?} instead of {words:?}"),
+            }
+        }
+    }
+}

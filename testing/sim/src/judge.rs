@@ -1,24 +1,28 @@
 //! What must hold at every moment, whatever fails.
 //!
 //! - one leader in a term;
+//! - logs with an entry of the same index and term are the same up to there;
+//! - nothing is applied that is not committed;
 //! - an entry that was applied anywhere is applied at its index everywhere, with the same answer;
 //! - no request is applied twice;
 //! - answers are those of a plain store that is given the committed requests in order;
-//! - users and roles, what they allow, and the v2 tree are those of plain models, too;
+//! - users and roles, what they allow, the v2 tree and the members are those of plain models, too;
 //! - revisions follow real time: what was answered before a call began is behind it;
 //! - a lease lives as long as its owner was told last.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use base::probe::reached;
-use base::{Index, MemberId, Term};
+use base::{Index, LogPosition, MemberId, Term};
 use history::{Answer, Call};
 use prost::Message as _;
 use proto::{etcdserverpb as pb, raftpb, v2pb};
-use raft::{Entry, EntryKind, RoleKind};
+use raft::{Entry, EntryKind, Persist, RoleKind};
 use state::Applied;
 
+use crate::members::Members;
 use crate::model::{Model, answer_of, is_second};
+use crate::world::World;
 
 /// A promise that was broken, in words.
 pub(crate) type Verdict = Result<(), String>;
@@ -27,11 +31,14 @@ pub(crate) type Verdict = Result<(), String>;
 #[derive(Debug)]
 pub(crate) struct Judge {
     leaders: BTreeMap<Term, MemberId>,
+    /// Every entry that was in a log, and the term of the one before, once that is known.
+    logged: BTreeMap<(Index, Term), (Entry, Option<Term>)>,
     /// Every entry that was applied anywhere, from index 1 on.
     applied: Vec<Decided>,
     /// Their requests, and where they are.
     requests: BTreeMap<u64, usize>,
     pub(crate) model: Model,
+    pub(crate) members: Members,
     /// The newest revision that any client was told.
     pub(crate) told: i64,
     /// The newest entry whose answer anybody was told.
@@ -61,9 +68,11 @@ impl Judge {
     pub(crate) fn new() -> Self {
         Self {
             leaders: BTreeMap::new(),
+            logged: BTreeMap::new(),
             applied: Vec::new(),
             requests: BTreeMap::new(),
             model: Model::new(),
+            members: Members::new(),
             told: 0,
             told_entry: 0,
             promised: BTreeMap::new(),
@@ -124,15 +133,48 @@ impl Judge {
         Ok(())
     }
 
-    /// An entry was put into a log.
-    pub(crate) fn on_logged(&mut self, entry: &Entry, now_millis: u64) {
+    /// An entry was put into a log, behind one of the term `before`, where that is known. Two logs
+    /// with an entry of the same index and term hold the same there, and before it (Raft §5.3).
+    pub(crate) fn on_logged(
+        &mut self,
+        entry: &Entry,
+        before: Option<Term>,
+        now_millis: u64,
+    ) -> Verdict {
+        let position = (entry.index, entry.term);
+        if let Some((first, known)) = self.logged.get_mut(&position) {
+            if first != entry {
+                return Err(format!("{entry:?} is logged where {first:?} was"));
+            }
+            return match (*known, before) {
+                (Some(known), Some(before)) if known != before => {
+                    let at = entry.position();
+                    Err(format!("an entry of {before} is before {at}, elsewhere one of {known}"))
+                }
+                (Some(_), Some(_)) | (_, None) => Ok(()),
+                (None, Some(_)) => {
+                    *known = before;
+                    Ok(())
+                }
+            };
+        }
+        self.logged.insert(position, (entry.clone(), before));
         if entry.kind == EntryKind::Normal
             && !is_second(&entry.data)
             && let Ok(request) = pb::InternalRaftRequest::decode(entry.data.clone())
             && let Some(revoke) = request.lease_revoke
         {
-            self.revokes.entry((entry.index, entry.term)).or_insert((revoke.id, now_millis));
+            self.revokes.entry(position).or_insert((revoke.id, now_millis));
         }
+        Ok(())
+    }
+
+    /// A member applied all up to `applied`, and knows that all up to `commit` is committed.
+    pub(crate) fn on_progress(id: MemberId, applied: Index, commit: Index) -> Verdict {
+        if applied <= commit {
+            return Ok(());
+        }
+        Err(format!("{id} applied {applied}, and knows of {commit} to be committed"))
     }
 
     /// A lease was told to live on, from no earlier than `from_millis`.
@@ -221,7 +263,7 @@ impl Judge {
             EntryKind::ConfChange | EntryKind::ConfChangeV2 => {
                 let change = raftpb::ConfChange::decode(entry.data.clone())
                     .map_err(|error| error.to_string())?;
-                if !matches!(answer, Some(Applied::Refused(_))) {
+                if self.members.on_change(entry.index, &change, answer)? {
                     self.model.on_membership(&change);
                     self.changes.push((entry.index, change));
                 }
@@ -280,6 +322,44 @@ impl Judge {
     }
 }
 
+impl World {
+    /// Looks at the entries that a member is about to put into its log.
+    pub(crate) fn judge_batches(&mut self, at: usize, batches: &[Persist]) -> Verdict {
+        let mut last: Option<LogPosition> = None;
+        for batch in batches {
+            last = batch.snapshot.as_ref().map(|meta| meta.position).or(last);
+            for entry in &batch.entries {
+                let previous = entry.index.previous();
+                let before = match last {
+                    Some(last) => (last.index == previous).then_some(last.term),
+                    None => {
+                        let process = self.machines[at].process.as_ref().expect("it answers");
+                        process.logged.get(&previous).map(|entry| entry.term)
+                    }
+                };
+                last = Some(entry.position());
+                self.judge_entry(entry, before)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at an entry of a log, behind one of the term `before`, if that is known.
+    pub(crate) fn judge_entry(&mut self, entry: &Entry, before: Option<Term>) -> Verdict {
+        let judged = self.judge.on_logged(entry, before, self.now);
+        if judged.is_err() && self.may_lead_again(entry.term) { Ok(()) } else { judged }
+    }
+
+    /// Whether the leader of a term may have forgotten it with its disk: then it may win the same
+    /// term again, with the votes that it has already, and say something else in it.
+    fn may_lead_again(&self, term: Term) -> bool {
+        match self.judge.leaders.get(&term).and_then(|id| self.by_id.get(id)) {
+            Some(&at) => self.machines[at].damaged,
+            None => self.machines.iter().any(|machine| machine.damaged),
+        }
+    }
+}
+
 /// The id that a member answers an entry under; 0 if it does not.
 fn request_id(entry: &Entry) -> u64 {
     match entry.kind {
@@ -295,3 +375,6 @@ fn request_id(entry: &Entry) -> u64 {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

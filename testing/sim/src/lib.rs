@@ -25,11 +25,13 @@ mod gate;
 mod judge;
 mod machine;
 mod marks;
+mod members;
 mod model;
 mod network;
 mod random;
 mod recorder;
 mod running;
+mod saves;
 mod second;
 mod settle;
 mod trace;
@@ -39,7 +41,10 @@ mod vows;
 mod watcher;
 mod world;
 
+use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Display, Formatter};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::judge::Verdict;
 use crate::world::World;
@@ -59,7 +64,7 @@ pub struct Report {
     pub trace: u64,
 }
 
-/// A promise that was broken.
+/// A promise that was broken, or an assertion of the product.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("seed {seed}, at {millis} ms: {what}")]
 pub struct Failure {
@@ -71,8 +76,41 @@ pub struct Failure {
     pub what: String,
     /// How many faults had been drawn.
     pub faults: u64,
-    /// What happened before, a line for each.
+    /// Those that happened, in their order: all but the ones that were left out.
+    pub happened: Vec<FaultRecord>,
+    /// What happened before, a line for each; of a long life the last lines.
     pub story: Vec<String>,
+}
+
+impl Failure {
+    /// Story, faults and failure, for a person.
+    #[must_use]
+    pub fn told(&self) -> String {
+        let mut lines = vec!["the story, as far as it is kept:".to_owned()];
+        lines.extend(self.story.iter().cloned());
+        let (happened, drawn) = (self.happened.len(), self.faults);
+        lines.push(format!("the faults that happened, {happened} of {drawn} drawn:"));
+        lines.extend(self.happened.iter().map(FaultRecord::to_string));
+        lines.push(self.to_string());
+        lines.join("\n")
+    }
+}
+
+/// A fault that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FaultRecord {
+    /// By which it can be left out.
+    pub number: u64,
+    /// When.
+    pub millis: u64,
+    /// What, and to whom.
+    pub what: String,
+}
+
+impl Display for FaultRecord {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:>7} fault {}: {}", self.millis, self.number, self.what)
+    }
 }
 
 /// A life to be lived.
@@ -90,7 +128,7 @@ pub struct Life {
 ///
 /// # Errors
 ///
-/// The first promise that was broken.
+/// The first promise that was broken, or what a panic said.
 pub fn run(seed: u64) -> Result<Report, Box<Failure>> {
     Life { seed, ..Life::default() }.live()
 }
@@ -100,10 +138,15 @@ impl Life {
     ///
     /// # Errors
     ///
-    /// The first promise that was broken.
+    /// The first promise that was broken, or what a panic said.
     pub fn live(&self) -> Result<Report, Box<Failure>> {
+        // The life before, of this thread, may have ended before it came by the places that it chose.
+        failpoints::disarm();
         let mut world = World::new(self);
-        match live(&mut world) {
+        // The world outlives a panic: its story and its faults say how it came to that. Nothing goes
+        // on in it, so it does not matter in which state it is.
+        let lived = catch_unwind(AssertUnwindSafe(|| live(&mut world)));
+        match lived.unwrap_or_else(|panic| Err(said(&*panic))) {
             Ok(()) => Ok(Report {
                 counts: world.counts,
                 entries: world.judge.decided(),
@@ -112,8 +155,9 @@ impl Life {
             }),
             Err(what) => {
                 let (story, faults) = (world.story(), world.faults);
+                let happened = std::mem::take(&mut world.happened);
                 let (seed, millis) = (self.seed, world.now);
-                Err(Box::new(Failure { seed, millis, what, faults, story }))
+                Err(Box::new(Failure { seed, millis, what, faults, happened, story }))
             }
         }
     }
@@ -141,10 +185,56 @@ pub fn take_reached() -> BTreeMap<&'static str, u64> {
     }
 }
 
+/// What a panic says.
+fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("panicked: {}", text.unwrap_or("without a text"))
+}
+
 fn live(world: &mut World) -> Verdict {
     let config = format!("{:?}", world.config);
     world.note(|| config);
     world.begin()?;
     world.run_until(world.config.fault_millis)?;
     if world.over { world.judge_history() } else { world.settle() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_says_what_its_message_was() {
+        let panic = |text: Box<dyn Any + Send>| said(&*text);
+        assert_eq!(panic(Box::new("a literal")), "panicked: a literal");
+        assert_eq!(panic(Box::new("a text of 7".to_owned())), "panicked: a text of 7");
+        assert_eq!(panic(Box::new(7)), "panicked: without a text");
+    }
+
+    /// Each fault that happened is told once, with the number by which it can be left out.
+    #[test]
+    fn a_failure_is_told_with_its_story_and_its_faults() {
+        let fault = FaultRecord { number: 3, millis: 1500, what: "Kill at 100a1".to_owned() };
+        let failure = Failure {
+            seed: 9,
+            millis: 1700,
+            what: "two leaders".to_owned(),
+            faults: 4,
+            happened: vec![fault],
+            story: vec!["   1500 100a1 ends".to_owned()],
+        };
+        let told = failure.told();
+        let lines: Vec<&str> = told.lines().collect();
+        assert_eq!(
+            lines,
+            [
+                "the story, as far as it is kept:",
+                "   1500 100a1 ends",
+                "the faults that happened, 1 of 4 drawn:",
+                "   1500 fault 3: Kill at 100a1",
+                "seed 9, at 1700 ms: two leaders",
+            ]
+        );
+    }
 }

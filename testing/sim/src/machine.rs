@@ -9,7 +9,7 @@ use std::sync::Arc;
 use backend::Backend;
 use base::{Index, LogPosition, MemberId, Term};
 use bytes::Bytes;
-use member::{Input, Member, Outputs, RequestIds, Turn};
+use member::{Input, Member, Outputs, RequestIds, Turn, Undelivered};
 use raft::{Entry, HardState, Message, Persisted, Raft};
 use state::members::{self, MemberObject};
 use storage::{Arrived, BootError, BootOptions, Booted, Landing, Log, LogOptions, Origin, Place};
@@ -80,10 +80,14 @@ pub(crate) struct Process {
     /// The term that the log holds or will hold.
     pub(crate) term: Term,
     pub(crate) received: BTreeMap<Index, Arrived>,
+    /// Proposals that never reached the leader.
+    pub(crate) undelivered: Undelivered,
     /// Copies for other members, until their message comes.
     pub(crate) copies: BTreeMap<MemberId, Copied>,
     /// Copies that are being read.
     copying: BTreeMap<MemberId, backend::Copy>,
+    /// A copy that an operator saves.
+    pub(crate) saving: Option<backend::Copy>,
     /// Up to where answers were compared.
     pub(crate) judged: Index,
     /// Whether users mattered and at which revision, when that was last looked at.
@@ -120,7 +124,7 @@ impl Stop {
     }
 
     /// What the disk did is the disk's fault; the rest is ours.
-    fn of(error: &(dyn std::error::Error + 'static)) -> Self {
+    pub(crate) fn of(error: &(dyn std::error::Error + 'static)) -> Self {
         let mut text = error.to_string();
         let mut cause = Some(error);
         let mut is_io = false;
@@ -263,14 +267,10 @@ impl Start<'_> {
                 segment_bytes: self.config.wal_segment_bytes,
                 unsafe_no_sync: false,
             },
-            backend: backend::Options {
-                page_bytes: 1024,
-                cache_bytes_max: 64 << 10,
-                ..backend::Options::default()
-            },
+            backend: backend_options(),
             state: state::Options {
                 lease_ttl_seconds_min: 2,
-                learners_max: 1,
+                learners_max: crate::members::LEARNERS_MAX,
                 mvcc: mvcc::Options {
                     compact_batch_rows: self.config.compact_batch_rows,
                     event_ring_bytes_max: self.config.event_ring_bytes_max,
@@ -337,13 +337,20 @@ impl Start<'_> {
             commit_written: commit,
             term,
             received: BTreeMap::new(),
+            undelivered: Undelivered::default(),
             copies: BTreeMap::new(),
             copying: BTreeMap::new(),
+            saving: None,
             judged,
             users,
             ids: RequestIds::for_services(self.id, self.now_millis),
         }
     }
+}
+
+/// Of small databases.
+pub(crate) fn backend_options() -> backend::Options {
+    backend::Options { page_bytes: 1024, cache_bytes_max: 64 << 10, ..backend::Options::default() }
 }
 
 impl Process {

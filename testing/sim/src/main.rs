@@ -4,10 +4,11 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a tool that prints")]
 
 mod arguments;
+mod shrinking;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 use retcd_sim::{Counts, Failure, Life, Report};
 
 use crate::arguments::{Arguments, USAGE};
+use crate::shrinking::shrink;
 
 /// A third of a life is spent on memory.
 #[global_allocator]
@@ -23,6 +25,12 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// How often the progress is shown on a terminal.
 const PROGRESS: Duration = Duration::from_millis(500);
+
+thread_local! {
+    /// Whether panics of this thread are awaited, and so need not be shown: a mutant's, or one that
+    /// was shown when the life was whole.
+    static AWAITS_PANICS: Cell<bool> = const { Cell::new(false) };
+}
 
 fn main() -> ExitCode {
     let arguments = match Arguments::parse(std::env::args().skip(1)) {
@@ -32,10 +40,12 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    if arguments.mutant.is_some() {
-        // Its own assertions are among those that find it.
-        std::panic::set_hook(Box::new(|_| {}));
-    }
+    let shown = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !AWAITS_PANICS.get() {
+            shown(panic);
+        }
+    }));
     if Run::new(&arguments).all() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -111,6 +121,8 @@ impl<'a> Run<'a> {
     fn work(&self) {
         let arguments = self.arguments;
         retcd_sim::set_mutant(arguments.mutant);
+        // The product's own assertions are among those that find it.
+        AWAITS_PANICS.set(arguments.mutant.is_some());
         loop {
             let seed = self.next.fetch_add(1, Ordering::Relaxed);
             let stop = self.failed.load(Ordering::Relaxed) && !arguments.go_on;
@@ -137,88 +149,60 @@ impl<'a> Run<'a> {
     }
 
     fn one(&self, life: &Life) -> Option<Report> {
-        let first = self.tell_failure(life, live(life))?;
+        let first = match life.live() {
+            Ok(report) => report,
+            Err(failure) => {
+                self.tell_failure(life, *failure);
+                return None;
+            }
+        };
         if self.arguments.twice {
-            let second = live(life).ok();
-            if second != Some(first) {
-                println!("seed {} is not the same twice: {first:?}, {second:?}", life.seed);
+            let second = life.live().map_err(|failure| failure.to_string());
+            if second != Ok(first) {
+                let again = self.again(life);
+                println!(
+                    "seed {} is not the same twice: {first:?}, {second:?}\n{again}",
+                    life.seed
+                );
                 return None;
             }
         }
         Some(first)
     }
 
-    fn tell_failure(&self, life: &Life, lived: Result<Report, Option<Failure>>) -> Option<Report> {
-        let failure = match lived {
-            Ok(report) => return Some(report),
-            Err(failure) => failure,
-        };
-        let seed = life.seed;
+    fn tell_failure(&self, life: &Life, failure: Failure) {
         if self.arguments.mutant.is_some() {
-            let what = failure.map_or_else(|| "panicked".to_owned(), |failure| failure.what);
-            let what = what.lines().next().unwrap_or_default();
-            println!("seed {seed} found it: {}", what.chars().take(200).collect::<String>());
-            return None;
+            let what = failure.what.lines().next().unwrap_or_default();
+            let what = what.chars().take(200).collect::<String>();
+            println!("seed {} found it: {what}", failure.seed);
+            return;
         }
-        let mut life = life.clone();
-        let failure = if self.arguments.shrink {
-            let (fewer, failure) = shrink(&life, failure);
-            life.without = fewer;
-            failure
+        let (life, failure) = if self.arguments.shrink {
+            AWAITS_PANICS.set(true);
+            let shrunk = shrink(life, failure, Life::live);
+            AWAITS_PANICS.set(false);
+            shrunk
         } else {
-            failure
+            (life.clone(), failure)
         };
-        match &failure {
-            Some(failure) => {
-                for line in &failure.story {
-                    println!("{line}");
-                }
-                println!("{failure}");
-            }
-            None => println!("seed {seed} panicked"),
-        }
+        // In one piece: other jobs may have something to tell, too.
+        println!("{}\n{}", failure.told(), self.again(&life));
+    }
+
+    /// The command that lives a life again. Failpoints are armed only in a build with the feature, so
+    /// that a life is another one without it.
+    fn again(&self, life: &Life) -> String {
+        let features = if cfg!(feature = "probes") { " --features probes" } else { "" };
         let without: Vec<String> = life.without.iter().map(u64::to_string).collect();
         let without = match without.is_empty() {
             true => String::new(),
             false => format!(" --without {}", without.join(",")),
         };
-        println!("again: cargo run --profile sim -p retcd-sim -- --seed {seed}{without} --trace");
-        None
+        let twice = if self.arguments.twice { " --twice" } else { "" };
+        let seed = life.seed;
+        format!(
+            "again: cargo run --locked --profile sim -p retcd-sim{features} -- --seed {seed}{without}\
+             {twice} --trace"
+        )
     }
-}
-
-/// Lives one life; `None` for a panic.
-fn live(life: &Life) -> Result<Report, Option<Failure>> {
-    match catch_unwind(AssertUnwindSafe(|| life.live())) {
-        Ok(lived) => lived.map_err(|failure| Some(*failure)),
-        Err(_) => Err(None),
-    }
-}
-
-/// Leaves out faults as long as the life still fails: those, and the failure that is left.
-fn shrink(
-    life: &Life,
-    failure: Option<Failure>,
-) -> (std::collections::BTreeSet<u64>, Option<Failure>) {
-    let mut left = life.clone();
-    let mut failure = failure;
-    let faults = failure.as_ref().map_or(200, |failure| failure.faults);
-    let mut len = faults.max(1);
-    // Ever smaller pieces, down to single faults.
-    while 0 < len {
-        let mut from = 0;
-        while from < faults {
-            let mut fewer = left.clone();
-            fewer.without.extend(from..(from + len).min(faults));
-            if fewer.without != left.without
-                && let Err(still) = live(&fewer)
-            {
-                left = fewer;
-                failure = still;
-            }
-            from += len;
-        }
-        len /= 2;
-    }
-    (left.without, failure)
 }

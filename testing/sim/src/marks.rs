@@ -63,6 +63,7 @@ impl World {
             Fault::DiskSlow if leads => reached("sim: the leader's disk is slow"),
             Fault::Transfer if leads => reached("sim: the leader is asked to lead"),
             Fault::Transfer => reached("sim: another member is asked to lead"),
+            Fault::ReadError => reached("sim: a device fails while something is read"),
             Fault::Kill
             | Fault::PowerCut
             | Fault::PowerCutAtWrite
@@ -84,6 +85,10 @@ impl World {
             | Fault::Usurp
             | Fault::Doze
             | Fault::Ambush
+            | Fault::WipedDisk
+            | Fault::Save
+            | Fault::Alarm
+            | Fault::Update
             | Fault::Compact => {}
         }
     }

@@ -57,6 +57,11 @@ impl Model {
         self.store.pairs(self.store.revision())
     }
 
+    /// The pair of every key at a revision.
+    pub(crate) fn pairs_at(&self, revision: i64) -> Vec<KeyValue> {
+        self.store.pairs(revision)
+    }
+
     /// The keys on a lease at a revision.
     pub(crate) fn attached(&self, lease: i64, at: i64) -> Vec<Bytes> {
         if lease == 0 {
@@ -418,5 +423,121 @@ pub(crate) fn answer_of(reply: Reply) -> Option<Answer> {
         | Reply::Members(_)
         | Reply::V2(_)
         | Reply::V2Expired => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Request = pb::InternalRaftRequest;
+
+    fn header(revision: i64) -> Option<pb::ResponseHeader> {
+        Some(pb::ResponseHeader { revision, ..Default::default() })
+    }
+
+    fn put(lease: i64) -> Request {
+        let key = Bytes::from_static(b"a");
+        Request {
+            put: Some(pb::PutRequest { key, lease, ..Default::default() }),
+            ..Default::default()
+        }
+    }
+
+    fn put_done(revision: i64) -> Applied {
+        Applied::Done(Reply::Put(pb::PutResponse { header: header(revision), prev_kv: None }))
+    }
+
+    fn grant(id: i64) -> Request {
+        let grant = pb::LeaseGrantRequest { ttl: 10, id };
+        Request { lease_grant: Some(grant), ..Default::default() }
+    }
+
+    fn granted(id: i64) -> Applied {
+        let granted =
+            pb::LeaseGrantResponse { header: header(1), id, ttl: 10, ..Default::default() };
+        Applied::Done(Reply::LeaseGrant(granted))
+    }
+
+    fn revoke(id: i64) -> Request {
+        Request { lease_revoke: Some(pb::LeaseRevokeRequest { id }), ..Default::default() }
+    }
+
+    fn alarm(action: AlarmAction) -> Request {
+        let alarm = pb::AlarmType::Nospace as i32;
+        let asked = pb::AlarmRequest { action: action as i32, member_id: 5, alarm };
+        Request { alarm: Some(asked), ..Default::default() }
+    }
+
+    fn alarms(members: &[u64]) -> Applied {
+        let alarm = pb::AlarmType::Nospace as i32;
+        let member = |member_id: &u64| pb::AlarmMember { member_id: *member_id, alarm };
+        let alarms = members.iter().map(member).collect();
+        Applied::Done(Reply::Alarm(pb::AlarmResponse { header: header(1), alarms }))
+    }
+
+    fn deleted(deleted: i64) -> (Request, Applied) {
+        let request =
+            pb::DeleteRangeRequest { key: Bytes::from_static(b"b"), ..Default::default() };
+        let request = Request { delete_range: Some(request), ..Default::default() };
+        let said = pb::DeleteRangeResponse { header: header(1), deleted, ..Default::default() };
+        (request, Applied::Done(Reply::Delete(said)))
+    }
+
+    fn revoked(id: i64) -> Applied {
+        let said = pb::LeaseRevokeResponse { header: header(1) };
+        Applied::Done(Reply::LeaseRevoke(base::LeaseId(id), said))
+    }
+
+    /// Lease 7 was granted; the store is empty and at revision 1.
+    fn model() -> Model {
+        let mut model = Model::new();
+        model.apply(1, &grant(7), &granted(7)).unwrap();
+        model
+    }
+
+    #[test]
+    fn a_wrong_reply_is_found() {
+        let refused = Applied::Refused;
+        let (delete, (_, deletes_one)) = (deleted(0), deleted(1));
+        let table = [
+            (put(0), put_done(2), None),
+            (put(7), put_done(2), None),
+            (put(0), put_done(3), Some("revision 2 was answered as 3")),
+            (put(8), put_done(2), Some("unknown lease 8")),
+            (put(0), delete.1.clone(), Some("instead of")),
+            (put(7), refused(Refusal::LeaseNotFound), Some("the lease was not found")),
+            (put(8), refused(Refusal::LeaseNotFound), None),
+            (put(0), refused(Refusal::NoSpace), Some("refusal None")),
+            (put(0), refused(Refusal::PermissionDenied), Some("refusal None")),
+            (delete.0.clone(), delete.1, None),
+            (delete.0, deletes_one, Some("instead of")),
+            (grant(8), granted(8), None),
+            (grant(7), granted(7), Some("lease 7 was granted twice")),
+            (grant(8), refused(Refusal::LeaseExists), Some("the lease was said to exist")),
+            (revoke(7), revoked(7), None),
+            (revoke(8), revoked(8), Some("lease 8 was revoked and is not known")),
+            (Request::default(), put_done(2), Some("answers what was not asked for")),
+            (alarm(AlarmAction::Activate), alarms(&[5]), None),
+            (alarm(AlarmAction::Activate), alarms(&[6]), Some("instead of")),
+            (alarm(AlarmAction::Deactivate), alarms(&[5]), Some("instead of")),
+        ];
+        for (request, said, words) in table {
+            match (model().apply(2, &request, &said), words) {
+                (Ok(()), None) => {}
+                (Err(what), Some(words)) => {
+                    assert!(what.contains(words), "{what:?}, not {words:?}")
+                }
+                (judged, _) => panic!("{judged:?} instead of {words:?}: {request:?}, {said:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_full_store_takes_no_put() {
+        let mut model = model();
+        model.apply(2, &alarm(AlarmAction::Activate), &alarms(&[5])).unwrap();
+        assert_eq!(model.apply(3, &put(0), &Applied::Refused(Refusal::NoSpace)), Ok(()));
+        assert!(model.apply(3, &put(0), &put_done(2)).is_err());
     }
 }

@@ -2,7 +2,9 @@
 
 use base::probe::reached;
 use history::search::{Verdict, search_beginning};
-use history::{Call, Final, History, Observation, Operation, Outcome, Rule, WatchRecord};
+use history::{
+    Call, Final, History, Observation, Operation, Outcome, Rule, Violation, WatchRecord,
+};
 use proto::etcdserverpb as pb;
 use state::Applied;
 
@@ -115,19 +117,13 @@ impl Recorder {
         }
     }
 
-    /// What the judges say; `false` if they came to no end. With clocks that run at different speeds, leases may end early by a
-    /// clock that no member has; [`crate::judge`] knows by how much.
+    /// What the judges say; `false` if they came to no end. With clocks that run at different
+    /// speeds, leases may end early by a clock that no member has; [`crate::judge`] knows by how much.
     pub(crate) fn judge(&self, same_clocks: bool) -> Result<bool, String> {
         let Err(violations) = history::judge(&self.history) else { return Ok(true) };
-        // With very many calls without an answer the search for an order has a bound; the order of
-        // the log was judged on the way.
-        if violations.iter().any(|found| found.text.contains("given up")) {
-            return Ok(false);
-        }
-        let counts = |rule: Rule| same_clocks || rule != Rule::LeaseEarly;
-        let grave: Vec<_> = violations.iter().filter(|found| counts(found.rule)).collect();
+        let grave = grave(&violations, same_clocks);
         match grave.first() {
-            None => Ok(true),
+            None => Ok(!violations.iter().any(is_given_up)),
             Some(first) => {
                 let more = grave.len() - 1;
                 Err(format!("clients saw: {}\nand {more} more", first.story(&self.history)))
@@ -154,5 +150,89 @@ impl Recorder {
                 Err(format!("the first {searched} calls have no order"))
             }
         }
+    }
+}
+
+/// What no life may have, of what the judges found.
+fn grave(violations: &[Violation], same_clocks: bool) -> Vec<&Violation> {
+    let has_order = !violations.iter().any(is_given_up);
+    let counts = |found: &&Violation| {
+        (same_clocks || found.rule != Rule::LeaseEarly)
+            && !is_given_up(found)
+            && (has_order || stands_alone(found.rule))
+    };
+    violations.iter().filter(counts).collect()
+}
+
+/// Whether the search for the order of all changes met its bound, as it may with very many calls
+/// without an answer. The order of the log was judged on the way.
+fn is_given_up(violation: &Violation) -> bool {
+    violation.text.contains("given up")
+}
+
+/// Whether a rule is broken whatever the order of the changes is. Where the search gave up, the others
+/// were judged by an order that is only the first guess, and accuse the innocent.
+fn stands_alone(rule: Rule) -> bool {
+    match rule {
+        Rule::RevisionTwice
+        | Rule::ChangeInThePast
+        | Rule::StaleRead
+        | Rule::SessionWentBack
+        | Rule::WrongRefusal
+        | Rule::ReadBehindCompaction
+        | Rule::WatchOutsideItsLife
+        | Rule::WatchOrder
+        | Rule::WatchCancel
+        // The log told which leases ended: none is guessed (`Recorder::resolve`).
+        | Rule::LeaseEarly
+        | Rule::LeaseAfterDeath
+        | Rule::LeaseTwice
+        | Rule::MembersDiffer
+        | Rule::ForeignCluster => true,
+        Rule::RevisionUnexplained
+        | Rule::ChangeLost
+        | Rule::WrongAnswer
+        | Rule::WatchSplit
+        | Rule::WatchGap
+        | Rule::WatchPhantom
+        | Rule::WatchPreviousPair
+        | Rule::WatchBookmark
+        | Rule::EndDiffers => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(rule: Rule, text: &str) -> Violation {
+        Violation { rule, text: text.to_owned(), operations: Vec::new(), watches: Vec::new() }
+    }
+
+    fn rules(violations: &[Violation], same_clocks: bool) -> Vec<Rule> {
+        grave(violations, same_clocks).iter().map(|found| found.rule).collect()
+    }
+
+    #[test]
+    fn a_search_that_gave_up_hides_no_broken_promise_that_needs_no_order() {
+        let violations = [
+            found(Rule::RevisionUnexplained, "revision 9; given up, another explanation may exist"),
+            found(Rule::WrongAnswer, "by the order that was guessed"),
+            found(Rule::StaleRead, "an answer of revision 3, but revision 7 was known"),
+            found(Rule::MembersDiffer, "at revision 9"),
+        ];
+        assert_eq!(rules(&violations, true), [Rule::StaleRead, Rule::MembersDiffer]);
+        assert_eq!(rules(&violations[..2], true), []);
+    }
+
+    #[test]
+    fn with_the_whole_order_every_rule_counts() {
+        let violations = [found(Rule::WrongAnswer, ""), found(Rule::LeaseEarly, "")];
+        assert_eq!(rules(&violations, true), [Rule::WrongAnswer, Rule::LeaseEarly]);
+    }
+
+    #[test]
+    fn where_clocks_differ_nobody_is_accused_of_the_early_end_of_a_lease() {
+        assert_eq!(rules(&[found(Rule::LeaseEarly, "")], false), []);
     }
 }

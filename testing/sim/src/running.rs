@@ -24,6 +24,7 @@ impl World {
         let seed = self.random.next();
         let (id, now) = (self.machines[at].id, self.now);
         crate::failpoints::enter(at);
+        self.trip_start(at);
         let started = self.machines[at].start(&self.config, now, seed);
         if let Err(stop) = started {
             self.mark_stop(at, "sim: the power goes while a member starts");
@@ -42,8 +43,10 @@ impl World {
         if self.process(at).users.0 {
             reached("sim: a member starts while auth is on");
         }
+        let mut before = None;
         for entry in &log {
-            self.judge.on_logged(entry, now);
+            self.judge_entry(entry, before)?;
+            before = Some(entry.term);
         }
         self.check_vows(at)?;
         if let Err(halt) = begun {
@@ -53,7 +56,8 @@ impl World {
         self.after(tick, Event::Tick { at, epoch });
         self.after(commit, Event::Commit { at, epoch });
         self.after(1, Event::Compact { at, epoch });
-        self.absorb(at, out)
+        self.absorb(at, out)?;
+        self.judge_members(at)
     }
 
     /// A process ends by its own will or the disk's.

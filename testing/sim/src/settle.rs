@@ -39,6 +39,7 @@ impl World {
             if end <= self.now && self.may_stall {
                 // Too rare to be asked for: none in most ten thousands of lives.
                 self.note(|| "of two members the other never hears that it is alone".to_owned());
+                self.counts.stalled += 1;
                 return self.judge_history();
             }
             if end <= self.now {
@@ -140,7 +141,10 @@ impl World {
             match &machine.process {
                 Some(process) => {
                     let (status, batches) = (process.member.status(), process.log.waiting().len());
-                    format!("{batches} batches unwritten; {status:?}")
+                    let consensus = process.member.consensus();
+                    let peers: Vec<_> = consensus.peers().collect();
+                    let members = consensus.conf_state();
+                    format!("{batches} batches unwritten; {status:?}, {members:?}, {peers:?}")
                 }
                 None => format!("{} is down, removed: {}", machine.id, machine.removed),
             }
@@ -179,6 +183,7 @@ impl World {
     fn compare(&mut self) -> Verdict {
         let pairs = self.judge.model.pairs();
         let mut first: Option<Facts> = None;
+        let mut is_compared_with_models = false;
         let reopens = self.accounts.is_some() || self.second.is_some() || self.config.versions;
         for at in self.members() {
             let (end, facts) = match self.process(at).all(at as u64, reopens) {
@@ -197,10 +202,11 @@ impl World {
                 return Err(format!("member {at} holds {:?} instead of {pairs:?}", end.pairs));
             }
             self.recorder.end(end);
+            if !is_compared_with_models && !self.machines[at].damaged {
+                self.compare_models(at, &facts)?;
+                is_compared_with_models = true;
+            }
             let Some(first) = &first else {
-                if !self.machines[at].damaged {
-                    self.compare_models(at, &facts)?;
-                }
                 first = Some(facts);
                 continue;
             };

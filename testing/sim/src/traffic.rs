@@ -22,10 +22,12 @@ impl World {
     ) -> Verdict {
         if self.network.connection(from, to) != connection {
             reached("sim: a connection is lost with a message on it");
+            self.give_back(from, message)?;
             return self.report_unreachable(from, to);
         }
         if self.network.is_cut(from, to) || self.machines[to].process.is_none() {
             reached("sim: a message is lost on a cut link or to a member that is down");
+            self.give_back(from, message)?;
             return self.report_unreachable(from, to);
         }
         if self.is_kept_from(to, &message) {
@@ -76,6 +78,36 @@ impl World {
         let takes = append.previous.index == process.member.status().last.index
             && !append.entries.is_empty();
         !takes && self.faulty
+    }
+
+    /// A proposal that was passed on is certain not to have arrived.
+    fn give_back(&mut self, from: usize, message: Message) -> Verdict {
+        let is_proposal = matches!(message.body, Body::Propose(_));
+        if !is_proposal || !self.config.gives_back || !self.machines[from].is_running() {
+            return Ok(());
+        }
+        self.process(from).undelivered.keep(vec![message]);
+        self.propose_undelivered(from)
+    }
+
+    /// As the server does when it hears of such proposals, and when another member leads.
+    pub(crate) fn propose_undelivered(&mut self, at: usize) -> Verdict {
+        let epoch = self.machines[at].epoch;
+        if !self.config.gives_back || !self.machines[at].is_running() {
+            return Ok(());
+        }
+        let Self { machines, waiting, .. } = self;
+        let process = machines[at].process.as_mut().expect("it runs");
+        let leader = process.member.status().leader;
+        let waits = |ticket| waiting.contains_key(&(at, ticket));
+        for input in process.undelivered.take_due(leader, waits) {
+            if !self.is_current(at, epoch) {
+                break;
+            }
+            reached("sim: a proposal that never arrived is made again");
+            self.step(at, input)?;
+        }
+        Ok(())
     }
 
     pub(crate) fn report_unreachable(&mut self, from: usize, to: usize) -> Verdict {

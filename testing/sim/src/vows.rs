@@ -15,13 +15,15 @@ use crate::machine::Process;
 use crate::world::World;
 
 /// One member's word.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Vows {
     term: Term,
     /// The vote it gave last, to itself or another.
     vote: Option<(Term, MemberId)>,
     /// The last entry that it acknowledged, unless another leader's took its place.
     acknowledged: LogPosition,
+    /// Up to where it told the leader of each term that it has its log.
+    told: BTreeMap<(Term, MemberId), Index>,
     /// Up to where its log was searched for changes of the members, and the last one that it knew
     /// to be committed: whoever is removed by it goes, and votes no more.
     searched: Index,
@@ -36,7 +38,7 @@ impl Vows {
             Body::VoteReply { granted: true } => self.on_vote(message.term, message.to),
             Body::Append(_) => self.term = self.term.max(message.term),
             Body::AppendReply(reply) if reply.rejected.is_none() => {
-                self.term = self.term.max(message.term);
+                self.on_acknowledged(message.term, message.to, reply.index);
                 // What was acknowledged may already be about to be replaced.
                 let is_replaced = |batch: &Persist| {
                     let first = batch.entries.first();
@@ -67,6 +69,17 @@ impl Vows {
     fn on_vote(&mut self, term: Term, candidate: MemberId) {
         self.term = self.term.max(term);
         self.vote = Some((term, candidate));
+    }
+
+    fn on_acknowledged(&mut self, term: Term, leader: MemberId, index: Index) {
+        self.term = self.term.max(term);
+        let told = self.told.entry((term, leader)).or_default();
+        *told = index.max(*told);
+    }
+
+    /// Up to where it told the leader of a term that it has its log; 0 if never.
+    pub(crate) fn told(&self, term: Term, leader: MemberId) -> Index {
+        self.told.get(&(term, leader)).copied().unwrap_or_default()
     }
 
     /// It counts itself among those who have its log as far as `status` says.
@@ -161,5 +174,94 @@ impl World {
             }
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use raft::RoleKind;
+
+    use super::*;
+
+    fn entry(index: u64, term: u64, kind: EntryKind) -> (Index, Entry) {
+        let index = Index(index);
+        (index, Entry { kind, term: Term(term), index, data: Bytes::new() })
+    }
+
+    /// Three entries of term 2, the second one a change of the members.
+    fn log() -> BTreeMap<Index, Entry> {
+        let kinds = [EntryKind::Normal, EntryKind::ConfChange, EntryKind::Normal];
+        (1..).zip(kinds).map(|(index, kind)| entry(index, 2, kind)).collect()
+    }
+
+    fn status() -> Status {
+        Status {
+            id: MemberId(1),
+            term: Term(3),
+            vote: MemberId(2),
+            commit: Index(2),
+            applied: Index(0),
+            last: LogPosition { index: Index(3), term: Term(2) },
+            persisted: Index(3),
+            compacted: Index(0),
+            role: RoleKind::Follower,
+            leader: None,
+            transfer_to: None,
+        }
+    }
+
+    /// In term 3 it voted for 2, all of its log counted, and it knew that the change was committed.
+    fn vows() -> Vows {
+        let mut vows = Vows::default();
+        vows.on_vote(Term(3), MemberId(2));
+        vows.on_durable(&status(), &log());
+        vows.on_commit_written(Index(2), &log());
+        vows
+    }
+
+    #[test]
+    fn a_member_that_forgets_is_found() {
+        let with = |last: Option<(Index, Entry)>| {
+            let mut log = log();
+            log.remove(&Index(3));
+            log.extend(last);
+            log
+        };
+        let table = [
+            (status(), log(), None),
+            (Status { term: Term(2), ..status() }, log(), Some("spoke in 3")),
+            (Status { vote: MemberId(4), ..status() }, log(), Some("voted for 2 in 3")),
+            (Status { vote: MemberId::NONE, ..status() }, log(), Some("voted for 2 in 3")),
+            // In a later term it may have voted for another one.
+            (Status { term: Term(4), vote: MemberId(4), ..status() }, log(), None),
+            (Status { commit: Index(1), ..status() }, log(), Some("knew of a change at 2")),
+            (status(), with(None), Some("acknowledged")),
+            (status(), with(Some(entry(3, 1, EntryKind::Normal))), Some("acknowledged")),
+            (status(), BTreeMap::new(), Some("acknowledged")),
+            // What the log forgot, the state has.
+            (Status { compacted: Index(3), ..status() }, BTreeMap::new(), None),
+        ];
+        for (status, log, words) in table {
+            match (vows().check(&status, &log), words) {
+                (Ok(()), None) => {}
+                (Err(what), Some(words)) => {
+                    assert!(what.contains(words), "{what:?}, not {words:?}")
+                }
+                (judged, _) => panic!("{judged:?} instead of {words:?}, {status:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_leader_was_told_is_told_for_ever_and_to_nobody_else() {
+        let mut vows = Vows::default();
+        vows.on_acknowledged(Term(3), MemberId(2), Index(7));
+        // An older message may leave later.
+        vows.on_acknowledged(Term(3), MemberId(2), Index(5));
+        vows.on_acknowledged(Term(4), MemberId(1), Index(6));
+        assert_eq!(vows.told(Term(3), MemberId(2)), Index(7));
+        assert_eq!(vows.told(Term(4), MemberId(1)), Index(6));
+        assert_eq!(vows.told(Term(3), MemberId(1)), Index(0));
     }
 }

@@ -12,7 +12,6 @@ use raft::{EntryKind, Message, RoleKind, Status};
 use state::Identity;
 use state::members::MemberObject;
 
-use crate::Life;
 use crate::accounts::Accounts;
 use crate::client::Client;
 use crate::config::Config;
@@ -24,6 +23,7 @@ use crate::recorder::Recorder;
 use crate::second::Second;
 use crate::trace::Trace;
 use crate::watcher::Watcher;
+use crate::{FaultRecord, Life};
 
 /// Something that will happen.
 #[derive(Debug)]
@@ -52,6 +52,8 @@ pub(crate) enum Event {
     SecondClock,
     NextVersion,
     Shrink { at: usize, epoch: u64 },
+    ReadSaved { at: usize, epoch: u64 },
+    Disarm,
     Fault,
     Heal,
     ClusterVersion,
@@ -65,12 +67,15 @@ const WATCHERS_OF_USERS: usize = 6;
 /// before (seeds.txt) have none of it, and are the lives that they were.
 const SIDE: u64 = 0x151;
 
+/// The same for what came later still.
+const LATE: u64 = 0xe3;
+
 /// Far more than a life has: each message to a member that stands still counts again every 20 ms, and
 /// a leader that sends entries one by one has thousands of replies on their way (life 1000055444).
 const EVENTS_MAX: u64 = 20_000_000;
 
-/// Lines of the story that are kept.
-const STORY_LINES_MAX: usize = 300;
+/// Lines of the story that are kept, the last ones: as many as a person reads.
+const STORY_LINES_MAX: usize = 200;
 
 /// One cluster's life.
 #[derive(Debug)]
@@ -105,6 +110,8 @@ pub(crate) struct World {
     seed: u64,
     /// Faults drawn so far.
     pub(crate) faults: u64,
+    /// Those that happened: the story's lines about them are gone when it matters.
+    pub(crate) happened: Vec<FaultRecord>,
     /// Those that are left out.
     without: BTreeSet<u64>,
     /// How often a wall clock was set.
@@ -134,6 +141,8 @@ pub struct Counts {
     pub watched: u64,
     /// Lives whose history had too many calls without an answer for the judges to come to an end.
     pub unjudged: u64,
+    /// Lives that ended without agreement: of two members one can never hear that it is alone.
+    pub stalled: u64,
 }
 
 impl Counts {
@@ -147,6 +156,7 @@ impl Counts {
         self.changes += other.changes;
         self.watched += other.watched;
         self.unjudged += other.unjudged;
+        self.stalled += other.stalled;
     }
 }
 
@@ -154,7 +164,8 @@ impl World {
     pub(crate) fn new(life: &Life) -> Self {
         let mut random = Random::new(life.seed);
         let mut side = Random::new(life.seed.rotate_left(17) ^ SIDE);
-        let config = Config::draw(&mut random, &mut side);
+        let mut late = Random::new(life.seed.rotate_left(41) ^ LATE);
+        let config = Config::draw(&mut random, &mut side, &mut late);
         let first: Vec<MemberObject> = (1..=config.members).map(object).collect();
         let machines: Vec<Machine> = first
             .iter()
@@ -194,6 +205,7 @@ impl World {
             tell: life.tell,
             seed: life.seed,
             faults: 0,
+            happened: Vec::new(),
             without: life.without.clone(),
             clocks_set: 0,
             may_stall: false,
@@ -289,6 +301,12 @@ impl World {
         self.story.push_back(line);
     }
 
+    /// Notes a fault that happens now.
+    pub(crate) fn note_fault(&mut self, number: u64, what: String) {
+        self.note(|| format!("fault {number}: {what}"));
+        self.happened.push(FaultRecord { number, millis: self.now, what });
+    }
+
     pub(crate) fn story(&self) -> Vec<String> {
         self.story.iter().cloned().collect()
     }
@@ -338,6 +356,8 @@ impl World {
             Event::SecondClock => self.on_second_clock(),
             Event::NextVersion => self.on_next_version(),
             Event::Shrink { at, epoch } => self.on_shrink(at, epoch),
+            Event::ReadSaved { at, epoch } => self.on_read_saved(at, epoch),
+            Event::Disarm => self.on_disarm(),
             Event::Fault => self.on_fault(),
             Event::Heal => {
                 self.network.heal();
@@ -477,7 +497,11 @@ impl World {
             Ok(()) => {
                 self.judge_campaign(at, &before)?;
                 self.judge_commit(at, &before)?;
-                self.absorb(at, out)
+                let now = self.process(at).member.status();
+                let applied = self.process(at).member.applied().index;
+                Judge::on_progress(now.id, now.applied.max(applied), now.commit)?;
+                self.absorb(at, out)?;
+                self.judge_majority(at, &before, &now)
             }
             Err(halt) => self.halt(at, &halt),
         }
@@ -525,12 +549,8 @@ impl World {
     }
 
     pub(crate) fn absorb(&mut self, at: usize, mut out: Outputs) -> Verdict {
-        let (id, now, epoch) = (self.machines[at].id, self.now, self.machines[at].epoch);
-        for persist in &out.persist {
-            for entry in &persist.entries {
-                self.judge.on_logged(entry, now);
-            }
-        }
+        let (id, epoch) = (self.machines[at].id, self.machines[at].epoch);
+        self.judge_batches(at, &out.persist)?;
         self.judge_proposed(at, &out)?;
         if self.is_ambushed(at, &out) {
             return Ok(());
@@ -564,7 +584,9 @@ impl World {
             self.note(|| format!("{id} {role:?} in {term}, leader {leader:?}"));
         }
         let answers = std::mem::take(&mut out.answers);
-        self.judge_applied(at, &answers)?;
+        if self.judge_applied(at, &answers)? || out.restored.is_some() {
+            self.judge_members(at)?;
+        }
         self.mark_users(at, false);
         self.process(at).log.push(out.persist.drain(..));
         self.start_write(at);
@@ -583,7 +605,7 @@ impl World {
             self.on_answer(at, ticket, answer)?;
         }
         self.admit_decided();
-        Ok(())
+        if out.leader_changed { self.propose_undelivered(at) } else { Ok(()) }
     }
 
     /// Looks at what a leader puts into its own log.
@@ -609,8 +631,9 @@ impl World {
         Ok(())
     }
 
-    /// Compares what was applied with what others applied.
-    fn judge_applied(&mut self, at: usize, answers: &[(Ticket, Answer)]) -> Verdict {
+    /// Compares what was applied with what others applied. Whether a change of the members was
+    /// among it.
+    fn judge_applied(&mut self, at: usize, answers: &[(Ticket, Answer)]) -> Result<bool, String> {
         let id = self.machines[at].id;
         let mut answers = answers.iter().filter_map(|(ticket, answer)| match answer {
             Answer::Applied(applied) => Some((ticket.0, applied.clone())),
@@ -622,14 +645,16 @@ impl World {
         });
         let process = self.machines[at].process.as_mut().expect("it was just stepped");
         let applied = process.member.applied().index;
+        let mut has_changes = false;
         while process.judged < applied {
             process.judged = process.judged.next();
             let entry = process.logged.get(&process.judged);
             let entry = entry.ok_or_else(|| format!("{id} applied what it has not logged"))?;
+            has_changes |= entry.kind != EntryKind::Normal;
             self.judge.on_applied(id, entry, &mut answers)?;
         }
         match answers.next() {
-            None => Ok(()),
+            None => Ok(has_changes),
             Some((ticket, _)) => Err(format!("{id} answered {ticket:x} without an entry")),
         }
     }
