@@ -4,6 +4,7 @@
 //! arrived must not get here: proposed twice it would be applied twice.
 
 use base::MemberId;
+use base::probe::mutant;
 use raft::{Body, EntryKind, Message};
 
 use crate::{Input, Proposal, Ticket, payload};
@@ -36,6 +37,9 @@ impl Undelivered {
             .into_iter()
             .partition(|message| leader == Some(message.to));
         self.messages = kept;
+        if mutant("undelivered-is-proposed-for-ever") {
+            self.messages.extend(due.iter().cloned());
+        }
         let entries = due.into_iter().filter_map(|message| {
             if let Body::Propose(entries) = message.body { Some(entries) } else { None }
         });
