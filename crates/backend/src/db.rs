@@ -18,6 +18,7 @@ use vfs::Dir;
 
 use crate::copy::Copy;
 use crate::delta::Delta;
+use crate::meta::Meta;
 use crate::num::to_count;
 use crate::page::Page;
 use crate::pages::Pages;
@@ -228,20 +229,27 @@ impl Backend {
         &self.inner.home
     }
 
+    /// What the newest meta page says.
+    pub(crate) fn meta(&self) -> Meta {
+        let (pages, root) = self.inner.state.read().pin();
+        let page_bytes = u32::try_from(pages.page_bytes).expect("page sizes have 32 bits");
+        Meta { page_bytes, ..root.meta() }
+    }
+
     /// Puts another file's state in the place of this one, whose uncommitted changes are dropped;
     /// `place` gives that file the name of this one.
     pub(crate) fn supersede<E>(
         &self,
         other: Self,
-        place: impl FnOnce() -> Result<(), E>,
+        place: impl FnOnce(&Self) -> Result<(), E>,
     ) -> Result<(), E> {
+        // A commit that runs ends first: it is still one of the old file.
+        let mut own_writer = self.inner.writer.lock();
+        place(&other)?;
         let Ok(Inner { home: _, checksums: _, state, writer }) = Arc::try_unwrap(other.inner)
         else {
             panic!("a database that comes in has one owner");
         };
-        // A commit that runs ends first: it is still one of the old file.
-        let mut own_writer = self.inner.writer.lock();
-        place()?;
         *own_writer = writer.into_inner();
         *self.inner.state.write() = state.into_inner();
         Ok(())

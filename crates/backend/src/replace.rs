@@ -6,8 +6,9 @@
 //! Order: the file is checked and its checksums are written beside those of the database, with a
 //! commit that makes them count: what changes on the disk before the file is in its place is found
 //! too. Then the checksums get their name, then the file gets its own, each durable before the next.
-//! A crash between the two leaves the old database with checksums that do not speak of it, which are
-//! made anew at opening; the replacement is finished by [`Incoming::take_place`].
+//! A crash between the two leaves the old database, with its own checksums, or the new one, with its
+//! own beside them; the replacement is finished by [`Incoming::take_place`]. Checksums are told apart
+//! by the commit that they are of, so no two states that may be mixed up have commits that look alike.
 //!
 //! Source: etcd: server/etcdserver/api/snap/db.go, server/storage/backend.go (what is renamed when).
 
@@ -77,6 +78,7 @@ impl Incoming {
     /// The operating system's; which of the two has the name is then unknown.
     pub fn take_place(self, name: &str) -> Result<(), ReplaceError> {
         let from = self.backend.home().clone();
+        set_apart(&self.backend, &from, name)?;
         drop(self);
         rename(&from, name)
     }
@@ -189,12 +191,35 @@ impl Backend {
     pub fn replace_with(&self, incoming: Incoming) -> Result<(), ReplaceError> {
         let from = incoming.backend.home().clone();
         let to = self.home();
-        self.supersede(incoming.backend, || rename(&from, &to.name))
+        self.supersede(incoming.backend, |incoming| {
+            set_apart(incoming, &from, &to.name)?;
+            rename(&from, &to.name)
+        })
     }
 }
 
+/// Commits until the checksums of the database `to` would not be taken for those of the one that
+/// comes in: both may have a commit of the same number, with the same root and of the same size.
+fn set_apart(incoming: &Backend, from: &Home, to: &str) -> Result<(), ReplaceError> {
+    let Some(aux) = &from.options.aux else { return Ok(()) };
+    let alike = || SumFile::speaks_of(&**aux, &SumFile::name(to), &incoming.meta());
+    while alike().map_err(|source| not_replaced(from, to, source))? {
+        incoming.commit_always().map_err(|error| match error {
+            CommitError::NoSpace(source) | CommitError::Io(source) => {
+                not_replaced(from, to, source)
+            }
+            CommitError::Read(error) => not_replaced(from, to, io::Error::other(error)),
+        })?;
+    }
+    Ok(())
+}
+
 fn rename(from: &Home, to: &str) -> Result<(), ReplaceError> {
-    let renamed = rename_with_sums(&*from.dir, from.options.aux.as_deref(), &from.name, to);
+    rename_with_sums(&*from.dir, from.options.aux.as_deref(), &from.name, to)
+        .map_err(|source| not_replaced(from, to, source))
+}
+
+fn not_replaced(from: &Home, to: &str, source: io::Error) -> ReplaceError {
     let path = |name: &str| from.dir.path().join(name).display().to_string();
-    renamed.map_err(|source| ReplaceError { from: path(&from.name), to: path(to), source })
+    ReplaceError { from: path(&from.name), to: path(to), source }
 }

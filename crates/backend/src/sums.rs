@@ -182,6 +182,16 @@ impl SumFile {
         Ok(Found::Matching(this, Table { sums: RwLock::new(sums) }))
     }
 
+    /// Whether the file, if there is one, would be taken for that of the state `meta`.
+    pub(crate) fn speaks_of(dir: &dyn Dir, name: &str, meta: &Meta) -> io::Result<bool> {
+        let file = match dir.open(name, Open::Read) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        Ok(Self { file }.slot(meta.page())?.is_some_and(|slot| same(&slot.meta, meta)))
+    }
+
     /// Whether no commit followed since the file was made.
     fn never_counted(&self) -> io::Result<bool> {
         let mut slots = [0; SLOTS_BYTES];

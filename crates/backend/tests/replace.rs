@@ -191,6 +191,69 @@ fn name_that_a_start_finds_is_not_lost_later() {
     assert_same(&reopen(&disk.crash_losing_all().shared()), &model);
 }
 
+/// A database whose layout is that of others of its kind; only the values differ.
+fn alike(value: u8) -> (Vec<u8>, Model) {
+    let dir = MemoryDir::new().shared();
+    let db = Backend::open(&dir, NAME, &options(Some(&dir.subdir("aux").unwrap()))).unwrap();
+    let mut model = Model::default();
+    let row = |main| Step { value: Some(vec![value; 300]), ..put(main) };
+    let steps: Vec<Step> = (1..=60).map(row).collect();
+    model.apply(&steps);
+    db.apply(model.batch(&steps));
+    db.commit().unwrap();
+    let mut copy = db.copy().unwrap();
+    let len = usize::try_from(copy.len()).unwrap();
+    (copy.read(len).unwrap().to_vec(), model)
+}
+
+/// Commits of the same number, with the same root and of the same size, are told apart: of two
+/// databases from the same leader the checksums of one are not held against the pages of the other.
+/// Found by the simulator (lives 2000470957 and 2000541797).
+#[test]
+fn databases_that_look_alike_are_not_mixed_up() {
+    type Way = fn(&Arc<dyn Dir>, &dyn Fn()) -> Result<bool, OpenError>;
+    let replace: Way = |dir, arm| {
+        let db = reopen(dir);
+        arm();
+        db.open_incoming(INCOMING).map(|incoming| db.replace_with(incoming).is_ok())
+    };
+    // What a start does after a crash came before.
+    let take_place: Way = |dir, arm| {
+        let aux = dir.subdir("aux").unwrap();
+        arm();
+        let incoming = Incoming::open(dir, INCOMING, &options(Some(&aux)));
+        incoming.map(|incoming| incoming.take_place(NAME).is_ok())
+    };
+    let ((first, old), (second, new)) = (alike(1), alike(2));
+    let kinds = [Kind::Write, Kind::Sync, Kind::Name];
+    for (way, kind) in
+        [replace, take_place].into_iter().flat_map(|way| kinds.map(|kind| (way, kind)))
+    {
+        for nth in 1.. {
+            let disk = MemoryDir::new();
+            let plan = FaultPlan::new();
+            let dir = FaultDir::wrap(disk.shared(), &plan);
+            drop(reopen(&dir));
+            store(&dir, &first);
+            assert!(way(&dir, &|| {}).unwrap());
+            store(&dir, &second);
+            let arm = || plan.fail_at(kind, plan.count(kind) + nth, Failure::InputOutput);
+            let replaced = way(&dir, &arm).unwrap_or(false);
+            // The process ends, the machine goes on.
+            let after = disk.copy().shared();
+            let db = reopen(&after);
+            db.check().unwrap();
+            let is_new = db.get(Bucket::Key, &revision(1, 0)).unwrap().unwrap()[0] == 2;
+            assert!(is_new || !replaced, "{kind:?} {nth}");
+            assert_same(&db, if is_new { &new } else { &old });
+            assert_ne!(db.checksums(), Checksums::Foreign, "{kind:?} {nth}");
+            if replaced {
+                break;
+            }
+        }
+    }
+}
+
 /// C8: a crash at any operation leaves the old database or the new one, and the replacement can be
 /// finished.
 #[test]

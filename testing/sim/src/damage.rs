@@ -158,9 +158,15 @@ impl World {
             let Some(&other) = self.by_id.get(&member.id) else { return false };
             let process = self.process(other);
             let status = process.member.status();
+            // The same entry, or what is behind it; and durable, a snapshot that is installed too.
+            let found = process.logged.get(&mine.last.index).map(|entry| entry.term);
+            let has_mine = found == Some(mine.last.term)
+                || found.is_none() && mine.last.index <= process.member.applied().index;
             other == at
                 || (status.term == mine.term
                     && status.leader == Some(leads)
+                    && has_mine
+                    && process.log.waiting().len() == 0
                     && mine.last.index <= status.persisted
                     && mine.last.index <= status.last.index)
         })
