@@ -24,7 +24,7 @@ pub struct Status {
     pub applied: Index,
     /// The end of its log.
     pub last: LogPosition,
-    /// How far its log is durable.
+    /// How far its log is durable; a snapshot counts as soon as it takes the place of the log.
     pub persisted: Index,
     /// The last index that is no longer in memory.
     pub compacted: Index,
