@@ -335,7 +335,10 @@ impl World {
 
     pub(crate) fn on_disarm(&mut self) -> Verdict {
         let Some(raised) = self.judge.model.alarms().first().cloned() else { return Ok(()) };
-        self.after(500, Event::Disarm);
+        if self.faulty {
+            // Where the quota is exceeded it is raised again each time: that must come to an end.
+            self.after(500, Event::Disarm);
+        }
         let Some(at) = self.leader() else { return Ok(()) };
         self.ask_alarm(at, alarm_request::AlarmAction::Deactivate, raised.member_id)
     }
